@@ -1,0 +1,37 @@
+"""What can go wrong, by name.
+
+Every message says which site, what was found, what was expected, and the line to write instead.
+"""
+
+__all__ = [
+    "CheckpointError",
+    "EmissionNotLocalError",
+    "LatentSiteError",
+    "NonFiniteError",
+    "SMCFailed",
+    "SSLError",
+]
+
+
+class SSLError(Exception):
+    """Base class of the errors that only this library raises."""
+
+
+class LatentSiteError(SSLError, ValueError):
+    """A latent site stands where the sampler cannot draw it."""
+
+
+class EmissionNotLocalError(SSLError, ValueError):
+    """The emission of x_t is not a function of z_t (and of data and parameters) alone."""
+
+
+class NonFiniteError(SSLError, ValueError):
+    """A log-density is NaN or +inf; nothing was updated."""
+
+
+class SMCFailed(SSLError, RuntimeError):
+    """All particles of a sequence have weight zero at some step; nothing was updated."""
+
+
+class CheckpointError(SSLError, ValueError):
+    """A saved file is missing, cut short, altered, or of another kind."""

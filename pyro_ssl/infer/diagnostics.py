@@ -1,0 +1,100 @@
+"""How a chain of paths moves: change rates, and ESS and R-hat of what labels cannot switch.
+
+A state's number means nothing across chains, so R-hat of raw z means nothing either. The
+functionals here are the same whatever the states are called: the log-joint, the number of
+switches, the entropy of the occupancy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro.ops.stats import effective_sample_size, split_gelman_rubin
+
+__all__ = ["Diagnostics", "path_functionals"]
+
+
+def path_functionals(path: Tensor, lengths: Tensor | None, num_states: int) -> dict[str, Tensor]:
+    """Label-invariant summaries of paths ``(C, T, B)``, each ``(C,)`` float64.
+
+    ``switches``: mean number of t with z_t != z_{t-1}, per sequence; ``occupancy_entropy``: entropy
+    in nats of how often each state is visited.
+    """
+    C, T, B = path.shape
+    active = torch.ones(T, B, dtype=torch.bool, device=path.device)
+    if lengths is not None:
+        active = torch.arange(T, device=path.device)[:, None] < lengths
+    switches = ((path[:, 1:] != path[:, :-1]) & active[1:]).sum((1, 2)).double() / max(B, 1)
+    visits = path.new_zeros(C, num_states, dtype=torch.float64)
+    visits.scatter_add_(1, path.reshape(C, -1), active.double().reshape(-1).expand(C, -1))
+    share = visits / visits.sum(-1, keepdim=True).clamp(min=1.0)
+    return {"switches": switches, "occupancy_entropy": torch.special.entr(share).sum(-1)}
+
+
+class Diagnostics:
+    """Gathers, sweep by sweep, what tells whether the chains mix."""
+
+    def __init__(self) -> None:
+        self._changed: Tensor | None = None
+        self._active: Tensor | None = None
+        self.num_sweeps = 0
+        self.series: dict[str, list[Tensor]] = {}
+
+    def add(
+        self, before: Tensor, after: Tensor, lengths: Tensor | None, series: dict[str, Tensor]
+    ) -> None:
+        """Record one sweep of paths ``(C, T, B)``, and functionals ``(C,)`` of the result."""
+        T = before.shape[1]
+        changed = before != after
+        active = torch.ones_like(changed[0])
+        if lengths is not None:
+            active = torch.arange(T, device=before.device)[:, None] < lengths
+        changed_now = (changed & active).double().sum((0, 2))
+        if self._changed is None:
+            self._changed = torch.zeros_like(changed_now)
+            self._active = active.double().sum(1) * before.shape[0]
+        self._changed += changed_now
+        self.num_sweeps += 1
+        for name, value in series.items():
+            self.series.setdefault(name, []).append(value.double())
+
+    @property
+    def change_rate(self) -> Tensor:
+        """Share of sequences whose z_t changed in a sweep, by t: ``(T,)``."""
+        if self._changed is None or self._active is None:
+            return torch.zeros(0)
+        return self._changed / (self._active * self.num_sweeps).clamp(min=1.0)
+
+    def report(self) -> dict[str, Any]:
+        """Return change rates, and mean, sd, ESS and R-hat of each functional over the chains."""
+        out: dict[str, Any] = {"num_sweeps": self.num_sweeps, "change_rate": self.change_rate}
+        for name, values in self.series.items():
+            draws = torch.stack(values, 1)  # (C, S)
+            row = {"mean": draws.mean().item(), "sd": draws.std().item(), "n_eff": float("nan")}
+            row["r_hat"] = float("nan")
+            if draws.shape[1] >= 4 and bool((draws.var(1) > 0).all()):
+                row["n_eff"] = effective_sample_size(draws, chain_dim=0, sample_dim=1).item()
+                row["r_hat"] = split_gelman_rubin(draws, chain_dim=0, sample_dim=1).item()
+            out[name] = row
+        return out
+
+    def format(self) -> str:
+        """Return the report as a table."""
+        report = self.report()
+        lines = [f"{'':>20}{'mean':>12}{'sd':>12}{'n_eff':>10}{'r_hat':>8}"]
+        for name in self.series:
+            row = report[name]
+            lines.append(
+                f"{name:>20}{row['mean']:>12.3f}{row['sd']:>12.3f}"
+                f"{row['n_eff']:>10.1f}{row['r_hat']:>8.3f}"
+            )
+        rate = self.change_rate
+        if rate.numel():
+            lines.append(
+                f"z_t changed in a sweep: {rate.mean():.3f} on average, {rate.min():.3f} at step "
+                f"{int(rate.argmin())}, {rate[:10].mean():.3f} over the first ten steps"
+            )
+        return "\n".join(lines)

@@ -1,0 +1,124 @@
+"""The E-step that all inference classes share: from a run of the model to drawn paths."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import NonFiniteError, SMCFailed
+from ..smc import Sweep, conditional_smc
+from ..smc.resampling import RESAMPLING
+from .program import ModelRun
+
+__all__ = ["SMCSettings", "check_placement", "draw_paths", "join_runs"]
+
+
+@dataclass(frozen=True)
+class SMCSettings:
+    """Settings of a sweep, checked.
+
+    :param int num_particles: P.
+    :param str resampling: ``"systematic"`` or ``"multinomial"``.
+    :param int ancestor_sampling: redraw the reference's ancestor every so many steps; 0: never.
+    """
+
+    num_particles: int
+    resampling: str = "systematic"
+    ancestor_sampling: int = 10
+
+    def __post_init__(self) -> None:
+        if self.num_particles < 1:
+            raise ValueError(f"num_particles is {self.num_particles}, expected at least 1.")
+        if self.resampling not in RESAMPLING:
+            raise ValueError(
+                f'resampling is "{self.resampling}", expected one of {sorted(RESAMPLING)}.'
+            )
+        if self.ancestor_sampling < 0:
+            raise ValueError(
+                f"ancestor_sampling is {self.ancestor_sampling}, expected 0 (never) or the number "
+                "of steps between redraws of the reference's ancestor."
+            )
+
+
+def check_placement(run: ModelRun, table: Tensor) -> None:
+    """Check that the transition and the emission share device and dtype.
+
+    :raises ValueError: if they do not; nothing has been drawn yet.
+    """
+    name, loop = run.grid.sites[0].name, run.loop
+    if table.device != loop.device:
+        raise ValueError(
+            f'Site "{name}": its log-density is on {table.device}, but the transition of '
+            f'"{loop.name}" is on {loop.device}; expected one device: write '
+            f'transition.to("{table.device}"), or move the data.'
+        )
+    for parameter in loop.transition.parameters():
+        if parameter.dtype != table.dtype:
+            raise ValueError(
+                f'Site "{name}": its log-density is {table.dtype}, but the transition of '
+                f'"{loop.name}" has {parameter.dtype} parameters; expected one dtype: write '
+                f"transition.to({table.dtype})."
+            )
+
+
+def draw_paths(
+    run: ModelRun,
+    table: Tensor,
+    reference: Tensor | None,
+    settings: SMCSettings,
+    *,
+    num_chains: int = 1,
+    on_failure: str = "raise",
+) -> tuple[Sweep, Tensor]:
+    """One sweep for the sequences of a run, or of several chains side by side.
+
+    :param Tensor table: log-emissions, ``(T, C B, K)``.
+    :param Tensor reference: ``(T, C B)``, or ``None``.
+    :param str on_failure: what becomes of a sequence whose particles all die: ``"raise"``, or
+        ``"keep"`` its reference, with a warning.
+    :returns: the sweep, and the drawn paths ``(T, C B)``.
+    :raises NonFiniteError: if the transition's log-probabilities are NaN.
+    :raises SMCFailed: if all particles of a sequence died.
+    """
+
+    def tiled(value: Tensor | None, dim: int) -> Tensor | None:
+        if value is None or num_chains == 1:
+            return value
+        return value.repeat(*(num_chains if d == dim else 1 for d in range(value.dim())))
+
+    sweep = conditional_smc(
+        run.loop.transition,
+        table,
+        settings.num_particles,
+        reference,
+        lengths=tiled(run.grid.lengths, 0),
+        inputs=tiled(run.inputs, 1),
+        resampling=settings.resampling,
+        ancestor_sampling=settings.ancestor_sampling,
+        transition_scale=tiled(run.grid.transition_scale, 0),
+    )
+    failed = sweep.failed
+    if not bool(failed.any()):
+        return sweep, sweep.path
+    t, b = (~sweep.log_likelihood.isfinite()).nonzero()[0].tolist()
+    name, b = run.loop.name, b % run.num_sequences
+    if bool(sweep.log_likelihood.isnan().any()):
+        raise NonFiniteError(
+            f'Site "{name}": log p(z_t | z_{{1:t-1}}) is NaN at step {t} of sequence {b}, expected '
+            "finite numbers; check the transition's parameters and inputs (a learning rate that "
+            "is too large?). Nothing was updated."
+        )
+    message = (
+        f'Site "{name}": all {settings.num_particles} particles of sequence {b} have weight zero '
+        f"at step {t} (and {int(failed.sum())} sequences in all): no state that its transition "
+        "allows explains the observation; expected a positive probability. Give the transition or "
+        "the emission a floor, or use more particles."
+    )
+    if on_failure == "raise" or reference is None:
+        raise SMCFailed(message + " Nothing was updated.")
+    warnings.warn(message + " Their paths are kept as they were.", RuntimeWarning, stacklevel=3)
+    return sweep, torch.where(failed, reference, sweep.path)

@@ -1,0 +1,403 @@
+r"""Particle Gibbs: draws from the exact joint posterior of paths and Dirichlet parameters.
+
+Alternates (Andrieu, Doucet & Holenstein 2010, section 2.4.3)
+
+1. z | φ, x by one sweep of conditional SMC (``smc/sweep.py``);
+2. φ | z, x by its conjugate Dirichlet draw (``conjugate.py``).
+
+Both steps leave p(z, φ | x) invariant. Chains are a batch dimension of one sweep.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import trange
+
+from pyro import poutine
+from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
+from pyro.poutine.util import is_validation_enabled
+
+from ..errors import LatentSiteError
+from .conjugate import dirichlet_counts, draw_dirichlet
+from .diagnostics import Diagnostics, path_functionals
+from .estep import SMCSettings, check_placement, draw_paths
+from .program import ModelRun, check_emission_is_local, latent_dirichlets, run_model
+
+__all__ = ["ParticleGibbs", "ParticleGibbsKernel"]
+
+Params = dict[str, Tensor]
+
+
+class ParticleGibbsKernel(MCMCKernel):
+    r"""One particle Gibbs update, as a kernel for Pyro's ``MCMC`` and for :class:`ParticleGibbs`.
+
+    :param model: a Pyro model with one ``ssl_transition``. Besides its path, only Dirichlet sites
+        may be latent; ``pyro.param`` and module parameters stay as they are.
+    :param int num_particles: P.
+    :param str resampling: ``"systematic"`` or ``"multinomial"``.
+    :param int ancestor_sampling: redraw the reference's ancestor every so many steps; 0: never.
+    :param int num_chains: C; with more than one, :meth:`sample` takes and returns a leading C.
+
+    Example::
+
+        >>> from pyro.infer import MCMC
+        >>> mcmc = MCMC(ParticleGibbsKernel(model), num_samples=100)        # doctest: +SKIP
+        >>> mcmc.run(words)                                                 # doctest: +SKIP
+        >>> z = mcmc.get_samples()["z"].long()  # MCMC keeps all in floats  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        num_particles: int = 10,
+        *,
+        resampling: str = "systematic",
+        ancestor_sampling: int = 10,
+        num_chains: int = 1,
+    ) -> None:
+        self.model = model
+        self.settings = SMCSettings(num_particles, resampling, ancestor_sampling)
+        self.num_chains = num_chains
+        self.transforms: dict[str, Any] = {}  # Pyro's MCMC asks: no site is constrained here
+        self._initial_params: Params | None = None
+        self._diagnostics = Diagnostics()
+        self._args: tuple[Any, ...] = ()
+        self._kwargs: dict[str, Any] = {}
+
+    # ------------------------------------------------------------------ Pyro's kernel protocol
+
+    def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
+        """Read the model, check it, and draw a start if none was given."""
+        self._args, self._kwargs = args, kwargs
+        self._diagnostics = Diagnostics()
+        with torch.no_grad():
+            run = run_model(self.model, args, kwargs)
+            self._site = run.loop.name
+            self._dirichlets = latent_dirichlets(run, purpose="ParticleGibbs")
+            if run.subsample_factor != 1.0:
+                raise ValueError(
+                    f'Site "{self._site}": its plate is subsampled, but particle Gibbs draws from '
+                    "the posterior given all data; expected subsample_size=None. For learning on "
+                    "minibatches use StochasticEM."
+                )
+            table = run.grid.table()
+            check_placement(run, table)
+            if is_validation_enabled():
+                check_emission_is_local(self.model, args, kwargs, run, table)
+        self._in_transition = self._dirichlets_in_transition(run)
+        if self._dirichlets and is_validation_enabled():
+            path = torch.zeros(run.loop.num_steps, run.num_sequences, dtype=torch.long)
+            self._counts(path.to(table.device), verify=True)
+        if self._initial_params is None:
+            self._initial_params = self._draw_start(run)
+
+    @property
+    def initial_params(self) -> Params:
+        """The start: φ from its prior, z by unconditional SMC, unless given."""
+        assert self._initial_params is not None, "setup() comes first"
+        return self._squeeze(self._initial_params)
+
+    @initial_params.setter
+    def initial_params(self, params: Params) -> None:
+        self._initial_params = self._unsqueeze(params)
+
+    def sample(self, params: Params) -> Params:
+        """One update of z, then of every Dirichlet site."""
+        params = self._unsqueeze(params)
+        values = {name: params[name] for name in self._dirichlets}
+        runs, tables = self._tables(values)
+        run = runs[0]
+        reference = torch.cat([run.flatten(z) for z in params[self._site].long()], 1)
+        path = self._sweep(runs, tables, reference)
+        paths = path.unflatten(1, (self.num_chains, run.num_sequences)).transpose(0, 1)  # (C, T, B)
+        new = {self._site: torch.stack([run.unflatten(z) for z in paths])}
+        for name in self._dirichlets:
+            new[name] = torch.empty_like(params[name])
+        for c, z in enumerate(paths if self._dirichlets else ()):
+            for name, counts in self._counts(z).items():
+                new[name][c] = draw_dirichlet(self._dirichlets[name], counts)
+        before = reference.unflatten(1, (self.num_chains, -1)).transpose(0, 1)
+        self._record(runs, before, paths)
+        return self._squeeze(new)
+
+    def logging(self) -> dict[str, str]:
+        """Return what a progress bar should show: the share of latents that sweeps change."""
+        return {"moved": f"{float(self._diagnostics.change_rate.mean()):.3f}"}
+
+    def diagnostics(self) -> dict[str, Any]:
+        """Return change rates, and ESS and R-hat of label-invariant functionals."""
+        return self._diagnostics.report()
+
+    def end_warmup(self) -> None:
+        """Forget what was recorded during warm-up."""
+        self._diagnostics = Diagnostics()
+
+    # ------------------------------------------------------------------------------- its parts
+
+    def _tables(self, values: Params) -> tuple[list[ModelRun], list[Tensor]]:
+        """Run the model once per chain, under the chain's own values."""
+        with torch.no_grad():
+            runs = [
+                run_model(
+                    self.model, self._args, self._kwargs, {n: v[c] for n, v in values.items()}
+                )
+                for c in range(self.num_chains if values else 1)
+            ]
+            tables = [run.grid.table() for run in runs]
+        return runs, tables * (self.num_chains // len(tables))
+
+    def _sweep(
+        self, runs: list[ModelRun], tables: list[Tensor], reference: Tensor | None
+    ) -> Tensor:
+        """Sweep all chains at once, unless each has a transition of its own."""
+        C, run = self.num_chains, runs[0]
+        if not self._in_transition or C == 1:
+            table = tables[0] if C == 1 else torch.cat(tables, 1)
+            return draw_paths(run, table, reference, self.settings, num_chains=C)[1]
+        references = [None] * C if reference is None else reference.chunk(C, 1)
+        return torch.cat(
+            [
+                draw_paths(r, table, ref, self.settings)[1]
+                for r, table, ref in zip(runs, tables, references, strict=True)
+            ],
+            1,
+        )
+
+    def _counts(self, path: Tensor, verify: bool = False) -> dict[str, Tensor]:
+        """Count tables of the Dirichlet sites for one chain's path, ``(T, B)``."""
+
+        def objective(run: ModelRun) -> tuple[Tensor]:
+            log_p = run.log_emission(path).sum() + run.log_elsewhere(only_observed=True)
+            return (log_p + run.log_transition(path).sum() if self._in_transition else log_p,)
+
+        return dirichlet_counts(
+            self.model, self._args, self._kwargs, {}, self._dirichlets, objective, verify=verify
+        )[0]
+
+    def _dirichlets_in_transition(self, run: ModelRun) -> bool:
+        """Whether a Dirichlet site is a parameter of the transition (as in a Bayesian HMM)."""
+        probes = {
+            name: torch.ones_like(fn.concentration).div(fn.concentration.shape[-1]).requires_grad_()
+            for name, fn in self._dirichlets.items()
+        }
+        if not probes:
+            return False
+        run = run_model(self.model, self._args, self._kwargs, probes)
+        path = torch.zeros(run.loop.num_steps, run.num_sequences, dtype=torch.long)
+        log_p = run.log_transition(path.to(run.loop.device)).sum()
+        if not log_p.requires_grad:
+            return False
+        grads = torch.autograd.grad(log_p, list(probes.values()), allow_unused=True)
+        return any(grad is not None for grad in grads)
+
+    def _draw_start(self, run: ModelRun) -> Params:
+        values = {
+            name: fn.sample((self.num_chains,)).clamp(min=1e-30)
+            for name, fn in self._dirichlets.items()
+        }
+        runs, tables = self._tables(values)
+        path = self._sweep(runs, tables, None)
+        chains = path.unflatten(1, (self.num_chains, run.num_sequences)).unbind(1)
+        return {self._site: torch.stack([run.unflatten(z) for z in chains]), **values}
+
+    @torch.no_grad()
+    def _record(self, runs: list[ModelRun], before: Tensor, after: Tensor) -> None:
+        run = runs[0]
+        log_joint = torch.stack(
+            [
+                r.log_transition(z).sum() + r.log_emission(z).sum() + r.log_elsewhere()
+                for r, z in zip(runs * (self.num_chains // len(runs)), after, strict=True)
+            ]
+        )
+        lengths = run.grid.lengths
+        functionals = path_functionals(after, lengths, run.loop.transition.num_states)
+        self._diagnostics.add(before, after, lengths, {"log_joint": log_joint, **functionals})
+
+    def _squeeze(self, params: Params) -> Params:
+        return {n: v[0] for n, v in params.items()} if self.num_chains == 1 else params
+
+    def _unsqueeze(self, params: Params) -> Params:
+        return {n: v.unsqueeze(0) for n, v in params.items()} if self.num_chains == 1 else params
+
+
+class ParticleGibbs:
+    r"""Sample the posterior of an SSL: paths, and Dirichlet parameters if any are latent.
+
+    The counterpart of Pyro's ``MCMC`` for models with an ``ssl_transition``.
+
+    :param model: a Pyro model with one ``ssl_transition``. Besides its path, only Dirichlet sites
+        may be latent; ``pyro.param`` and module parameters stay as they are.
+    :param int num_particles: P.
+    :param str resampling: ``"systematic"`` or ``"multinomial"`` (the paper's); both exact.
+    :param int ancestor_sampling: redraw the reference's ancestor every so many steps; 0: never,
+        which is faster and mixes poorly on long sequences.
+
+    *Reference*: Zheng et al. 2017 (arXiv 1711.11179); Andrieu, Doucet & Holenstein, JRSS B 2010;
+    Lindsten, Jordan & Schön, JMLR 2014; Chopin & Singh, Bernoulli 2015.
+
+    Example::
+
+        >>> import pyro, pyro.distributions as dist
+        >>> from pyro_ssl import LSTMTransition, ParticleGibbs, ssl_transition
+        >>> transition = LSTMTransition(num_states=3, hidden_size=8)
+        >>> def model(words):                                               # (T, B)
+        ...     phi = pyro.sample("phi", dist.Dirichlet(torch.ones(3, 6)).to_event(1))
+        ...     with pyro.plate("documents", words.shape[1]):
+        ...         for t, z in ssl_transition("z", transition, len(words)):
+        ...             pyro.sample("x", dist.Categorical(phi[z]), obs=words[t])
+        >>> pg = ParticleGibbs(model, num_particles=5)
+        >>> pg.run(torch.randint(6, (7, 4)), num_samples=10, num_chains=2, disable_progbar=True)
+        >>> pg.get_samples()["z"].shape, pg.get_samples(group_by_chain=True)["phi"].shape
+        (torch.Size([20, 4, 7]), torch.Size([2, 10, 3, 6]))
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        num_particles: int = 10,
+        *,
+        resampling: str = "systematic",
+        ancestor_sampling: int = 10,
+    ) -> None:
+        self.model = model
+        self.settings = SMCSettings(num_particles, resampling, ancestor_sampling)
+        self.kernel: ParticleGibbsKernel | None = None
+        self._samples: Params = {}
+
+    @poutine.block()
+    def run(
+        self,
+        *args: Any,
+        num_samples: int,
+        warmup_steps: int = 0,
+        num_chains: int = 1,
+        initial_params: Params | None = None,
+        disable_progbar: bool | None = None,
+        hook_fn: Callable[[Params, int], None] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        r"""Run the chains; further arguments go to the model.
+
+        :param int num_samples: draws kept per chain.
+        :param int warmup_steps: draws made before and thrown away; nothing adapts during them.
+        :param int num_chains: C chains, one batch.
+        :param dict initial_params: start values by site, with a leading C where C > 1. By default
+            φ comes from its prior and z from unconditional SMC.
+        :param bool disable_progbar: by default no bar is shown where ``CI`` is set.
+        :param hook_fn: called as ``hook_fn(params, i)`` after each draw.
+        """
+        if num_samples < 1 or warmup_steps < 0 or num_chains < 1:
+            raise ValueError(
+                f"num_samples={num_samples}, warmup_steps={warmup_steps}, num_chains={num_chains}: "
+                "expected at least 1, 0 and 1."
+            )
+        kernel = ParticleGibbsKernel(
+            self.model,
+            self.settings.num_particles,
+            resampling=self.settings.resampling,
+            ancestor_sampling=self.settings.ancestor_sampling,
+            num_chains=num_chains,
+        )
+        if initial_params is not None:
+            kernel.initial_params = initial_params
+        kernel.setup(warmup_steps, *args, **kwargs)
+        params = kernel.initial_params
+        draws: list[Params] = []
+        disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
+        with trange(warmup_steps + num_samples, desc="particle Gibbs", disable=disable) as bar:
+            for i in bar:
+                params = kernel.sample(params)
+                if i >= warmup_steps:
+                    draws.append(params)
+                if i == warmup_steps - 1:
+                    kernel.end_warmup()
+                if hook_fn is not None:
+                    hook_fn(params, i)
+                bar.set_postfix(kernel.logging(), refresh=False)
+        stacked = {name: torch.stack([draw[name] for draw in draws]) for name in draws[0]}
+        if num_chains == 1:
+            self._samples = {name: value.unsqueeze(0) for name, value in stacked.items()}
+        else:
+            self._samples = {name: value.transpose(0, 1) for name, value in stacked.items()}
+        self.kernel = kernel
+
+    def get_samples(self, num_samples: int | None = None, group_by_chain: bool = False) -> Params:
+        """Return the draws by site: z int64 ``(S, B, T)``, φ as its site, S over all chains.
+
+        :param int num_samples: draw so many at random, with replacement, instead of all.
+        :param bool group_by_chain: keep ``(C, S, ...)``.
+        """
+        self._ran()
+        if num_samples is None:
+            if group_by_chain:
+                return dict(self._samples)
+            return {name: value.flatten(0, 1) for name, value in self._samples.items()}
+        if group_by_chain:
+            raise ValueError("num_samples goes with group_by_chain=False.")
+        pool = {name: value.flatten(0, 1) for name, value in self._samples.items()}
+        first = next(iter(pool.values()))
+        index = torch.randint(len(first), (num_samples,), device=first.device)
+        return {name: value[index] for name, value in pool.items()}
+
+    def diagnostics(self) -> dict[str, Any]:
+        """Return ``change_rate`` ``(T,)`` and mean, sd, n_eff, r_hat of label-free functionals."""
+        return self._ran().diagnostics()
+
+    def summary(self) -> None:
+        """Print the diagnostics as a table."""
+        print(self._ran()._diagnostics.format())
+
+    @poutine.block()
+    def sweep(self, reference: Tensor | None, *args: Any, **kwargs: Any) -> Tensor:
+        r"""One conditional sweep z | everything else, for samplers that users compose.
+
+        :param reference: the current path, int64 ``(B, T)``; ``None`` draws a first one by
+            unconditional SMC.
+        :returns: the next path, ``(B, T)``; its law given x is invariant under the sweep.
+        :raises LatentSiteError: if the model has other latent sites; condition on their values.
+        """
+        with torch.no_grad():
+            run = run_model(self.model, args, kwargs)
+            others = [
+                name
+                for name, site in run.sites.items()
+                if not site["is_observed"] and name not in run.subsamples
+            ]
+            if others:
+                raise LatentSiteError(
+                    f'Site "{others[0]}": latent, but sweep() draws "{run.loop.name}" alone, given '
+                    "all other sites; write ParticleGibbs(pyro.condition(model, "
+                    f'{{"{others[0]}": value}})).sweep(reference, ...).'
+                )
+            table = run.grid.table()
+            check_placement(run, table)
+            if reference is not None:
+                reference = check_reference(run, reference)
+            return run.unflatten(draw_paths(run, table, reference, self.settings)[1])
+
+    def _ran(self) -> ParticleGibbsKernel:
+        if self.kernel is None:
+            raise RuntimeError("No samples yet; write pg.run(*args, num_samples=...) first.")
+        return self.kernel
+
+
+def check_reference(run: ModelRun, reference: Tensor) -> Tensor:
+    """Check a user's path ``(B, T)``, and lay it out as the sampler's ``(T, B)``."""
+    loop = run.loop
+    shape, K = tuple(loop.batch_shape) + (loop.num_steps,), loop.transition.num_states
+    if tuple(reference.shape) != shape or reference.is_floating_point():
+        raise ValueError(
+            f'Site "{loop.name}": the reference has shape {tuple(reference.shape)} and dtype '
+            f"{reference.dtype}, expected int64 {shape}, sequences first and time last."
+        )
+    if reference.numel() and (int(reference.min()) < 0 or int(reference.max()) >= K):
+        raise ValueError(
+            f'Site "{loop.name}": the reference holds states from {int(reference.min())} to '
+            f"{int(reference.max())}, expected 0 to {K - 1}."
+        )
+    return run.flatten(reference)

@@ -1,0 +1,203 @@
+"""One run of a user's model, seen as an SSL: the loop's emission table, and all other sites.
+
+Every inference class of this package runs the model through :func:`run_model`; none of them
+knows how the loop is answered (``smc/emission.py``), and none touches the user's code otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import pyro.distributions as dist
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.subsample_messenger import _Subsample
+
+from ..errors import EmissionNotLocalError, LatentSiteError
+from ..primitive import SSLLoop
+from ..smc import StateGrid
+
+__all__ = ["ModelRun", "check_emission_is_local", "latent_dirichlets", "run_model"]
+
+
+class ModelRun(NamedTuple):
+    """A model run under the grid of all states. Sequences are flattened to B in every shape here.
+
+    ``grid`` holds the loop and its emission, ``sites`` every sample site outside the loop, as in a
+    Pyro trace, and ``params`` the ``pyro.param`` statements.
+    """
+
+    grid: StateGrid
+    sites: dict[str, dict[str, Any]]
+    params: dict[str, dict[str, Any]]
+
+    @property
+    def loop(self) -> SSLLoop:
+        """The ``ssl_transition`` statement."""
+        assert self.grid.loop is not None
+        return self.grid.loop
+
+    @property
+    def num_sequences(self) -> int:
+        """B, over all plates around the loop."""
+        return self.loop.batch_shape.numel()
+
+    @property
+    def inputs(self) -> Tensor | None:
+        """Exogenous inputs, time first: ``(T, B, input_size)``."""
+        if self.loop.inputs is None:
+            return None
+        return self.loop.inputs.flatten(0, -3).transpose(0, 1)
+
+    @property
+    def subsamples(self) -> dict[str, Tensor]:
+        """Indices that the plates drew or were given, by plate."""
+        return {
+            name: site["value"]
+            for name, site in self.sites.items()
+            if isinstance(site["fn"], _Subsample)
+        }
+
+    @property
+    def subsample_factor(self) -> float:
+        """How many sequences of the full data one sequence of this run stands for."""
+        factor = 1.0
+        for frame in self.loop.plates:
+            factor *= (frame.full_size or frame.size) / frame.size
+        return factor
+
+    def flatten(self, path: Tensor) -> Tensor:
+        """Turn a path ``batch_shape + (T,)`` into the samplers' ``(T, B)``."""
+        return path.reshape(-1, self.loop.num_steps).T.contiguous()
+
+    def unflatten(self, path: Tensor) -> Tensor:
+        """Turn the samplers' path ``(T, B)`` into the site's shape, ``batch_shape + (T,)``."""
+        return path.T.reshape(self.loop.batch_shape + path.shape[:1])
+
+    def log_transition(self, path: Tensor) -> Tensor:
+        """Return log p(z) of a path ``(T, B)``, ``(B,)``; differentiable."""
+        loop, grid = self.loop, self.grid
+        inputs = None if loop.inputs is None else loop.inputs.flatten(0, -3)
+        log_p = loop.transition.log_prob(path.T, inputs)  # (B, T)
+        if grid.lengths is not None:
+            steps = torch.arange(loop.num_steps, device=path.device)
+            log_p = torch.where(steps < grid.lengths.unsqueeze(-1), log_p, 0.0)
+        scale = grid.transition_scale
+        return log_p.sum(-1) if scale is None else log_p.sum(-1) * scale
+
+    def log_emission(self, path: Tensor) -> Tensor:
+        """Return log p(x | z) of a path ``(T, B)``, ``(B,)``; differentiable."""
+        return self.grid.path(path).sum(0)
+
+    def log_elsewhere(self, only_observed: bool = False) -> Tensor | float:
+        """Return the log-density of all sites outside the loop, a scalar; differentiable."""
+        total: Tensor | float = 0.0
+        for site in self.sites.values():
+            if isinstance(site["fn"], _Subsample) or (only_observed and not site["is_observed"]):
+                continue
+            log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+            total = total + scale_and_mask(log_p, site["scale"], site["mask"]).sum()
+        return total
+
+
+class _Given(Messenger):
+    """Gives latent sites their current values; they stay latent."""
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.values = values
+
+    def _pyro_sample(self, msg: Any) -> None:
+        value = self.values.get(msg["name"])
+        if value is not None and not msg["is_observed"] and msg["value"] is None:
+            msg["value"], msg["done"] = value, True
+
+
+def run_model(
+    model: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    values: Mapping[str, Tensor] | None = None,
+    order: Tensor | None = None,
+) -> ModelRun:
+    """Run a model with the states of its loop all at once, and gather what it says.
+
+    :param values: values for latent sites outside the loop, and indices for subsampling plates.
+    :param order: a permutation of the states in which the body meets them.
+    :raises LatentSiteError: if there is no ``ssl_transition`` whose path is still to be drawn.
+    """
+    grid = StateGrid(order)
+    with poutine.block(), poutine.trace() as tracer, _Given(values or {}), grid:
+        model(*args, **kwargs)
+    if grid.loop is None:
+        raise LatentSiteError(
+            "The model has no ssl_transition whose path is still to be drawn; expected one: "
+            'for t, z in ssl_transition("z", transition, T): ... (a path that is conditioned on, '
+            "or hidden by poutine.block, cannot be sampled)."
+        )
+    nodes = tracer.trace.nodes
+    sites = {
+        name: site
+        for name, site in nodes.items()
+        if site["type"] == "sample"
+        and not site["infer"].get("_ssl_path")
+        and not site["infer"].get("_ssl_emission")
+        and not site["infer"].get("_deterministic")
+    }
+    return ModelRun(grid, sites, {n: s for n, s in nodes.items() if s["type"] == "param"})
+
+
+def latent_dirichlets(run: ModelRun, *, purpose: str) -> dict[str, dist.Dirichlet]:
+    """Return the latent sites outside the loop, all of which must be Dirichlet.
+
+    :param str purpose: who asks, for the message.
+    :raises LatentSiteError: on a latent site of any other law.
+    """
+    found = {}
+    for name, site in run.sites.items():
+        if site["is_observed"] or isinstance(site["fn"], _Subsample):
+            continue
+        fn = site["fn"]
+        while isinstance(fn, dist.Independent):
+            fn = fn.base_dist
+        if not isinstance(fn, dist.Dirichlet) or site["mask"] not in (None, True):
+            raise LatentSiteError(
+                f'Site "{name}": latent with law {type(fn).__name__}, which {purpose} cannot '
+                "draw; expected a Dirichlet, or none. Make it a pyro.param, or give it: "
+                f'pyro.condition(model, {{"{name}": value}}).'
+            )
+        found[name] = fn
+    return found
+
+
+def check_emission_is_local(
+    model: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    run: ModelRun,
+    table: Tensor,
+) -> None:
+    """Check that the body treats each state alike, whatever stands beside it in the grid.
+
+    A body that mixes states (a cumulative sum over z, a look at z one step back) reads the grid
+    otherwise when its order changes; log p(x_t | z_t = k) must not.
+
+    :raises EmissionNotLocalError: if it does.
+    """
+    K = run.loop.transition.num_states
+    if K == 1:
+        return
+    order = torch.arange(K, device=table.device).roll(1)
+    values = {n: s["value"] for n, s in run.sites.items() if not s["is_observed"]}
+    again = run_model(model, args, kwargs, values, order).grid.table()
+    if not torch.allclose(again, table[..., order], equal_nan=True):
+        raise EmissionNotLocalError(
+            f'Site "{run.grid.sites[0].name}": log p(x_t | z_t = k) changes with the order of the '
+            f"states, so the emission is not a function of z_t alone; in the loop of "
+            f'"{run.loop.name}" use z elementwise or as an index, as in phi[z], and nothing random.'
+        )

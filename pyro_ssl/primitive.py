@@ -1,0 +1,263 @@
+r"""``ssl_transition``: the loop over time, as one Pyro effect.
+
+.. math::
+    s_t = \mathrm{cell}(s_{t-1}, z_{t-1}), \qquad z_t \sim p(z \mid g(s_t)), \qquad
+    x_t \sim p(x \mid h(z_t))
+
+(Zheng et al. 2017, arXiv 1711.11179, eq. 4). The loop *reads* as this process does, step by step.
+Like :class:`pyro.plate`, which can be entered once or looped over, how often its body really runs
+is up to whoever runs the model: by default once, with all of z as one sample site; under
+conditional SMC once, with the K states in place of z (``smc/emission.py``).
+
+The state s_t is never in the user's hands, so nothing can cross time without being resampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import pyro
+from pyro import poutine
+from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.runtime import apply_stack
+from pyro.poutine.util import is_validation_enabled
+
+from .transitions import Transition, TransitionDistribution
+
+__all__ = ["SSLLoop", "ssl_transition"]
+
+#: Plates that Pyro itself wraps around a whole model, left of every dimension of its own.
+_OUTERMOST_PLATES = frozenset({"num_particles_vectorized", "_num_predictive_samples"})
+
+
+class SSLLoop(NamedTuple):
+    """What one ``ssl_transition`` statement said, for the handlers that answer it.
+
+    ``plates`` are the model's vectorised plates around the loop and ``batch_shape`` their shape;
+    ``inputs`` and ``lengths`` are laid out by it, batch first.
+    """
+
+    name: str
+    transition: Transition
+    num_steps: int
+    inputs: Tensor | None  # batch_shape + (T, input_size)
+    lengths: Tensor | None  # batch_shape
+    batch_shape: torch.Size
+    plates: tuple[CondIndepStackFrame, ...]
+    device: torch.device
+
+    @property
+    def time_dim(self) -> int:
+        """Dimension of time in the body: left of every plate around the loop."""
+        return -1 - len(self.batch_shape)
+
+    def distribution(self) -> TransitionDistribution:
+        """Return the law of the path, batch shape ``batch_shape``, event ``(T,)``."""
+        return TransitionDistribution(
+            self.transition,
+            self.num_steps,
+            inputs=self.inputs,
+            lengths=self.lengths,
+            batch_shape=self.batch_shape,
+        )
+
+    def steps(self) -> Tensor:
+        """The value of ``t`` in a body that runs once: ``arange(T)``."""
+        return torch.arange(self.num_steps, device=self.device)
+
+    def active(self) -> Tensor | None:
+        """Steps within each sequence, bool ``(T,) + batch_shape``; ``None`` if all are."""
+        if self.lengths is None:
+            return None
+        return self.steps().reshape((-1,) + (1,) * self.lengths.dim()) < self.lengths
+
+    def time_first(self, z: Tensor) -> Tensor:
+        """Lay a path ``(..., B, T)`` out as the body reads it, ``(..., T, B)``."""
+        num_batch_dims = len(self.batch_shape)
+        if z.dim() == 0 or z.shape[-1] != self.num_steps:
+            raise ValueError(
+                f'Site "{self.name}": a path of shape {tuple(z.shape)} was given, expected '
+                f"{tuple(self.batch_shape) + (self.num_steps,)}, time last; "
+                f'write condition(model, {{"{self.name}": z}}) with z of shape (B, T).'
+            )
+        if z.dim() - 1 < num_batch_dims:
+            z = z.expand(self.batch_shape + z.shape[-1:])
+        dim = z.dim() - 1 - num_batch_dims
+        # Where an outer plate (vectorised particles) stands left of the time plate, z comes with a
+        # singleton at the time plate's dimension, and T takes its place.
+        if dim > 0 and z.shape[dim - 1] == 1:
+            z = z.squeeze(dim - 1)
+            dim -= 1
+        return z.movedim(-1, dim)
+
+    @contextmanager
+    def body(self) -> Iterator[None]:
+        """Context of a body that runs once for all t: the time plate, masked by the lengths."""
+        active = self.active()
+        with pyro.plate(f"{self.name}_time", self.num_steps, dim=self.time_dim, device=self.device):
+            if active is None:
+                yield
+            else:
+                with poutine.mask(mask=active):
+                    yield
+
+
+def ssl_transition(
+    name: str,
+    transition: Transition,
+    num_steps: int,
+    *,
+    inputs: Tensor | None = None,
+    lengths: Tensor | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Loop over the steps of a state space LSTM: ``for t, z in ssl_transition(...)``.
+
+    The body observes x_t given z_t, with data time first. It is written as for one step and runs
+    vectorised: ``t`` is a tensor, ``z`` broadcasts against ``x[t]``, and plates around the loop
+    (sequences) stand to the right of time. Nothing latent may be sampled in the body.
+
+    ======================  =============  ====================================================
+    run by                  ``t``          ``z``
+    ======================  =============  ====================================================
+    Pyro's own inference    ``arange(T)``  sample site ``name``, ``(..., B, T)``, event_dim 1;
+                                           the body sees it time first, ``(..., T, B)``
+    this library's samplers ``arange(T)``  every state, ``arange(K)`` as ``(K, 1, 1)``
+    ======================  =============  ====================================================
+
+    :param str name: name of the latent sample site.
+    :param Transition transition: p(z_t | z_{1:t-1}). Register its parameters by
+        ``pyro.module("transition", transition)``.
+    :param int num_steps: T, at least 1.
+    :param Tensor inputs: exogenous inputs, time first, ``(T, B, input_size)``; ``(T, input_size)``
+        is shared by all sequences.
+    :param Tensor lengths: integers ``(B,)``, each in ``1..T``: steps at or past a sequence's
+        length are masked out of the transition and of the whole body.
+    :raises ValueError: on a shape or a length that does not fit; the message names the site.
+
+    *Reference*: Zheng et al., "State Space LSTM Models with Particle MCMC Inference", 2017,
+    section 3.
+
+    Example::
+
+        >>> import pyro.distributions as dist
+        >>> from pyro_ssl import LSTMTransition
+        >>> transition = LSTMTransition(num_states=4, hidden_size=8)
+        >>> def model(words):                                       # words: (T, B)
+        ...     pyro.module("transition", transition)
+        ...     phi = pyro.sample("phi", dist.Dirichlet(torch.ones(4, 20)).to_event(1))
+        ...     with pyro.plate("documents", words.shape[1]):
+        ...         for t, z in ssl_transition("z", transition, len(words)):
+        ...             pyro.sample("x", dist.Categorical(phi[z]), obs=words[t])
+        >>> trace = poutine.trace(model).get_trace(torch.zeros(5, 3, dtype=torch.long))
+        >>> trace.nodes["z"]["value"].shape, trace.nodes["x"]["fn"].batch_shape
+        (torch.Size([3, 5]), torch.Size([5, 3]))
+    """
+    msg: Any = {
+        "type": "ssl_transition",
+        "name": name,
+        "fn": lambda: _run_once,
+        "is_observed": False,
+        "args": (),
+        "kwargs": {},
+        "value": None,  # a handler's answer: a function from SSLLoop to an iterator of (t, z)
+        "infer": {},
+        "scale": 1.0,
+        "mask": None,
+        "cond_indep_stack": (),
+        "done": False,
+        "stop": False,
+        "continuation": None,
+    }
+    apply_stack(msg)
+    plates = tuple(
+        frame
+        for frame in msg["cond_indep_stack"]
+        if frame.vectorized and frame.name not in _OUTERMOST_PLATES
+    )
+    loop = _describe(name, transition, num_steps, inputs, lengths, plates)
+    yield from msg["value"](loop)
+
+
+def _run_once(loop: SSLLoop) -> Iterator[tuple[Tensor, Tensor]]:
+    """The default meaning: one sample site for the whole path, then the body in a time plate."""
+    z = pyro.sample(loop.name, loop.distribution())
+    with loop.body():
+        yield loop.steps(), loop.time_first(z)
+
+
+def _describe(
+    name: str,
+    transition: Transition,
+    num_steps: int,
+    inputs: Tensor | None,
+    lengths: Tensor | None,
+    plates: tuple[CondIndepStackFrame, ...],
+) -> SSLLoop:
+    """Check what the user wrote, and lay it out batch first."""
+    if not isinstance(transition, Transition):
+        raise TypeError(
+            f'Site "{name}": transition is a {type(transition).__name__}, expected a '
+            f'pyro_ssl Transition; write ssl_transition("{name}", LSTMTransition(K, H), T).'
+        )
+    T = int(num_steps)
+    if T < 1:
+        raise ValueError(
+            f'Site "{name}": num_steps is {num_steps}, expected at least 1; drop empty sequences '
+            "before the model, and give the rest as lengths=."
+        )
+    batch_shape = [1] * max((-frame.dim for frame in plates), default=0)
+    for frame in plates:
+        batch_shape[frame.dim] = frame.size
+    shape = torch.Size(batch_shape)
+
+    if lengths is not None:
+        lengths = _check_lengths(name, lengths, T, shape)
+    if (inputs is not None) != bool(transition.input_size):
+        raise ValueError(
+            f'Site "{name}": the transition reads input_size={transition.input_size} inputs, but '
+            f"inputs {'were' if inputs is not None else 'were not'} given; write "
+            f'ssl_transition("{name}", transition, T, inputs=u) with u of shape (T, B, input_size) '
+            "and LSTMTransition(..., input_size=input_size)."
+        )
+    if inputs is not None:
+        expected = (T, *shape, transition.input_size)
+        if inputs.dim() == 2 and inputs.shape == (T, transition.input_size):
+            inputs = inputs.reshape((T,) + (1,) * len(shape) + (-1,))
+        try:
+            inputs = inputs.expand(expected).movedim(0, -2)
+        except RuntimeError:
+            raise ValueError(
+                f'Site "{name}": inputs have shape {tuple(inputs.shape)}, expected {expected}, '
+                "time first (or (T, input_size), shared by all sequences)."
+            ) from None
+    tensors = (*transition.parameters(), *transition.buffers())
+    device = tensors[0].device if tensors else torch.empty(()).device
+    return SSLLoop(name, transition, T, inputs, lengths, shape, plates, device)
+
+
+def _check_lengths(name: str, lengths: Tensor, T: int, shape: torch.Size) -> Tensor:
+    if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
+        raise ValueError(
+            f'Site "{name}": lengths have dtype {lengths.dtype}, expected integers, one per '
+            "sequence; write lengths=lengths.long()."
+        )
+    try:
+        lengths = lengths.expand(shape)
+    except RuntimeError:
+        raise ValueError(
+            f'Site "{name}": lengths have shape {tuple(lengths.shape)}, expected {tuple(shape)}, '
+            "one per sequence of the plates around the loop."
+        ) from None
+    if is_validation_enabled() and lengths.numel():
+        low, high = (int(v) for v in torch.aminmax(lengths))
+        if low < 0 or high > T:
+            raise ValueError(
+                f'Site "{name}": lengths run from {low} to {high}, expected 0 to num_steps={T}; '
+                "write lengths=lengths.clamp(max=len(x)) if the data were truncated."
+            )
+    return lengths

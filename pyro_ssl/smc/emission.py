@@ -1,0 +1,302 @@
+r"""Reading log p(x_t | z_t = k) off a user's model, as a table over all t and k at once.
+
+:class:`StateGrid` answers ``ssl_transition`` for conditional SMC over discrete latents: the body
+runs once with every state, ``z = arange(K)`` of shape ``(K, 1, ..., 1)``, and its observed sites
+become the emission table. The sweep over t then needs none of the user's Python.
+
+The handler stands *inside* the plates and reads each site before they broadcast it: expanding
+``Categorical(phi[z])`` of batch shape ``(K, 1, 1)`` to ``(K, T, B)`` would materialise
+``(K, T, B, V)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import pyro
+import pyro.distributions as dist
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.subsample_messenger import _Subsample
+
+from ..errors import EmissionNotLocalError, LatentSiteError, NonFiniteError, SMCFailed
+from ..primitive import SSLLoop
+
+__all__ = ["EmissionSite", "StateGrid"]
+
+
+class EmissionSite(NamedTuple):
+    """An observed site of the loop's body: log p(x_t | z_t = k) for all t and k.
+
+    ``fn`` has batch shape ``(K, T, B)`` up to broadcasting. ``mask`` and ``scale`` are the user's
+    own and broadcast to the same shape; a plate's subsampling factor is not among them, since it
+    weighs a sequence in a sum over sequences, not x_t in the posterior of z.
+    """
+
+    name: str
+    fn: Any
+    value: Tensor
+    mask: Tensor | bool | None
+    scale: Tensor | float
+    shape: torch.Size  # (K, T) + batch_shape
+
+    def table(self) -> Tensor:
+        """Return log p(x_t | z_t = k), ``(T, B, K)``, B the flattened batch shape."""
+        if self._is_row_per_state():  # rows (V, K), looked up by symbol
+            log_p = torch.nn.functional.embedding(self._symbols(), self._rows().T.contiguous())
+        else:
+            log_p = self._lay_out(self.fn.log_prob(self.value))
+        return self._weigh(log_p.expand(-1, -1, self.shape[0]))
+
+    def path(self, z: Tensor) -> Tensor:
+        """Return log p(x_t | z_t) of given paths ``(T, B)``, of the same shape."""
+        if not self._is_row_per_state():
+            return self.table().gather(-1, z.unsqueeze(-1)).squeeze(-1)
+        return self._weigh(self._rows()[z, self._symbols()].unsqueeze(-1), z).squeeze(-1)
+
+    def _lay_out(self, value: Any) -> Tensor:
+        """``(K, T) + batch_shape``, up to broadcasting, to ``(T, B, K)``; K may stay 1."""
+        K, T = self.shape[:2]
+        value = value.reshape((1,) * (len(self.shape) - value.dim()) + value.shape)
+        value = value.expand((value.shape[0],) + self.shape[1:])
+        return value.reshape(value.shape[0], T, -1).permute(1, 2, 0)
+
+    def _weigh(self, log_p: Tensor, z: Tensor | None = None) -> Tensor:
+        """Apply the user's mask and scale; where a path is given, its own state's."""
+
+        def factor(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            value = self._lay_out(value)
+            if z is not None and value.shape[-1] > 1:
+                value = value.gather(-1, z.unsqueeze(-1))
+            return value
+
+        scale, mask = factor(self.scale), factor(self.mask)
+        if isinstance(scale, Tensor) or scale != 1.0:
+            log_p = log_p * scale
+        if mask is False:
+            return torch.zeros_like(log_p)
+        if isinstance(mask, Tensor):
+            log_p = torch.where(mask, log_p, 0.0)
+        return log_p
+
+    def varies_with_state(self) -> bool:
+        """Whether the law says something of z at all."""
+        batch = self.fn.batch_shape
+        return len(batch) == len(self.shape) and batch[0] == self.shape[0]
+
+    def _is_row_per_state(self) -> bool:
+        """Whether x is categorical and its law depends on the state alone.
+
+        Then a cell costs one look-up, and its gradient one scatter of as many elements; the
+        gradient through ``log_prob`` would be of shape ``(K, T, B, V)``.
+        """
+        ndim = len(self.shape)
+        return (
+            type(self.fn) is dist.Categorical
+            and self.fn.batch_shape == self.shape[:1] + (1,) * (ndim - 1)
+            and self.value.dim() < ndim
+        )
+
+    def _rows(self) -> Tensor:
+        return self.fn.logits.reshape(self.shape[0], -1)
+
+    def _symbols(self) -> Tensor:
+        """Return the observed symbols ``(T, B)``, checked, with 0 where they are masked."""
+        symbols = self._lay_out(self.value).squeeze(-1).long()
+        if isinstance(self.mask, Tensor) and self.mask.dim() < len(self.shape):
+            symbols = torch.where(self._lay_out(self.mask).squeeze(-1), symbols, 0)
+        V = self.fn.param_shape[-1]
+        wrong = (symbols < 0) | (symbols >= V)
+        if wrong.any():
+            t, b = wrong.nonzero()[0].tolist()
+            raise ValueError(
+                f'Site "{self.name}": the value at step {t} of sequence {b} is '
+                f"{symbols[t, b].item()}, expected 0 to {V - 1}; encode the data with the "
+                f"vocabulary of the model (V={V}), and leave padding out by lengths=."
+            )
+        return symbols
+
+
+class StateGrid(Messenger):
+    """Answers ``ssl_transition`` with the grid of all states, and gathers the emission.
+
+    Once the model ran under it, :attr:`loop` says what the loop was (``None``: there was none, or
+    its path was given by ``condition`` or ``replay``) and :attr:`sites` what its body observed.
+
+    :param Tensor order: a permutation of the states in which the body meets them.
+    """
+
+    def __init__(self, order: Tensor | None = None) -> None:
+        super().__init__()
+        self.order = order
+        self.loop: SSLLoop | None = None
+        self.sites: list[EmissionSite] = []
+        self._path_site: dict[str, Any] = {}
+        self._placeholder = False
+
+    def _pyro_ssl_transition(self, msg: Any) -> None:
+        msg["value"], msg["done"] = self._run, True
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["infer"].get("_ssl_path") and not msg["is_observed"] and msg["value"] is None:
+            # The sweep draws z; the site only has to say which masks and scales stand on it.
+            msg["value"] = torch.zeros(msg["fn"].shape(), dtype=torch.long, device=self._device)
+            msg["done"] = self._placeholder = True
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if msg["infer"].get("_ssl_path"):
+            self._path_site = dict(msg)
+
+    def _run(self, loop: SSLLoop) -> Iterator[tuple[Tensor, Tensor]]:
+        self._device, self._placeholder = loop.device, False
+        z = pyro.sample(loop.name, loop.distribution(), infer={"_ssl_path": True})
+        if not self._placeholder:
+            with loop.body():
+                yield loop.steps(), loop.time_first(z)
+            return
+        if self.loop is not None:
+            raise LatentSiteError(
+                f'Site "{loop.name}": a second ssl_transition in one model (the first is '
+                f'"{self.loop.name}"), expected one. Sample them in turn, each with the other '
+                f'given: pyro.condition(model, {{"{loop.name}": path}}).'
+            )
+        self.loop = loop
+        K = loop.transition.num_states
+        states = torch.arange(K, device=loop.device) if self.order is None else self.order
+        with loop.body(), _EmissionReader(loop, self.sites):
+            yield loop.steps(), states.reshape((K,) + (1,) * (1 + len(loop.batch_shape)))
+
+    @property
+    def transition_scale(self) -> Tensor | None:
+        """User's ``poutine.scale`` on the path's site, ``(B,)``; ``None`` where it is 1."""
+        scale = _user_scale(self._path_site)
+        if not isinstance(scale, Tensor) and scale == 1.0:
+            return None
+        dtype = torch.get_default_dtype()
+        return torch.as_tensor(scale, dtype=dtype).expand(self.loop.batch_shape).reshape(-1)
+
+    @property
+    def lengths(self) -> Tensor | None:
+        """Number of steps of each sequence, ``(B,)``; 0 where the user masked it out."""
+        mask, lengths = self._path_site["mask"], self.loop.lengths
+        if mask is not None and mask is not True:
+            mask = torch.as_tensor(mask, device=self.loop.device).expand(self.loop.batch_shape)
+            lengths = self.loop.num_steps if lengths is None else lengths
+            lengths = mask * lengths
+        return None if lengths is None else lengths.reshape(-1)
+
+    def table(self) -> Tensor:
+        """Return Σ over the body's sites of log p(x_t | z_t = k), ``(T, B, K)``.
+
+        :raises EmissionNotLocalError: if nothing was observed, or nothing that depends on z.
+        :raises NonFiniteError: on NaN or +inf.
+        :raises SMCFailed: where an observation is impossible under every state.
+        """
+        K = self.loop.transition.num_states
+        if not self.sites:
+            raise EmissionNotLocalError(
+                f'Site "{self.loop.name}": its loop observed nothing; write '
+                'pyro.sample("x", Emission(phi[z]), obs=x[t]) in the body, before any break.'
+            )
+        if K > 1 and not any(site.varies_with_state() for site in self.sites):
+            site = self.sites[0]
+            raise EmissionNotLocalError(
+                f'Site "{site.name}": its law has batch shape {tuple(site.fn.batch_shape)}, which '
+                f"does not vary over the K={K} states; expected {tuple(site.shape)} up to "
+                "broadcasting. Index parameters by the whole of z, as in phi[z]: z is (K, 1, 1) "
+                "here and (T, B) elsewhere, and time must not be indexed in it."
+            )
+        total: Any = 0.0
+        for site in self.sites:
+            table = site.table()
+            if not bool((table < torch.inf).all()):
+                t, b, k = (~(table < torch.inf)).nonzero()[0].tolist()
+                raise NonFiniteError(
+                    f'Site "{site.name}": log p(x_t | z_t={k}) is {table[t, b, k].item()} at step '
+                    f"{t} of sequence {b}, expected a finite number or -inf; check the "
+                    "parameters of its law, and the data, for NaN."
+                )
+            total = total + table
+        impossible = (total == -torch.inf).all(-1)
+        if bool(impossible.any()):
+            t, b = impossible.nonzero()[0].tolist()
+            names = ", ".join(f'"{site.name}"' for site in self.sites)
+            raise SMCFailed(
+                f"Site {names}: the observation at step {t} of sequence {b} has probability 0 "
+                f"under each of the {K} states, expected a positive one; smooth the emission "
+                "(a Dirichlet prior with concentration above 1), or mask the observation."
+            )
+        return total
+
+    def path(self, z: Tensor) -> Tensor:
+        """Return log p(x_t | z_t) of given paths, ``(T, B)`` in and out."""
+        return torch.stack([site.path(z) for site in self.sites]).sum(0)
+
+
+class _EmissionReader(Messenger):
+    """Reads the observed sites of the body before the plates around the loop broadcast them."""
+
+    def __init__(self, loop: SSLLoop, sites: list[EmissionSite]) -> None:
+        super().__init__()
+        self.loop, self.sites = loop, sites
+        self._num_inner = 0
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if isinstance(msg["fn"], _Subsample) or msg["infer"].get("_deterministic"):
+            return
+        name, loop = msg["name"], self.loop
+        if not msg["is_observed"]:
+            raise LatentSiteError(
+                f'Site "{name}": latent, inside the loop of "{loop.name}", expected an observed '
+                "one. The samplers draw only z there: give obs=, condition the model on it, draw "
+                "it before the loop, or leave missing observations out by poutine.mask(mask=...)."
+            )
+        inner = [frame for frame in msg["cond_indep_stack"] if frame.vectorized]
+        if inner:
+            raise EmissionNotLocalError(
+                f'Site "{name}": inside plate "{inner[0].name}", which stands in the body of the '
+                f'loop of "{loop.name}"; expected no plate there. Write the law as one event: '
+                "fn.to_event(1), in place of the plate."
+            )
+        self._num_inner = len(msg["cond_indep_stack"])
+        msg["infer"]["_ssl_emission"] = True
+        msg["done"] = True  # so that no plate broadcasts it
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if not msg["infer"].get("_ssl_emission"):
+            return
+        loop, fn, value = self.loop, msg["fn"], msg["value"]
+        shape = torch.Size((loop.transition.num_states, loop.num_steps)) + loop.batch_shape
+        value_batch = value.shape[: value.dim() - fn.event_dim]
+        try:
+            fits = torch.broadcast_shapes(fn.batch_shape, value_batch, shape) == shape
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise EmissionNotLocalError(
+                f'Site "{msg["name"]}": its law has batch shape {tuple(fn.batch_shape)} and its '
+                f"value {tuple(value_batch)}, which do not broadcast to (K, T, B) = "
+                f'{tuple(shape)}; the loop of "{loop.name}" gives every state at once, z of shape '
+                f"{(shape[0],) + (1,) * (len(shape) - 1)}: index by the whole of z, as in phi[z], "
+                "and keep data time first, as in x[t]."
+            )
+        scale = _user_scale(msg, num_inner=self._num_inner)
+        mask = None if msg["mask"] is True else msg["mask"]
+        self.sites.append(EmissionSite(msg["name"], fn, value, mask, scale, shape))
+
+
+def _user_scale(site: dict[str, Any], num_inner: int = 0) -> Tensor | float:
+    """Return a site's scale without what the plates around the loop put there for subsampling."""
+    scale = site["scale"]
+    frames = site["cond_indep_stack"]
+    for frame in frames[: len(frames) - num_inner]:
+        if frame.full_size is not None and frame.full_size != frame.size:
+            scale = scale * frame.size / frame.full_size
+    if not isinstance(scale, Tensor) and abs(scale - 1.0) < 1e-12:
+        return 1.0
+    return scale

@@ -1,0 +1,199 @@
+r"""Conditional SMC over a discrete, non-Markov latent path: the algorithm, in pure tensors.
+
+Target: the posterior of z_{1:T} under eq. (4) of Zheng et al. 2017 (arXiv 1711.11179),
+
+.. math:: p(z, x) = \prod_t p(z_t \mid z_{1:t-1}) \, p(x_t \mid z_t).
+
+For particle p at step t, with J_t^p(k) = p(z_t=k | z^p_{1:t-1}) p(x_t | z_t=k):
+
+* look-ahead weight  α_t^p = p(x_t | z^p_{1:t-1}) = Σ_k J_t^p(k),
+* locally optimal proposal  γ_t^p(k) = J_t^p(k) / α_t^p.
+
+α_t does not depend on the draw of z_t, so the *fully adapted* order applies: draw ancestors by
+α_t, then z_t from γ_t of the ancestor; particles are then equally weighted, and the final index is
+uniform. The evidence estimate Ẑ = Π_t mean_p α_t^p is unbiased.
+
+Conditional SMC keeps the reference path in slot 0. Why it leaves the posterior invariant: on the
+space of all (z, ancestors) the extended target is the unconditional sampler's law times
+Ẑ / Z, read from a uniformly chosen final slot; given the chosen path this leaves exactly the
+conditional draws below, and given all draws the final slot is uniform again (Andrieu, Doucet &
+Holenstein 2010, theorem 5, in the fully adapted order). Two refinements keep it so:
+
+* *Forced move*: the final slot is uniform on P slots; moving to a uniform one of the P - 1 others
+  is a Metropolised Gibbs step that is always accepted (Liu 1996).
+* *Ancestor sampling* (Lindsten, Jordan & Schön 2014): at chosen steps the reference's own ancestor
+  is redrawn from its conditional law, ∝ p(ref_{t:T} | z^p_{1:t-1}); the emissions cancel, and the
+  particles are equally weighted. It is drawn before the other slots of the same step.
+
+Layout: B sequences, P particles, K states; states of the cell are kept as B·P rows, so that a
+resampling is one row gather. Ancestors and latents are stored ``(T, B, P)``, traced back once.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..transitions.base import DiscreteTransition, Stepper
+from .resampling import RESAMPLING, invert_cdf, monotone_cumsum
+
+__all__ = ["Sweep", "conditional_smc"]
+
+
+class Sweep(NamedTuple):
+    """What one sweep of (conditional) SMC returns.
+
+    ``path`` ``(T, B)`` is the drawn path, 0 past a sequence's length. ``z`` and ``ancestors``
+    ``(T, B, P)``: particle p at step t holds ``z[t, :, p]`` and continues particle
+    ``ancestors[t, :, p]`` of step t - 1. ``log_likelihood`` ``(T, B)`` float64 is
+    log mean_p α_t^p = log p̂(x_t | x_{1:t-1}) — its sum over t the log of an unbiased evidence
+    estimate, when there was no reference. It is -inf or NaN where all particles of a sequence
+    had weight zero, or NaN; such a sequence's draws mean nothing. ``state`` is the cell's state
+    after the last step, rows ``(B P, ...)``.
+    """
+
+    path: Tensor
+    z: Tensor
+    ancestors: Tensor
+    log_likelihood: Tensor
+    state: Any
+
+    @property
+    def failed(self) -> Tensor:
+        """Sequences whose particles all died, bool ``(B,)``."""
+        return ~self.log_likelihood.isfinite().all(0)
+
+
+@torch.no_grad()
+def conditional_smc(
+    transition: DiscreteTransition,
+    log_emission: Tensor,
+    num_particles: int,
+    reference: Tensor | None = None,
+    *,
+    lengths: Tensor | None = None,
+    inputs: Tensor | None = None,
+    resampling: str = "systematic",
+    ancestor_sampling: int = 0,
+    forced_move: bool = True,
+    transition_scale: Tensor | None = None,
+) -> Sweep:
+    """One sweep of conditional SMC, batched over sequences.
+
+    :param DiscreteTransition transition: p(z_t | z_{1:t-1}).
+    :param Tensor log_emission: log p(x_t | z_t = k), ``(T, B, K)``; every row has a finite entry.
+    :param int num_particles: P. At P=1 the reference is returned.
+    :param Tensor reference: int64 ``(T, B)``; ``None`` for unconditional SMC.
+    :param Tensor lengths: ``(B,)``; a sequence is frozen at its length.
+    :param Tensor inputs: exogenous inputs, ``(T, B, input_size)``.
+    :param str resampling: ``"systematic"`` or ``"multinomial"``.
+    :param int ancestor_sampling: redraw the reference's ancestor every so many steps, from a
+        phase drawn uniformly once a sweep; 0 for never.
+    :param bool forced_move: force the final pick away from the reference.
+    :param Tensor transition_scale: ``(B,)``, power to which p(z_t | z_{1:t-1}) is raised.
+    :returns: :class:`Sweep`.
+
+    *Reference*: Andrieu, Doucet & Holenstein, "Particle Markov chain Monte Carlo methods", JRSS B
+    2010; Lindsten, Jordan & Schön, "Particle Gibbs with ancestor sampling", JMLR 2014.
+    """
+    T, B, K = log_emission.shape
+    P, device, dtype = num_particles, log_emission.device, log_emission.dtype
+    resample = RESAMPLING[resampling]
+    conditional = reference is not None
+    step = transition.stepper(None if inputs is None else inputs.repeat_interleave(P, 1))
+    state = transition.initial_state((B * P,))
+    active = None
+    if lengths is not None:
+        active = torch.arange(T, device=device)[:, None, None] < lengths[:, None]  # (T, B, 1)
+    scale = None if transition_scale is None else transition_scale[:, None, None]
+    redraw_at = _redraw_steps(T, ancestor_sampling if conditional and P > 1 else 0)
+
+    rows = torch.arange(0, B * P, max(P, 1), device=device).unsqueeze(-1)  # row of each slot 0
+    slots = torch.arange(P, device=device).expand(B, P)
+    u_ancestor = torch.rand(T, B, P, device=device, dtype=torch.float64)
+    u_z = torch.rand(T, B, P, device=device, dtype=dtype)
+    z_history = torch.empty(T, B, P, device=device, dtype=torch.long)
+    ancestor_history = torch.empty(T, B, P, device=device, dtype=torch.long)
+    log_likelihood = torch.empty(T, B, device=device, dtype=torch.float64)
+
+    z_prev = None
+    for t in range(T):
+        logits, state = step(z_prev, state, t)
+        log_prior = torch.log_softmax(logits.expand(B * P, K), -1).view(B, P, K)
+        if scale is not None:
+            log_prior = log_prior * scale
+        log_joint = log_prior + log_emission[t].unsqueeze(1)  # log J, (B, P, K)
+        # One shift for all particles of a sequence keeps their weights comparable.
+        shift = log_joint.view(B, P * K).amax(-1).view(B, 1, 1)
+        cdf = monotone_cumsum(log_joint.sub_(shift).exp_())  # of J over k, (B, P, K)
+        alpha = cdf[..., -1].double()  # (B, P)
+        log_likelihood[t] = alpha.mean(-1).log_().add_(shift.view(B))
+
+        first = None  # the reference's ancestor
+        if conditional:
+            first = slots[:, 0]
+            if t in redraw_at:
+                log_w = _log_prob_of_rest(step, state, log_prior, reference, t, active, scale)
+                weights = (log_w - log_w.amax(-1, keepdim=True)).exp_()
+                # Column 0 of u_z would draw slot 0's latent, which is the reference's.
+                first = invert_cdf(monotone_cumsum(weights), u_z[t, :, :1].double()).squeeze(-1)
+        ancestors = resample(alpha, first, u_ancestor[t])
+        if active is not None:
+            ancestors = torch.where(active[t], ancestors, slots)
+        gather = (rows + ancestors).view(-1)
+        z = invert_cdf(cdf.view(B * P, K).index_select(0, gather), u_z[t].view(-1, 1)).view(B, P)
+        if conditional:
+            z[:, 0] = reference[t]
+        state = type(state)(*(value.index_select(0, gather) for value in state))
+        z_history[t], ancestor_history[t], z_prev = z, ancestors, z.view(-1)
+
+    path = _trace_back(z_history, ancestor_history, conditional and forced_move)
+    if active is not None:
+        path.masked_fill_(~active.squeeze(-1), 0)
+        log_likelihood.masked_fill_(~active.squeeze(-1), 0.0)
+    return Sweep(path, z_history, ancestor_history, log_likelihood, state)
+
+
+def _redraw_steps(T: int, every: int) -> range:
+    """Steps at which the reference's ancestor is redrawn; at t=0 there is none to redraw."""
+    if every < 1:
+        return range(0)
+    phase = int(torch.randint(every, ()))
+    return range(phase if phase else every, T, every)
+
+
+def _log_prob_of_rest(
+    step: Stepper,
+    state: Any,
+    log_prior: Tensor,
+    reference: Tensor,
+    t: int,
+    active: Tensor | None,
+    scale: Tensor | None,
+) -> Tensor:
+    """log p(ref_{t:T} | z^p_{1:t-1}) for the P prefixes of each sequence, ``(B, P)`` float64."""
+    B, P, K = log_prior.shape
+    total = 0.0
+    for s in range(t, reference.shape[0]):
+        if s > t:
+            logits, state = step(reference[s - 1].repeat_interleave(P), state, s)
+            log_prior = torch.log_softmax(logits.expand(B * P, K), -1).view(B, P, K)
+            if scale is not None:
+                log_prior = log_prior * scale
+        term = log_prior.gather(-1, reference[s].view(B, 1, 1).expand(B, P, 1)).squeeze(-1).double()
+        total = total + (term if active is None else torch.where(active[s], term, 0.0))
+    return total
+
+
+def _trace_back(z: Tensor, ancestors: Tensor, away_from_reference: bool) -> Tensor:
+    """Path of a uniformly drawn final slot, ``(T, B)``; of slots 1..P-1 where it is to move."""
+    T, B, P = z.shape
+    low = 1 if away_from_reference and P > 1 else 0
+    slot = torch.randint(low, P, (B, 1), device=z.device)
+    path = torch.empty(T, B, device=z.device, dtype=torch.long)
+    for t in reversed(range(T)):
+        path[t] = z[t].gather(-1, slot).squeeze(-1)
+        slot = ancestors[t].gather(-1, slot)
+    return path

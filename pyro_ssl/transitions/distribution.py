@@ -1,0 +1,109 @@
+"""The law of a whole latent path, as one Pyro distribution with event ``(T,)``.
+
+The event dimension is T on purpose: were log p(z_t | z_{1:t-1}) spread over a time plate,
+``Trace_ELBO`` would take log p(z_{t+1} | z_t) for independent of z_t and drop it from z_t's cost.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from pyro.distributions import TorchDistribution
+
+from .base import DiscreteTransition, Transition
+
+__all__ = ["TransitionDistribution"]
+
+
+class TransitionDistribution(TorchDistribution):
+    """p(z_{1:T}) of batch shape ``(...)`` and event shape ``(T,)``.
+
+    :param Transition transition: the law of each step.
+    :param int num_steps: T.
+    :param Tensor inputs: exogenous inputs, batch first, ``(..., T, input_size)``.
+    :param Tensor lengths: ``(...)``; steps at or past a sequence's length add nothing to
+        ``log_prob`` and are drawn as 0.
+    :param torch.Size batch_shape: batch shape beyond that of ``inputs`` and ``lengths``.
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}
+
+    def __init__(
+        self,
+        transition: Transition,
+        num_steps: int,
+        *,
+        inputs: Tensor | None = None,
+        lengths: Tensor | None = None,
+        batch_shape: torch.Size | tuple[int, ...] = (),
+        validate_args: bool | None = None,
+    ) -> None:
+        self.transition, self.num_steps = transition, num_steps
+        self.inputs, self.lengths = inputs, lengths
+        batch_shape = torch.broadcast_shapes(
+            tuple(batch_shape),
+            () if inputs is None else inputs.shape[:-2],
+            () if lengths is None else lengths.shape,
+        )
+        super().__init__(batch_shape, torch.Size((num_steps,)), validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=True, event_dim=1)
+    def support(self) -> constraints.Constraint:
+        """Integers in ``0..K-1`` where the transition is discrete, reals where it is not."""
+        if isinstance(self.transition, DiscreteTransition):
+            inner = constraints.integer_interval(0, self.transition.num_states - 1)
+        else:
+            inner = constraints.real
+        return constraints.independent(inner, 1)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> TransitionDistribution:
+        """Return the same law over a larger batch."""
+        return TransitionDistribution(
+            self.transition,
+            self.num_steps,
+            inputs=self.inputs,
+            lengths=self.lengths,
+            batch_shape=batch_shape,
+            validate_args=False,
+        )
+
+    def _active(self) -> Tensor:
+        """Steps within each sequence, bool ``(..., T)``."""
+        steps = torch.arange(self.num_steps, device=self.lengths.device)
+        return steps < self.lengths.unsqueeze(-1)
+
+    def _inputs_for(self, batch_shape: torch.Size) -> Tensor | None:
+        if self.inputs is None:
+            return None
+        return self.inputs.expand(batch_shape + self.inputs.shape[-2:])
+
+    @torch.no_grad()
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = torch.Size()) -> Tensor:
+        """Draw paths step by step, ``sample_shape + batch_shape + (T,)``."""
+        batch_shape = torch.Size(sample_shape) + self.batch_shape
+        inputs = self._inputs_for(batch_shape)
+        state, z_prev, path = self.transition.initial_state(batch_shape), None, []
+        for t in range(self.num_steps):
+            law, state = self.transition.step(
+                z_prev, state, None if inputs is None else inputs[..., t, :]
+            )
+            z_prev = law.expand(batch_shape).sample()
+            path.append(z_prev)
+        z = torch.stack(path, -1)
+        return z if self.lengths is None else z.masked_fill(~self._active(), 0)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Teacher-forced log p(z_{1:T}), one fused call: ``(..., T)`` to ``(...)``."""
+        if self._validate_args:
+            self._validate_sample(value)
+        value = value.expand(
+            torch.broadcast_shapes(value.shape[:-1], self.batch_shape) + value.shape[-1:]
+        )
+        log_p = self.transition.log_prob(value, self._inputs_for(value.shape[:-1]))
+        if self.lengths is not None:
+            log_p = log_p.masked_fill(~self._active(), 0.0)
+        return log_p.sum(-1)
