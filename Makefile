@@ -1,0 +1,53 @@
+# `make` lists the targets. PYTHON, VENV, DEMO_ARGS, PYTEST_ARGS and BENCHMARKS may be overridden.
+PYTHON ?= python3
+VENV ?= .venv
+DEMO_ARGS ?=
+PYTEST_ARGS ?=
+BENCHMARKS ?= $(patsubst benchmarks/%.py,%,$(filter-out benchmarks/_%.py,$(wildcard benchmarks/*.py)))
+
+# Seconds that a whole tier may take on 2 cores.
+FAST_BUDGET ?= 180
+STATISTICAL_BUDGET ?= 1020
+
+RUN := $(VENV)/bin/python -m
+PYTEST := $(RUN) pytest -n auto --dist=worksteal --durations=10
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast test-statistical test-nightly lint bench clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
+
+demo: $(VENV)/.installed-plots  ## fit a model in a minute and show what it learned
+	$(RUN) pyro_ssl.demo $(DEMO_ARGS)
+
+test: test-fast test-statistical  ## what CI runs
+
+test-fast: $(VENV)/.installed-test  ## unit tests
+	$(PYTEST) --stage=unit --timeout=60 --session-timeout=$(FAST_BUDGET) $(PYTEST_ARGS)
+
+test-statistical: $(VENV)/.installed-test  ## tests of laws, by many draws
+	$(PYTEST) --stage=statistical --session-timeout=$(STATISTICAL_BUDGET) $(PYTEST_ARGS)
+
+test-nightly: $(VENV)/.installed-test  ## the long ones, seeded by the date
+	$(PYTEST) --stage=nightly --timeout=7200 $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev  ## ruff and mypy
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+
+bench: $(VENV)/.installed-plots  ## each benchmark in turn
+	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(RUN) benchmarks.$$name; done
+
+clean:  ## remove what builds and tests leave behind (not the environment)
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp for each extra: nothing is reinstalled until these two files change.
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(RUN) pip install --quiet -c constraints.txt -e '.[$*]'
+	@touch $@

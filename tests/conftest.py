@@ -1,0 +1,78 @@
+"""The ground that every test stands on: float64, one seed, an empty parameter store.
+
+``pytest`` runs the unit tests. ``--stage=statistical`` runs the tests of laws, ``--stage=all``
+both, and ``--stage=nightly`` the long ones, seeded by the date. A failure is repeated with the seed
+that the header prints: ``PYRO_SSL_SEED=20250131 pytest --stage=nightly``. ``PYRO_SSL_DEVICE=cuda``
+puts the tests that take the ``device`` fixture on a GPU.
+"""
+
+import datetime
+import os
+
+import hypothesis
+import pyro
+import pytest
+import torch
+
+STAGES = ("unit", "statistical", "nightly")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--stage", default="unit", choices=[*STAGES, "all"], help="all: unit and statistical"
+    )
+
+
+def pytest_configure(config):
+    nightly = config.getoption("--stage") == "nightly"
+    hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=not nightly)
+    hypothesis.settings.load_profile("repeatable")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)  # threads of several workers on the same cores wait for each other
+
+
+def pytest_report_header(config):
+    return f"stage: {config.getoption('--stage')}, seed: {_seed(config)}, device: {_device()}"
+
+
+def pytest_collection_modifyitems(config, items):
+    asked = config.getoption("--stage")
+    wanted = ("unit", "statistical") if asked == "all" else (asked,)
+    selected, deselected = [], []
+    for item in items:
+        marker = item.get_closest_marker("stage")
+        stage = marker.args[0] if marker else "unit"
+        if stage not in STAGES:
+            raise pytest.UsageError(f"{item.nodeid}: found stage {stage!r}, expected {STAGES}")
+        (selected if stage in wanted else deselected).append(item)
+        if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+    items[:] = selected
+    config.hook.pytest_deselected(items=deselected)
+
+
+def _seed(config):
+    today = datetime.date.today().strftime("%Y%m%d")
+    default = today if config.getoption("--stage") == "nightly" else 0
+    return int(os.environ.get("PYRO_SSL_SEED", default))
+
+
+def _device():
+    return torch.device(os.environ.get("PYRO_SSL_DEVICE", "cpu"))
+
+
+@pytest.fixture(autouse=True)
+def _fresh_state(request):
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    pyro.clear_param_store()
+    pyro.set_rng_seed(_seed(request.config))
+    pyro.enable_validation(True)
+    yield
+    torch.set_default_dtype(default)
+
+
+@pytest.fixture
+def device():
+    """Where the test runs: ``PYRO_SSL_DEVICE``, the CPU by default."""
+    return _device()

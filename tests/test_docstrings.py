@@ -1,0 +1,47 @@
+"""Every public name says what it is, and every example in a docstring runs."""
+
+import doctest
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+
+import pyro_ssl
+
+PACKAGE = Path(next(iter(pyro_ssl.__path__)))
+MODULES = sorted(
+    ".".join(("pyro_ssl", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    )
+    for path in PACKAGE.rglob("*.py")
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_run(name):
+    torch.set_default_dtype(torch.float32)  # as for the reader, not as in the other tests
+    failed, _ = doctest.testmod(
+        importlib.import_module(name),
+        optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE,
+    )
+    assert failed == 0
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_public_names_have_docstrings(name):
+    module = importlib.import_module(name)
+    public = [getattr(module, public_name) for public_name in getattr(module, "__all__", ())]
+    bare = []
+    for thing in (module, *public):
+        if inspect.isclass(thing):
+            members = (member for key, member in vars(thing).items() if not key.startswith("_"))
+            bare += [m for m in members if _is_code(m) and not inspect.getdoc(m)]
+        if (_is_code(thing) or inspect.ismodule(thing)) and not (thing.__doc__ or "").strip():
+            bare.append(thing)
+    assert not bare
+
+
+def _is_code(thing):
+    return inspect.isclass(thing) or inspect.isroutine(thing) or isinstance(thing, property)
