@@ -1,7 +1,26 @@
 """State space LSTMs with particle Gibbs, for Pyro."""
 
-from .infer import ParticleGibbs, ParticleGibbsKernel
+from .infer import (
+    Forecast,
+    MarkovEM,
+    ParticleFilter,
+    ParticleGibbs,
+    ParticleGibbsKernel,
+    StochasticEM,
+)
 from .primitive import ssl_transition
 from .transitions import LSTMTransition, MarkovTransition
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Forecast",
+    "LSTMTransition",
+    "MarkovEM",
+    "MarkovTransition",
+    "ParticleFilter",
+    "ParticleGibbs",
+    "ParticleGibbsKernel",
+    "StochasticEM",
+    "ssl_transition",
+]

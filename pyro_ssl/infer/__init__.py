@@ -1,5 +1,15 @@
 """Inference for models with an ``ssl_transition``."""
 
+from .markov_em import MarkovEM
+from .particle_filter import Forecast, ParticleFilter
 from .particle_gibbs import ParticleGibbs, ParticleGibbsKernel
+from .stochastic_em import StochasticEM
 
-__all__ = ["ParticleGibbs", "ParticleGibbsKernel"]
+__all__ = [
+    "Forecast",
+    "MarkovEM",
+    "ParticleFilter",
+    "ParticleGibbs",
+    "ParticleGibbsKernel",
+    "StochasticEM",
+]

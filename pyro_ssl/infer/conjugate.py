@@ -15,15 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor
-
-import pyro.distributions as dist
 
 from ..errors import LatentSiteError
 from .program import ModelRun, run_model
 
-__all__ = ["dirichlet_counts", "dirichlet_point", "draw_dirichlet"]
+__all__ = ["dirichlet_counts", "dirichlet_point", "draw_dirichlet", "reaches_transition"]
 
 #: ``objective(run)``: terms of the log-joint, one scalar for each table of counts wanted
 Objective = Callable[[ModelRun], Sequence[Tensor]]
@@ -98,6 +97,28 @@ def dirichlet_counts(
                     f'pyro.condition(model, {{"{name}": value}}).'
                 )
     return found
+
+
+def reaches_transition(
+    model: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    sites: Mapping[str, dist.Dirichlet],
+) -> bool:
+    """Return whether a Dirichlet site is a parameter of the transition (a Bayesian HMM's rows)."""
+    probes = {
+        name: _probe(fn.concentration.detach(), 0).requires_grad_() for name, fn in sites.items()
+    }
+    if not probes:
+        return False
+    with torch.enable_grad():
+        run = run_model(model, args, kwargs, probes)
+        shape = (run.loop.num_steps, run.num_sequences)
+        log_p = run.log_transition(torch.zeros(shape, dtype=torch.long, device=run.loop.device))
+    if not log_p.requires_grad:
+        return False
+    grads = torch.autograd.grad(log_p.sum(), list(probes.values()), allow_unused=True)
+    return any(grad is not None for grad in grads)
 
 
 def _probe(concentration: Tensor, which: int) -> Tensor:

@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from pyro.ops.stats import effective_sample_size, split_gelman_rubin
+from torch import Tensor
 
 __all__ = ["Diagnostics", "path_functionals"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from ..smc import Sweep, conditional_smc
 from ..smc.resampling import RESAMPLING
 from .program import ModelRun
 
-__all__ = ["SMCSettings", "check_placement", "draw_paths", "join_runs"]
+__all__ = ["SMCSettings", "check_placement", "draw_paths"]
 
 
 @dataclass(frozen=True)

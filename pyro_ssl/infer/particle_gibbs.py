@@ -15,18 +15,22 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
-from tqdm.auto import trange
-
 from pyro import poutine
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from pyro.poutine.util import is_validation_enabled
+from torch import Tensor
+from tqdm.auto import trange
 
-from ..errors import LatentSiteError
-from .conjugate import dirichlet_counts, draw_dirichlet
+from .conjugate import dirichlet_counts, draw_dirichlet, reaches_transition
 from .diagnostics import Diagnostics, path_functionals
 from .estep import SMCSettings, check_placement, draw_paths
-from .program import ModelRun, check_emission_is_local, latent_dirichlets, run_model
+from .program import (
+    ModelRun,
+    check_emission_is_local,
+    latent_dirichlets,
+    require_no_latents,
+    run_model,
+)
 
 __all__ = ["ParticleGibbs", "ParticleGibbsKernel"]
 
@@ -89,7 +93,7 @@ class ParticleGibbsKernel(MCMCKernel):
             check_placement(run, table)
             if is_validation_enabled():
                 check_emission_is_local(self.model, args, kwargs, run, table)
-        self._in_transition = self._dirichlets_in_transition(run)
+        self._in_transition = reaches_transition(self.model, args, kwargs, self._dirichlets)
         if self._dirichlets and is_validation_enabled():
             path = torch.zeros(run.loop.num_steps, run.num_sequences, dtype=torch.long)
             self._counts(path.to(table.device), verify=True)
@@ -178,22 +182,6 @@ class ParticleGibbsKernel(MCMCKernel):
         return dirichlet_counts(
             self.model, self._args, self._kwargs, {}, self._dirichlets, objective, verify=verify
         )[0]
-
-    def _dirichlets_in_transition(self, run: ModelRun) -> bool:
-        """Whether a Dirichlet site is a parameter of the transition (as in a Bayesian HMM)."""
-        probes = {
-            name: torch.ones_like(fn.concentration).div(fn.concentration.shape[-1]).requires_grad_()
-            for name, fn in self._dirichlets.items()
-        }
-        if not probes:
-            return False
-        run = run_model(self.model, self._args, self._kwargs, probes)
-        path = torch.zeros(run.loop.num_steps, run.num_sequences, dtype=torch.long)
-        log_p = run.log_transition(path.to(run.loop.device)).sum()
-        if not log_p.requires_grad:
-            return False
-        grads = torch.autograd.grad(log_p, list(probes.values()), allow_unused=True)
-        return any(grad is not None for grad in grads)
 
     def _draw_start(self, run: ModelRun) -> Params:
         values = {
@@ -363,17 +351,7 @@ class ParticleGibbs:
         """
         with torch.no_grad():
             run = run_model(self.model, args, kwargs)
-            others = [
-                name
-                for name, site in run.sites.items()
-                if not site["is_observed"] and name not in run.subsamples
-            ]
-            if others:
-                raise LatentSiteError(
-                    f'Site "{others[0]}": latent, but sweep() draws "{run.loop.name}" alone, given '
-                    "all other sites; write ParticleGibbs(pyro.condition(model, "
-                    f'{{"{others[0]}": value}})).sweep(reference, ...).'
-                )
+            require_no_latents(run, "sweep() draws the path given everything else")
             table = run.grid.table()
             check_placement(run, table)
             if reference is not None:

@@ -9,20 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-
 import pyro.distributions as dist
+import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
+from torch import Tensor
 
 from ..errors import EmissionNotLocalError, LatentSiteError
 from ..primitive import SSLLoop
 from ..smc import StateGrid
 
-__all__ = ["ModelRun", "check_emission_is_local", "latent_dirichlets", "run_model"]
+__all__ = [
+    "ModelRun",
+    "check_emission_is_local",
+    "latent_dirichlets",
+    "require_no_latents",
+    "run_model",
+]
 
 
 class ModelRun(NamedTuple):
@@ -173,6 +178,20 @@ def latent_dirichlets(run: ModelRun, *, purpose: str) -> dict[str, dist.Dirichle
             )
         found[name] = fn
     return found
+
+
+def require_no_latents(run: ModelRun, reason: str) -> None:
+    """Check that the path is all there is to draw.
+
+    :param str reason: what the caller does, for the message.
+    :raises LatentSiteError: on any other latent site.
+    """
+    for name, site in run.sites.items():
+        if not site["is_observed"] and not isinstance(site["fn"], _Subsample):
+            raise LatentSiteError(
+                f'Site "{name}": latent, but {reason}; expected "{run.loop.name}" to be the only '
+                f'latent site. Give it: pyro.condition(model, {{"{name}": value}}).'
+            )
 
 
 def check_emission_is_local(

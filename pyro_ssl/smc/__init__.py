@@ -2,7 +2,7 @@
 
 from .emission import EmissionSite, StateGrid
 from .resampling import multinomial, systematic
-from .sweep import Sweep, conditional_smc
+from .sweep import Sweep, conditional_smc, roll_out
 
 __all__ = [
     "EmissionSite",
@@ -10,5 +10,6 @@ __all__ = [
     "Sweep",
     "conditional_smc",
     "multinomial",
+    "roll_out",
     "systematic",
 ]

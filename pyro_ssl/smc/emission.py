@@ -190,6 +190,16 @@ class StateGrid(Messenger):
             lengths = mask * lengths
         return None if lengths is None else lengths.reshape(-1)
 
+    def observed(self) -> Tensor:
+        """Return the cells at which something was observed and not masked, bool ``(T, B)``."""
+        seen = torch.zeros((), dtype=torch.bool, device=self.loop.device)
+        for site in self.sites:
+            mask = site.mask
+            if not isinstance(mask, Tensor):
+                mask = torch.tensor(mask is not False, device=self.loop.device)
+            seen = seen | mask.expand(site.shape).any(0)
+        return seen.expand(self.sites[0].shape[1:]).reshape(self.loop.num_steps, -1)
+
     def table(self) -> Tensor:
         """Return Σ over the body's sites of log p(x_t | z_t = k), ``(T, B, K)``.
 

@@ -39,7 +39,7 @@ from torch import Tensor
 from ..transitions.base import DiscreteTransition, Stepper
 from .resampling import RESAMPLING, invert_cdf, monotone_cumsum
 
-__all__ = ["Sweep", "conditional_smc"]
+__all__ = ["Sweep", "conditional_smc", "roll_out"]
 
 
 class Sweep(NamedTuple):
@@ -197,3 +197,29 @@ def _trace_back(z: Tensor, ancestors: Tensor, away_from_reference: bool) -> Tens
         path[t] = z[t].gather(-1, slot).squeeze(-1)
         slot = ancestors[t].gather(-1, slot)
     return path
+
+
+@torch.no_grad()
+def roll_out(
+    transition: DiscreteTransition, sweep: Sweep, num_steps: int, *, inputs: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Let particles run on under the transition, from where an unconditional sweep left them.
+
+    :param Sweep sweep: a sweep over the first s steps.
+    :param int num_steps: S, how many steps to go on.
+    :param Tensor inputs: exogenous inputs of all s + S steps, ``(s + S, B, input_size)``.
+    :returns: p(z_t = k) averaged over the particles' prefixes, ``(S, B, K)``, and their paths,
+        ``(S, B, P)``.
+    """
+    start, B, P = sweep.z.shape
+    step = transition.stepper(None if inputs is None else inputs.repeat_interleave(P, 1))
+    state, z_prev = sweep.state, sweep.z[-1].view(-1) if start else None
+    K, probs, paths = transition.num_states, [], []
+    for t in range(start, start + num_steps):
+        logits, state = step(z_prev, state, t)
+        law = torch.softmax(logits.expand(B * P, K), -1)
+        u = torch.rand(B * P, 1, device=law.device, dtype=law.dtype)
+        z_prev = invert_cdf(monotone_cumsum(law), u).view(-1)
+        probs.append(law.view(B, P, K).mean(1))
+        paths.append(z_prev.view(B, P))
+    return torch.stack(probs), torch.stack(paths)

@@ -1,0 +1,139 @@
+r"""Exact EM for the Markov version of a model: a baseline, and a start for stochastic EM.
+
+The user's own model, with its LSTM transition replaced by a Markov chain over the same states, is
+an HMM; its E-step is exact (forward–backward), so EM leaves the symmetric start in seconds, where
+stochastic EM sits on a plateau for very long.
+
+Expected counts are gradients of log p(x) (Eisner 2016, "Inside-outside and forward-backward
+algorithms are just backprop"): with respect to log-emissions, the posterior p(z_t | x); with
+respect to log transition probabilities, expected transitions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from ..transitions import MarkovTransition
+from .conjugate import dirichlet_counts, dirichlet_point
+from .exact import markov_log_likelihood, sample_markov_paths
+from .program import ModelRun, latent_dirichlets, run_model
+
+__all__ = ["MarkovEM"]
+
+
+class MarkovEM:
+    r"""Fit the HMM that a model becomes when its transition is a Markov chain.
+
+    :param model: a Pyro model with one ``ssl_transition`` over discrete states. Its Dirichlet
+        sites are estimated in closed form; ``pyro.param`` sites stay as they are.
+    :param str dirichlet: ``"mode"`` or ``"mean"`` of each site's posterior given expected counts.
+    :param float smoothing: pseudo-counts in each row of the Markov chain, spread over the K
+        states; rows that are hardly visited then do not overfit.
+
+    Example::
+
+        >>> import pyro, pyro.distributions as dist
+        >>> from pyro_ssl import LSTMTransition, ssl_transition
+        >>> transition = LSTMTransition(3, 8)
+        >>> def model(words):
+        ...     phi = pyro.sample("phi", dist.Dirichlet(torch.ones(3, 6)).to_event(1))
+        ...     with pyro.plate("documents", words.shape[1]):
+        ...         for t, z in ssl_transition("z", transition, len(words)):
+        ...             pyro.sample("x", dist.Categorical(phi[z]), obs=words[t])
+        >>> words = torch.randint(6, (7, 4))
+        >>> hmm = MarkovEM(model)
+        >>> losses = [hmm.step(words) for _ in range(5)]
+        >>> hmm.log_likelihood(words).shape
+        torch.Size([7, 4])
+    """
+
+    def __init__(
+        self, model: Callable[..., Any], *, dirichlet: str = "mode", smoothing: float = 1.0
+    ) -> None:
+        self.model, self.dirichlet, self.smoothing = model, dirichlet, smoothing
+        self.initial: Tensor | None = None  # p(z_1), (K,)
+        self.matrix: Tensor | None = None  # p(z_t | z_{t-1}), (K, K)
+        self.values: dict[str, Tensor] = {}  # Dirichlet sites
+
+    @property
+    def transition(self) -> MarkovTransition:
+        """The fitted chain, to put in place of the model's transition."""
+        assert self.initial is not None and self.matrix is not None, "step() comes first"
+        return MarkovTransition(len(self.initial), initial=self.initial, matrix=self.matrix)
+
+    @poutine.block()
+    def step(self, *args: Any, **kwargs: Any) -> float:
+        """One EM iteration on all data; returns -log p(x) before it, in nats."""
+        run = self._run(args, kwargs)
+        dirichlets = latent_dirichlets(run, purpose="MarkovEM")
+        log_initial = self.initial.log().requires_grad_()
+        log_matrix = self.matrix.log().requires_grad_()
+        with torch.enable_grad():
+            table = run.grid.table().detach().requires_grad_()
+            log_p = self._forward(run, table, log_initial.exp(), log_matrix.exp()).sum()
+            wanted = (table, log_initial, log_matrix)
+            posterior, from_start, moves = torch.autograd.grad(log_p, wanted)
+
+        def objective(probe: ModelRun) -> tuple[Tensor]:
+            return ((posterior * probe.grid.table()).sum(),)
+
+        if dirichlets:
+            fixed = run.subsamples
+            counts = dirichlet_counts(self.model, args, kwargs, fixed, dirichlets, objective)[0]
+            for name, fn in dirichlets.items():
+                self.values[name] = dirichlet_point(fn, counts[name], self.dirichlet)
+        K = len(self.initial)
+        self.initial = _normalised(from_start + self.smoothing / K)
+        self.matrix = _normalised(moves + self.smoothing / K)
+        return -log_p.item()
+
+    @torch.no_grad()
+    @poutine.block()
+    def log_likelihood(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Return log p(x_t | x_{1:t-1}), exact, ``(T,) + batch_shape``."""
+        run = self._run(args, kwargs)
+        log_p = self._forward(run, run.grid.table(), self.initial, self.matrix)
+        return log_p.reshape((-1,) + run.loop.batch_shape)
+
+    def perplexity(self, *args: Any, **kwargs: Any) -> float:
+        """Return exp(-mean log p(x_t | x_{1:t-1})) over the observed steps."""
+        with poutine.block():
+            num_observed = self._run(args, kwargs).grid.observed().sum()
+        return float((-self.log_likelihood(*args, **kwargs).sum() / num_observed).exp())
+
+    @torch.no_grad()
+    @poutine.block()
+    def sample_paths(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Draw z ~ p(z | x) of the HMM, int64, ``batch_shape + (T,)``."""
+        run = self._run(args, kwargs)
+        path = sample_markov_paths(
+            self.initial, self.matrix, run.grid.table(), lengths=run.grid.lengths
+        )
+        return run.unflatten(path)
+
+    def _forward(self, run: ModelRun, table: Tensor, initial: Tensor, matrix: Tensor) -> Tensor:
+        return markov_log_likelihood(initial, matrix, table, lengths=run.grid.lengths)
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelRun:
+        """Run the model; the first time, break the symmetry between the states."""
+        with torch.no_grad():
+            run = run_model(self.model, args, kwargs, self.values)
+            if self.initial is None:
+                K, table = run.loop.transition.num_states, run.grid.table()
+                flat = torch.ones(K, dtype=table.dtype, device=table.device)
+                self.initial = flat / K
+                self.matrix = torch.distributions.Dirichlet(flat.expand(K, K)).sample()
+                self.values = {
+                    name: run.sites[name]["value"]
+                    for name in latent_dirichlets(run, purpose="MarkovEM")
+                }
+        return run
+
+
+def _normalised(weights: Tensor) -> Tensor:
+    return weights / weights.sum(-1, keepdim=True)

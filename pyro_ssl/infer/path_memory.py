@@ -1,0 +1,116 @@
+"""The last path of every sequence, by the indices of the plates around the loop."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from .program import ModelRun
+
+__all__ = ["PathMemory"]
+
+
+class PathMemory:
+    """Keeps the last drawn path of each sequence of the full data, and where it was drawn.
+
+    A plate with ``subsample`` says which sequences a run holds. Without one, the data are taken to
+    be the same at each step; where they are seen to differ, all paths are forgotten, with a
+    warning.
+    """
+
+    def __init__(self) -> None:
+        self._paths: Tensor | None = None  # (N, T), N over the full batch shape
+        self._known: Tensor | None = None  # (N,)
+        self._full_shape: torch.Size = torch.Size()
+        self._values: list[Tensor] = []
+
+    def __bool__(self) -> bool:
+        return self._paths is not None
+
+    @property
+    def num_sequences(self) -> int:
+        """N, the number of sequences of the full data."""
+        return self._full_shape.numel()
+
+    @property
+    def num_known(self) -> int:
+        """Number of sequences that have a path."""
+        return 0 if self._known is None else int(self._known.sum())
+
+    @property
+    def paths(self) -> Tensor:
+        """The last paths, int64, full batch shape ``+ (T,)``; 0 where none was drawn yet."""
+        if self._paths is None:
+            raise RuntimeError("No path was drawn yet; write em.step(...) first.")
+        return self._paths.reshape(self._full_shape + self._paths.shape[-1:])
+
+    def recall(self, run: ModelRun) -> tuple[Tensor, Tensor]:
+        """Return the paths ``(T, B)`` of a run's sequences, and which are known, ``(B,)``."""
+        T, B = run.loop.num_steps, run.num_sequences
+        self._forget_if_stale(run)
+        if self._paths is None or self._known is None:
+            path = torch.zeros(T, B, dtype=torch.long, device=run.loop.device)
+            return path, torch.zeros(B, dtype=torch.bool, device=run.loop.device)
+        index = _sequence_index(run)
+        rows = torch.nn.functional.pad(self._paths[index], (0, T - self._paths.shape[-1]))
+        return rows.T.contiguous(), self._known[index]
+
+    def store(self, run: ModelRun, path: Tensor) -> None:
+        """Keep the paths ``(T, B)`` of a run's sequences."""
+        T, device = run.loop.num_steps, path.device
+        if self._paths is None or self._known is None:
+            self._full_shape = _full_shape(run)
+            N = self._full_shape.numel()
+            self._paths = torch.zeros(N, T, dtype=torch.long, device=device)
+            self._known = torch.zeros(N, dtype=torch.bool, device=device)
+        longer = max(T - self._paths.shape[-1], 0)
+        self._paths = torch.nn.functional.pad(self._paths, (0, longer))
+        index = _sequence_index(run)
+        self._paths[index, :T] = path.T
+        self._known[index] = True
+        self._values = [site.value for site in run.grid.sites]
+
+    def _forget_if_stale(self, run: ModelRun) -> None:
+        if self._paths is None:
+            return
+        stale = _full_shape(run) != self._full_shape
+        if run.subsample_factor == 1.0 and not stale:
+            now = [site.value for site in run.grid.sites]
+            stale = len(now) != len(self._values) or not all(
+                a.shape == b.shape and torch.equal(a, b)
+                for a, b in zip(now, self._values, strict=True)
+            )
+        if stale:
+            self._paths = self._known = None
+            plates = ", ".join(f'"{frame.name}"' for frame in run.loop.plates) or "none"
+            warnings.warn(
+                f'Site "{run.loop.name}": the data differ from the last step\'s, and its plates '
+                f"({plates}) do not say which sequences these are, so all paths start anew. For "
+                "minibatches write pyro.plate(name, N, subsample=index) around the loop.",
+                UserWarning,
+                stacklevel=4,
+            )
+
+
+def _full_shape(run: ModelRun) -> torch.Size:
+    shape = list(run.loop.batch_shape)
+    for frame in run.loop.plates:
+        shape[frame.dim] = frame.full_size or frame.size
+    return torch.Size(shape)
+
+
+def _sequence_index(run: ModelRun) -> Tensor:
+    """Place of each of a run's B sequences in the full, flattened batch."""
+    full, device = _full_shape(run), run.loop.device
+    index = torch.zeros(run.loop.batch_shape, dtype=torch.long, device=device)
+    stride = 1
+    for dim in range(-1, -len(full) - 1, -1):
+        here = torch.arange(run.loop.batch_shape[dim], device=device)
+        for frame in run.loop.plates:
+            if frame.dim == dim:
+                here = torch.as_tensor(run.subsamples.get(frame.name, here), device=device)
+        index = index + stride * here.reshape((-1,) + (1,) * (-dim - 1))
+        stride *= full[dim]
+    return index.reshape(-1)

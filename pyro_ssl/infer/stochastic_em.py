@@ -1,0 +1,267 @@
+r"""Stochastic EM: learning with paths drawn from their joint posterior.
+
+Zheng et al. 2017 (arXiv 1711.11179, eqs. 5-8): the E-step draws z ~ p(z | x; ω, φ) by one or more
+sweeps of conditional SMC from the last paths; the M-step raises log p(z; ω) + log p(x | z; φ), for
+Dirichlet sites in closed form and for all else by a gradient step.
+
+With ``conditional=False`` the E-step is unconditional SMC, which has no memory of the last paths
+and is biased at finite P: at P=1 it is the left-to-right E-step of Latent LSTM Allocation (Zaheer,
+Ahmed & Smola 2017), which ignores what later observations say of earlier latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.distributions import Dirichlet
+from pyro.poutine.util import is_validation_enabled
+from torch import Tensor
+
+from .conjugate import Counts, dirichlet_counts, dirichlet_point, reaches_transition
+from .estep import SMCSettings, check_placement, draw_paths
+from .markov_em import MarkovEM
+from .path_memory import PathMemory
+from .program import ModelRun, check_emission_is_local, latent_dirichlets, run_model
+
+__all__ = ["StochasticEM"]
+
+
+class StochasticEM:
+    r"""Fit an SSL by stochastic EM: the counterpart of Pyro's ``SVI``.
+
+    :param model: a Pyro model with one ``ssl_transition``. Besides its path, only Dirichlet sites
+        may be latent; their point estimates are in :attr:`values`.
+    :param optim: a Pyro optimiser for ``pyro.param`` and module parameters.
+    :param int num_particles: P.
+    :param bool conditional: draw from the exact posterior by conditional SMC, from the last path;
+        ``False``: unconditional SMC, biased (P=1: the LLA baseline).
+    :param int num_sweeps: sweeps per step, each from the last one's path.
+    :param str resampling: ``"systematic"`` or ``"multinomial"``.
+    :param int ancestor_sampling: redraw the reference's ancestor every so many steps; 0: never.
+    :param str dirichlet: ``"mode"`` (MAP; with a flat prior the MLE) or ``"mean"`` of a Dirichlet
+        site's posterior given the counts.
+    :param float averaging: weight, in [0, 1), of the past in the counts that Dirichlet sites are
+        estimated from: n ← averaging · n + (1 - averaging) · n_now (Delyon, Lavielle & Moulines
+        1999, "Convergence of a stochastic approximation version of the EM algorithm").
+
+    Paths are kept per sequence, by the indices of the plates around the loop: with
+    ``pyro.plate("documents", N, subsample=index)`` each minibatch goes on from its own. Dirichlet
+    counts are then kept over all sequences seen, the minibatch's old ones replaced by its new ones
+    (Neal & Hinton 1998).
+
+    Example::
+
+        >>> import pyro, pyro.distributions as dist
+        >>> from pyro.optim import Adam
+        >>> from pyro_ssl import LSTMTransition, StochasticEM, ssl_transition
+        >>> transition = LSTMTransition(3, 8)
+        >>> def model(words):
+        ...     pyro.module("transition", transition)
+        ...     phi = pyro.sample("phi", dist.Dirichlet(torch.ones(3, 6)).to_event(1))
+        ...     with pyro.plate("documents", words.shape[1]):
+        ...         for t, z in ssl_transition("z", transition, len(words)):
+        ...             pyro.sample("x", dist.Categorical(phi[z]), obs=words[t])
+        >>> em = StochasticEM(model, Adam({"lr": 1e-2}), num_particles=5)
+        >>> words = torch.randint(6, (7, 4))
+        >>> losses = [em.step(words) for _ in range(3)]
+        >>> em.values["phi"].shape
+        torch.Size([3, 6])
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        optim: Callable[..., Any],
+        num_particles: int = 10,
+        *,
+        conditional: bool = True,
+        num_sweeps: int = 1,
+        resampling: str = "systematic",
+        ancestor_sampling: int = 10,
+        dirichlet: str = "mode",
+        averaging: float = 0.0,
+    ) -> None:
+        if dirichlet not in ("mode", "mean"):
+            raise ValueError(f'dirichlet is "{dirichlet}", expected "mode" or "mean".')
+        if not 0.0 <= averaging < 1.0:
+            raise ValueError(f"averaging is {averaging}, expected a weight in [0, 1).")
+        if num_sweeps < 1:
+            raise ValueError(f"num_sweeps is {num_sweeps}, expected at least 1.")
+        self.model, self.optim = model, optim
+        self.settings = SMCSettings(num_particles, resampling, ancestor_sampling)
+        self.conditional, self.num_sweeps = conditional, num_sweeps
+        self.dirichlet, self.averaging = dirichlet, averaging
+        #: point estimates of the Dirichlet sites
+        self.values: dict[str, Tensor] = {}
+        #: share of latents that the last step changed, over the sequences seen before
+        self.change_rate: float = float("nan")
+        self._memory = PathMemory()
+        self._counts: Counts = {}
+
+    @property
+    def fitted_model(self) -> Callable[..., Any]:
+        """The model with its Dirichlet sites given: what ``ParticleFilter`` takes."""
+        return poutine.condition(self.model, data=dict(self.values))
+
+    @poutine.block()
+    def step(self, *args: Any, **kwargs: Any) -> float:
+        r"""One E-step and one M-step; arguments go to the model.
+
+        :returns: -log p(z, x) of the drawn paths under the parameters before the M-step, scaled to
+            the full data where a plate is subsampled.
+        """
+        run, table, dirichlets = self._read(args, kwargs)
+        old, known = self._memory.recall(run)
+        path = self._draw(run, table, old, known)
+        loss = self._ascend(args, kwargs, {**run.subsamples, **self.values}, path)
+        if bool(known.any()):
+            seen = run.grid.observed() & known
+            self.change_rate = float(((path != old) & seen).sum() / seen.sum().clamp(min=1))
+        self._memory.store(run, path)
+        if dirichlets:
+            self._estimate(args, kwargs, run, dirichlets, path, old, known)
+        return loss
+
+    @poutine.block()
+    def warm_start(
+        self, *args: Any, num_steps: int = 50, transition_steps: int = 100, **kwargs: Any
+    ) -> MarkovEM:
+        r"""Start from the exact Markov fit, away from the symmetric plateau.
+
+        Fits the HMM that the model is with a Markov chain as transition, takes over its Dirichlet
+        sites, and trains the transition on fresh draws of its paths.
+
+        :param int num_steps: EM iterations of the HMM.
+        :param int transition_steps: gradient steps of the transition.
+        :returns: the fitted :class:`MarkovEM`, which is also a baseline.
+        """
+        hmm = MarkovEM(self.model, dirichlet=self.dirichlet)
+        for _ in range(num_steps):
+            hmm.step(*args, **kwargs)
+        self.start_from(hmm, *args, transition_steps=transition_steps, **kwargs)
+        return hmm
+
+    @poutine.block()
+    def start_from(
+        self, hmm: MarkovEM, *args: Any, transition_steps: int = 100, **kwargs: Any
+    ) -> None:
+        """Start from a fitted HMM of the same model; see :meth:`warm_start`."""
+        self.values, self._counts, self._memory = dict(hmm.values), {}, PathMemory()
+        run = self._read(args, kwargs)[0]
+        if run.subsample_factor != 1.0:
+            raise ValueError(
+                f'Site "{run.loop.name}": a warm start takes all sequences at once, but a plate '
+                "around the loop is subsampled; write em.warm_start on a model and data of one "
+                "subset, without subsample, then go on with minibatches."
+            )
+        for _ in range(max(transition_steps, 1)):
+            path = run.flatten(hmm.sample_paths(*args, **kwargs))
+            if transition_steps:
+                self._ascend(args, kwargs, self.values, path)
+        self._memory.store(run, path)
+
+    @property
+    def paths(self) -> Tensor:
+        """The last path of every sequence, int64, full batch shape ``+ (T,)``."""
+        return self._memory.paths
+
+    def _read(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[ModelRun, Tensor, dict[str, Dirichlet]]:
+        """Run the model for the E-step; the first time, check it and draw start values."""
+        with torch.no_grad():
+            run = run_model(self.model, args, kwargs, self.values)
+            dirichlets = latent_dirichlets(run, purpose="StochasticEM")
+            table = run.grid.table()
+            check_placement(run, table)
+            if not self._memory:
+                if is_validation_enabled():
+                    check_emission_is_local(self.model, args, kwargs, run, table)
+                for name in dirichlets:
+                    self.values.setdefault(name, run.sites[name]["value"])
+        return run, table, dirichlets
+
+    def _draw(self, run: ModelRun, table: Tensor, old: Tensor, known: Tensor) -> Tensor:
+        """The E-step: a path for each sequence, ``(T, B)``."""
+        if not self.conditional:
+            return draw_paths(run, table, None, self.settings)[1]
+        path = old
+        if not bool(known.all()):  # sequences not met before start unconditionally
+            path = torch.where(known, old, draw_paths(run, table, None, self.settings)[1])
+        for _ in range(self.num_sweeps):
+            path = draw_paths(run, table, path, self.settings, on_failure="keep")[1]
+        return path
+
+    def _ascend(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        values: dict[str, Tensor],
+        path: Tensor,
+    ) -> float:
+        """One gradient step on all parameters, paths and Dirichlet sites given."""
+        with torch.enable_grad():
+            run = run_model(self.model, args, kwargs, values)
+            log_p = (run.log_transition(path) + run.log_emission(path)).sum()
+            loss = -(log_p * run.subsample_factor + run.log_elsewhere())
+        parameters = {site["value"].unconstrained() for site in run.params.values()}
+        if parameters and loss.requires_grad:
+            loss.backward()
+            self.optim([p for p in parameters if p.grad is not None])
+            for parameter in parameters:
+                parameter.grad = None
+        return float(loss.detach())
+
+    def _estimate(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        run: ModelRun,
+        dirichlets: dict[str, Dirichlet],
+        path: Tensor,
+        old: Tensor,
+        known: Tensor,
+    ) -> None:
+        """Closed-form estimates of the Dirichlet sites from counts over all sequences seen."""
+        first = not self._counts
+        if first:
+            self._in_transition = reaches_transition(self.model, args, kwargs, dirichlets)
+        minibatch = run.subsample_factor != 1.0
+
+        def in_loop(probe: ModelRun, z: Tensor) -> Tensor:
+            log_p = probe.log_emission(z)
+            return log_p + probe.log_transition(z) if self._in_transition else log_p
+
+        def objective(probe: ModelRun) -> tuple[Tensor, ...]:
+            elsewhere = probe.log_elsewhere(only_observed=True)
+            now = in_loop(probe, path)
+            if minibatch:
+                return torch.as_tensor(elsewhere), (
+                    now - torch.where(known, in_loop(probe, old), 0.0)
+                ).sum()
+            return (now.sum() + elsewhere,)
+
+        tables = dirichlet_counts(
+            self.model,
+            args,
+            kwargs,
+            run.subsamples,
+            dirichlets,
+            objective,
+            verify=first and is_validation_enabled(),
+        )
+        for name, fn in dirichlets.items():
+            counts = tables[-1][name]
+            past = self._counts.get(name, counts)
+            if minibatch:
+                counts = counts if first else past + counts
+            else:
+                counts = self.averaging * past + (1.0 - self.averaging) * counts
+            self._counts[name] = counts
+            if minibatch:  # scaled to all sequences while some were not met yet
+                share = self._memory.num_known / self._memory.num_sequences
+                counts = counts / share + tables[0][name]
+            self.values[name] = dirichlet_point(fn, counts, self.dirichlet)
