@@ -8,6 +8,7 @@ from .infer import (
     ParticleGibbsKernel,
     StochasticEM,
 )
+from .models import TopicalSSL
 from .primitive import ssl_transition
 from .transitions import LSTMTransition, MarkovTransition
 
@@ -22,5 +23,6 @@ __all__ = [
     "ParticleGibbs",
     "ParticleGibbsKernel",
     "StochasticEM",
+    "TopicalSSL",
     "ssl_transition",
 ]

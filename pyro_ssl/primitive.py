@@ -14,18 +14,18 @@ The state s_t is never in the user's hands, so nothing can cross time without be
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-
 import pyro
+import torch
 from pyro import poutine
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.runtime import apply_stack
 from pyro.poutine.util import is_validation_enabled
+from torch import Tensor
 
 from .transitions import Transition, TransitionDistribution
 
@@ -39,7 +39,8 @@ class SSLLoop(NamedTuple):
     """What one ``ssl_transition`` statement said, for the handlers that answer it.
 
     ``plates`` are the model's vectorised plates around the loop and ``batch_shape`` their shape;
-    ``inputs`` and ``lengths`` are laid out by it, batch first.
+    ``inputs`` and ``lengths`` are laid out by it, batch first. ``outer_dim`` is the dimension of
+    a plate that Pyro wraps around the whole model (vectorised particles), 0 where there is none.
     """
 
     name: str
@@ -50,6 +51,7 @@ class SSLLoop(NamedTuple):
     batch_shape: torch.Size
     plates: tuple[CondIndepStackFrame, ...]
     device: torch.device
+    outer_dim: int = 0
 
     @property
     def time_dim(self) -> int:
@@ -87,13 +89,16 @@ class SSLLoop(NamedTuple):
             )
         if z.dim() - 1 < num_batch_dims:
             z = z.expand(self.batch_shape + z.shape[-1:])
-        dim = z.dim() - 1 - num_batch_dims
-        # Where an outer plate (vectorised particles) stands left of the time plate, z comes with a
-        # singleton at the time plate's dimension, and T takes its place.
-        if dim > 0 and z.shape[dim - 1] == 1:
-            z = z.squeeze(dim - 1)
-            dim -= 1
-        return z.movedim(-1, dim)
+        num_outer = z.dim() - 1 - num_batch_dims
+        if num_outer and self.outer_dim:
+            # Pyro counts the event's dimension as a plate's when it lays out posterior samples.
+            ones = (1,) * (-self.outer_dim - num_batch_dims - 2)
+            z = z.reshape((math.prod(z.shape[:num_outer]), *ones, *z.shape[num_outer:]))
+            num_outer = 1 + len(ones)
+        elif num_outer and z.shape[num_outer - 1] == 1:  # T takes the place of a singleton
+            num_outer -= 1
+            z = z.squeeze(num_outer)
+        return z.movedim(-1, num_outer)
 
     @contextmanager
     def body(self) -> Iterator[None]:
@@ -135,7 +140,7 @@ def ssl_transition(
     :param int num_steps: T, at least 1.
     :param Tensor inputs: exogenous inputs, time first, ``(T, B, input_size)``; ``(T, input_size)``
         is shared by all sequences.
-    :param Tensor lengths: integers ``(B,)``, each in ``1..T``: steps at or past a sequence's
+    :param Tensor lengths: integers ``(B,)``, each in ``0..T``: steps at or past a sequence's
         length are masked out of the transition and of the whole body.
     :raises ValueError: on a shape or a length that does not fit; the message names the site.
 
@@ -174,13 +179,11 @@ def ssl_transition(
         "continuation": None,
     }
     apply_stack(msg)
-    plates = tuple(
-        frame
-        for frame in msg["cond_indep_stack"]
-        if frame.vectorized and frame.name not in _OUTERMOST_PLATES
-    )
+    frames = [frame for frame in msg["cond_indep_stack"] if frame.vectorized]
+    plates = tuple(frame for frame in frames if frame.name not in _OUTERMOST_PLATES)
     loop = _describe(name, transition, num_steps, inputs, lengths, plates)
-    yield from msg["value"](loop)
+    outer_dim = min((frame.dim for frame in frames if frame not in plates), default=0)
+    yield from msg["value"](loop._replace(outer_dim=outer_dim))
 
 
 def _run_once(loop: SSLLoop) -> Iterator[tuple[Tensor, Tensor]]:

@@ -20,9 +20,15 @@ import torch
 from torch import Tensor
 
 from ..errors import LatentSiteError
-from .program import ModelRun, run_model
+from .program import ModelRun, latent_dirichlets, run_model
 
-__all__ = ["dirichlet_counts", "dirichlet_point", "draw_dirichlet", "reaches_transition"]
+__all__ = [
+    "dirichlet_counts",
+    "dirichlet_point",
+    "draw_dirichlet",
+    "normalised",
+    "reaches_transition",
+]
 
 #: ``objective(run)``: terms of the log-joint, one scalar for each table of counts wanted
 Objective = Callable[[ModelRun], Sequence[Tensor]]
@@ -54,11 +60,14 @@ def dirichlet_counts(
     def residuals(which: int) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
         """φ ⊙ ∂L/∂φ of every scalar at probe ``which``."""
         probes = {
-            name: _probe(fn.concentration.detach(), which).requires_grad_()
-            for name, fn in sites.items()
+            name: _probe(fn.concentration.detach(), which, i).requires_grad_()
+            for i, (name, fn) in enumerate(sites.items())
         }
         with torch.enable_grad():
-            scalars = objective(run_model(model, args, kwargs, {**values, **probes}))
+            run = run_model(model, args, kwargs, {**values, **probes})
+            if which == 2:
+                _check_priors(run, probes)
+            scalars = objective(run)
         out = []
         for scalar in scalars:
             grads: Sequence[Tensor | None] = [None] * len(probes)
@@ -121,11 +130,46 @@ def reaches_transition(
     return any(grad is not None for grad in grads)
 
 
-def _probe(concentration: Tensor, which: int) -> Tensor:
-    """Return interior points of the simplex that are far enough apart to solve for n_k·."""
-    index = torch.arange(concentration.shape[-1], device=concentration.device)
-    weights = (1 + index % (which + 1)).to(concentration.dtype).expand(concentration.shape)
+def _check_priors(run: ModelRun, probes: Mapping[str, Tensor]) -> None:
+    """Check that no Dirichlet's prior depends on another one's value: it would be no count."""
+    for name, fn in latent_dirichlets(run, purpose="the conjugate draw").items():
+        total = fn.concentration.sum()
+        if not total.requires_grad:
+            continue
+        grads = torch.autograd.grad(
+            total, list(probes.values()), retain_graph=True, allow_unused=True
+        )
+        for other, grad in zip(probes, grads, strict=True):
+            if grad is not None:
+                raise LatentSiteError(
+                    f'Site "{other}": the concentration of "{name}" depends on it, so its '
+                    "posterior is no Dirichlet; expected a fixed concentration. Make it a "
+                    f'pyro.param, or give it: pyro.condition(model, {{"{other}": value}}).'
+                )
+
+
+def _probe(concentration: Tensor, which: int, site: int = 0) -> Tensor:
+    """Return an interior point of the simplex, for each row.
+
+    Points 0 and 1 are far enough apart to solve for n_k·, the same in all rows and sites. At point
+    2, which verifies, all rows differ: a mixture of equal rows could pass for a single one.
+    """
+    if which < 2:
+        index = torch.arange(concentration.shape[-1], device=concentration.device)
+        weights = (1 + index % (which + 1)).to(concentration.dtype).expand(concentration.shape)
+    else:
+        index = torch.arange(concentration.numel(), device=concentration.device)
+        index = (index + 12345 * site + 1).reshape(concentration.shape)
+        # multiples of the golden ratio, modulo 1: no two rows are alike, none is uniform
+        fraction = (index * 40503 % 65536).to(concentration.dtype) / 65536
+        weights = 0.25 + fraction
     return weights / weights.sum(-1, keepdim=True)
+
+
+def normalised(weights: Tensor) -> Tensor:
+    """Divide rows by their sums, in float64: in float32 a long row may miss 1 by over 1e-6."""
+    wide = weights.double()
+    return (wide / wide.sum(-1, keepdim=True)).to(weights.dtype)
 
 
 def draw_dirichlet(fn: dist.Dirichlet, counts: Tensor) -> Tensor:
@@ -133,8 +177,7 @@ def draw_dirichlet(fn: dist.Dirichlet, counts: Tensor) -> Tensor:
     with torch.no_grad():
         draw = dist.Dirichlet(fn.concentration + counts).sample()
         # A draw from a small concentration may underflow to 0, and log 0 is no log-probability.
-        draw = draw.clamp(min=torch.finfo(draw.dtype).tiny)
-        return draw / draw.sum(-1, keepdim=True)
+        return normalised(draw.clamp(min=torch.finfo(draw.dtype).tiny))
 
 
 def dirichlet_point(fn: dist.Dirichlet, counts: Tensor, kind: str) -> Tensor:
@@ -146,10 +189,9 @@ def dirichlet_point(fn: dist.Dirichlet, counts: Tensor, kind: str) -> Tensor:
     log-odds parametrisation. A row that has no mode (no counts, β < 1) takes the mean.
     """
     with torch.no_grad():
-        mean = fn.concentration + counts
-        mean = mean / mean.sum(-1, keepdim=True)
+        mean = normalised(fn.concentration + counts)
         if kind == "mean":
             return mean
         mode = (fn.concentration + counts - 1.0).clamp(min=0.0)
-        total = mode.sum(-1, keepdim=True)
-        return torch.where(total > 0, mode / total.clamp(min=torch.finfo(mode.dtype).tiny), mean)
+        has_mode = mode.sum(-1, keepdim=True) > 0
+        return torch.where(has_mode, normalised(torch.where(has_mode, mode, 1.0)), mean)

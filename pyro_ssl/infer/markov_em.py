@@ -19,7 +19,7 @@ from pyro import poutine
 from torch import Tensor
 
 from ..transitions import MarkovTransition
-from .conjugate import dirichlet_counts, dirichlet_point
+from .conjugate import dirichlet_counts, dirichlet_point, normalised
 from .exact import markov_log_likelihood, sample_markov_paths
 from .program import ModelRun, latent_dirichlets, run_model
 
@@ -88,8 +88,8 @@ class MarkovEM:
             for name, fn in dirichlets.items():
                 self.values[name] = dirichlet_point(fn, counts[name], self.dirichlet)
         K = len(self.initial)
-        self.initial = _normalised(from_start + self.smoothing / K)
-        self.matrix = _normalised(moves + self.smoothing / K)
+        self.initial = normalised(from_start + self.smoothing / K)
+        self.matrix = normalised(moves + self.smoothing / K)
         return -log_p.item()
 
     @torch.no_grad()
@@ -133,7 +133,3 @@ class MarkovEM:
                     for name in latent_dirichlets(run, purpose="MarkovEM")
                 }
         return run
-
-
-def _normalised(weights: Tensor) -> Tensor:
-    return weights / weights.sum(-1, keepdim=True)

@@ -20,7 +20,13 @@ from pyro.distributions import Dirichlet
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
-from .conjugate import Counts, dirichlet_counts, dirichlet_point, reaches_transition
+from .conjugate import (
+    Counts,
+    dirichlet_counts,
+    dirichlet_point,
+    draw_dirichlet,
+    reaches_transition,
+)
 from .estep import SMCSettings, check_placement, draw_paths
 from .markov_em import MarkovEM
 from .path_memory import PathMemory
@@ -41,11 +47,16 @@ class StochasticEM:
     :param int num_sweeps: sweeps per step, each from the last one's path.
     :param str resampling: ``"systematic"`` or ``"multinomial"``.
     :param int ancestor_sampling: redraw the reference's ancestor every so many steps; 0: never.
-    :param str dirichlet: ``"mode"`` (MAP; with a flat prior the MLE) or ``"mean"`` of a Dirichlet
-        site's posterior given the counts.
-    :param float averaging: weight, in [0, 1), of the past in the counts that Dirichlet sites are
-        estimated from: n ← averaging · n + (1 - averaging) · n_now (Delyon, Lavielle & Moulines
-        1999, "Convergence of a stochastic approximation version of the EM algorithm").
+    :param str dirichlet: point estimate of a Dirichlet site from its counts: ``"mode"`` (MAP; with
+        a flat prior the MLE) or ``"mean"`` of its posterior.
+    :param float averaging: weight, in [0, 1), of the past in the counts that the estimates come
+        from: n ← averaging · n + (1 - averaging) · n_now (Delyon, Lavielle & Moulines 1999,
+        "Convergence of a stochastic approximation version of the EM algorithm").
+    :param bool draw_dirichlet: let the E-step see a *draw* of each Dirichlet site from its
+        posterior given the last paths, in place of the point estimate. Paths and sites then form
+        a particle Gibbs chain, and only the other parameters are estimated by EM. Point estimates
+        let the paths, and the transition that learns from them, settle on one explanation of a
+        small corpus; draws keep both moving.
 
     Paths are kept per sequence, by the indices of the plates around the loop: with
     ``pyro.plate("documents", N, subsample=index)`` each minibatch goes on from its own. Dirichlet
@@ -83,6 +94,7 @@ class StochasticEM:
         ancestor_sampling: int = 10,
         dirichlet: str = "mode",
         averaging: float = 0.0,
+        draw_dirichlet: bool = False,
     ) -> None:
         if dirichlet not in ("mode", "mean"):
             raise ValueError(f'dirichlet is "{dirichlet}", expected "mode" or "mean".')
@@ -94,8 +106,10 @@ class StochasticEM:
         self.settings = SMCSettings(num_particles, resampling, ancestor_sampling)
         self.conditional, self.num_sweeps = conditional, num_sweeps
         self.dirichlet, self.averaging = dirichlet, averaging
+        self.draw_dirichlet = draw_dirichlet
         #: point estimates of the Dirichlet sites
         self.values: dict[str, Tensor] = {}
+        self._current: dict[str, Tensor] = {}  # what the E-step sees: the estimates, or draws
         #: share of latents that the last step changed, over the sequences seen before
         self.change_rate: float = float("nan")
         self._memory = PathMemory()
@@ -116,7 +130,7 @@ class StochasticEM:
         run, table, dirichlets = self._read(args, kwargs)
         old, known = self._memory.recall(run)
         path = self._draw(run, table, old, known)
-        loss = self._ascend(args, kwargs, {**run.subsamples, **self.values}, path)
+        loss = self._ascend(args, kwargs, {**run.subsamples, **self._current}, path)
         if bool(known.any()):
             seen = run.grid.observed() & known
             self.change_rate = float(((path != old) & seen).sum() / seen.sum().clamp(min=1))
@@ -149,7 +163,8 @@ class StochasticEM:
         self, hmm: MarkovEM, *args: Any, transition_steps: int = 100, **kwargs: Any
     ) -> None:
         """Start from a fitted HMM of the same model; see :meth:`warm_start`."""
-        self.values, self._counts, self._memory = dict(hmm.values), {}, PathMemory()
+        self.values, self._current = dict(hmm.values), dict(hmm.values)
+        self._counts, self._memory = {}, PathMemory()
         run = self._read(args, kwargs)[0]
         if run.subsample_factor != 1.0:
             raise ValueError(
@@ -160,8 +175,13 @@ class StochasticEM:
         for _ in range(max(transition_steps, 1)):
             path = run.flatten(hmm.sample_paths(*args, **kwargs))
             if transition_steps:
-                self._ascend(args, kwargs, self.values, path)
+                self._ascend(args, kwargs, self._current, path)
         self._memory.store(run, path)
+
+    @property
+    def counts(self) -> Counts:
+        """The Dirichlet sites' counts in the drawn paths, averaged over steps if asked."""
+        return dict(self._counts)
 
     @property
     def paths(self) -> Tensor:
@@ -173,7 +193,7 @@ class StochasticEM:
     ) -> tuple[ModelRun, Tensor, dict[str, Dirichlet]]:
         """Run the model for the E-step; the first time, check it and draw start values."""
         with torch.no_grad():
-            run = run_model(self.model, args, kwargs, self.values)
+            run = run_model(self.model, args, kwargs, self._current)
             dirichlets = latent_dirichlets(run, purpose="StochasticEM")
             table = run.grid.table()
             check_placement(run, table)
@@ -181,7 +201,8 @@ class StochasticEM:
                 if is_validation_enabled():
                     check_emission_is_local(self.model, args, kwargs, run, table)
                 for name in dirichlets:
-                    self.values.setdefault(name, run.sites[name]["value"])
+                    self._current.setdefault(name, run.sites[name]["value"])
+                    self.values.setdefault(name, self._current[name])
         return run, table, dirichlets
 
     def _draw(self, run: ModelRun, table: Tensor, old: Tensor, known: Tensor) -> Tensor:
@@ -254,14 +275,18 @@ class StochasticEM:
             verify=first and is_validation_enabled(),
         )
         for name, fn in dirichlets.items():
-            counts = tables[-1][name]
-            past = self._counts.get(name, counts)
+            now = tables[-1][name]
+            past = self._counts.get(name)
             if minibatch:
-                counts = counts if first else past + counts
-            else:
-                counts = self.averaging * past + (1.0 - self.averaging) * counts
-            self._counts[name] = counts
-            if minibatch:  # scaled to all sequences while some were not met yet
+                self._counts[name] = now if past is None else past + now
+                # Scaled to all sequences while some were not met yet.
                 share = self._memory.num_known / self._memory.num_sequences
-                counts = counts / share + tables[0][name]
-            self.values[name] = dirichlet_point(fn, counts, self.dirichlet)
+                now = average = self._counts[name] / share + tables[0][name]
+            else:
+                w = self.averaging
+                average = now if past is None else w * past + (1.0 - w) * now
+                self._counts[name] = average
+            self.values[name] = dirichlet_point(fn, average, self.dirichlet)
+            self._current[name] = (
+                draw_dirichlet(fn, now) if self.draw_dirichlet else self.values[name]
+            )

@@ -14,13 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-
 import pyro
 import pyro.distributions as dist
+import torch
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
+from torch import Tensor
 
 from ..errors import EmissionNotLocalError, LatentSiteError, NonFiniteError, SMCFailed
 from ..primitive import SSLLoop
@@ -260,12 +259,6 @@ class _EmissionReader(Messenger):
         if isinstance(msg["fn"], _Subsample) or msg["infer"].get("_deterministic"):
             return
         name, loop = msg["name"], self.loop
-        if not msg["is_observed"]:
-            raise LatentSiteError(
-                f'Site "{name}": latent, inside the loop of "{loop.name}", expected an observed '
-                "one. The samplers draw only z there: give obs=, condition the model on it, draw "
-                "it before the loop, or leave missing observations out by poutine.mask(mask=...)."
-            )
         inner = [frame for frame in msg["cond_indep_stack"] if frame.vectorized]
         if inner:
             raise EmissionNotLocalError(
@@ -281,6 +274,13 @@ class _EmissionReader(Messenger):
         if not msg["infer"].get("_ssl_emission"):
             return
         loop, fn, value = self.loop, msg["fn"], msg["value"]
+        if not msg["is_observed"]:  # asked only here: a handler further out may condition on it
+            raise LatentSiteError(
+                f'Site "{msg["name"]}": latent, inside the loop of "{loop.name}", expected an '
+                "observed one. The samplers draw only z there: give obs=, condition the model on "
+                "it, draw it before the loop, or leave missing observations out by "
+                "poutine.mask(mask=...)."
+            )
         shape = torch.Size((loop.transition.num_states, loop.num_steps)) + loop.batch_shape
         value_batch = value.shape[: value.dim() - fn.event_dim]
         try:

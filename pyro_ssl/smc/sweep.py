@@ -125,8 +125,9 @@ def conditional_smc(
         if scale is not None:
             log_prior = log_prior * scale
         log_joint = log_prior + log_emission[t].unsqueeze(1)  # log J, (B, P, K)
-        # One shift for all particles of a sequence keeps their weights comparable.
-        shift = log_joint.view(B, P * K).amax(-1).view(B, 1, 1)
+        # One shift for all particles of a sequence keeps their weights comparable; it is finite
+        # where all weights are zero, so that these come out as log 0 and not as NaN.
+        shift = log_joint.view(B, P * K).amax(-1).clamp_(min=torch.finfo(dtype).min).view(B, 1, 1)
         cdf = monotone_cumsum(log_joint.sub_(shift).exp_())  # of J over k, (B, P, K)
         alpha = cdf[..., -1].double()  # (B, P)
         log_likelihood[t] = alpha.mean(-1).log_().add_(shift.view(B))

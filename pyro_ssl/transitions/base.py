@@ -17,10 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-
-import pyro.distributions as dist
 
 __all__ = ["DiscreteTransition", "Stepper", "Transition"]
 

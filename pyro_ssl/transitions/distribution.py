@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
-
-from pyro.distributions import TorchDistribution
 
 from .base import DiscreteTransition, Transition
 
