@@ -23,7 +23,9 @@ Holenstein 2010, theorem 5, in the fully adapted order). Two refinements keep it
   is a Metropolised Gibbs step that is always accepted (Liu 1996).
 * *Ancestor sampling* (Lindsten, Jordan & Schön 2014): at chosen steps the reference's own ancestor
   is redrawn from its conditional law, ∝ p(ref_{t:T} | z^p_{1:t-1}); the emissions cancel, and the
-  particles are equally weighted. It is drawn before the other slots of the same step.
+  particles are equally weighted. It is drawn before the other slots of the same step. The next L
+  steps of the reference propose, ∝ p(ref_{t:t+L} | z^p_{1:t-1}) for all P prefixes; the steps after
+  decide, by a Metropolis-Hastings ratio in which the first L cancel, for two prefixes only.
 
 Layout: B sequences, P particles, K states; states of the cell are kept as B·P rows, so that a
 resampling is one row gather. Ancestors and latents are stored ``(T, B, P)``, traced back once.
@@ -40,6 +42,9 @@ from ..transitions.base import DiscreteTransition, Stepper
 from .resampling import RESAMPLING, invert_cdf, monotone_cumsum
 
 __all__ = ["Sweep", "conditional_smc", "roll_out"]
+
+#: Steps of the reference that propose its new ancestor. Fewer cost less and are refused more often.
+PROPOSAL_LAG = 4
 
 
 class Sweep(NamedTuple):
@@ -77,6 +82,7 @@ def conditional_smc(
     inputs: Tensor | None = None,
     resampling: str = "systematic",
     ancestor_sampling: int = 0,
+    proposal_lag: int = PROPOSAL_LAG,
     forced_move: bool = True,
     transition_scale: Tensor | None = None,
 ) -> Sweep:
@@ -91,6 +97,8 @@ def conditional_smc(
     :param str resampling: ``"systematic"`` or ``"multinomial"``.
     :param int ancestor_sampling: redraw the reference's ancestor every so many steps, from a
         phase drawn uniformly once a sweep; 0 for never.
+    :param int proposal_lag: L, how many steps of the reference propose its new ancestor, at least
+        1. Exact at any L; from T upwards it is a plain Gibbs draw.
     :param bool forced_move: force the final pick away from the reference.
     :param Tensor transition_scale: ``(B,)``, power to which p(z_t | z_{1:t-1}) is raised.
     :returns: :class:`Sweep`.
@@ -109,6 +117,9 @@ def conditional_smc(
         active = torch.arange(T, device=device)[:, None, None] < lengths[:, None]  # (T, B, 1)
     scale = None if transition_scale is None else transition_scale[:, None, None]
     redraw_at = _redraw_steps(T, ancestor_sampling if conditional and P > 1 else 0)
+    if redraw_at:
+        pair = transition.stepper(None if inputs is None else inputs.repeat_interleave(2, 1))
+        redraw = _AncestorSampler(step, pair, reference, active, scale, max(proposal_lag, 1))
 
     rows = torch.arange(0, B * P, max(P, 1), device=device).unsqueeze(-1)  # row of each slot 0
     slots = torch.arange(P, device=device).expand(B, P)
@@ -136,10 +147,7 @@ def conditional_smc(
         if conditional:
             first = slots[:, 0]
             if t in redraw_at:
-                log_w = _log_prob_of_rest(step, state, log_prior, reference, t, active, scale)
-                weights = (log_w - log_w.amax(-1, keepdim=True)).exp_()
-                # Column 0 of u_z would draw slot 0's latent, which is the reference's.
-                first = invert_cdf(monotone_cumsum(weights), u_z[t, :, :1].double()).squeeze(-1)
+                first = redraw(t, state, log_prior)
         ancestors = resample(alpha, first, u_ancestor[t])
         if active is not None:
             ancestors = torch.where(active[t], ancestors, slots)
@@ -165,27 +173,57 @@ def _redraw_steps(T: int, every: int) -> range:
     return range(phase if phase else every, T, every)
 
 
-def _log_prob_of_rest(
-    step: Stepper,
-    state: Any,
-    log_prior: Tensor,
-    reference: Tensor,
-    t: int,
-    active: Tensor | None,
-    scale: Tensor | None,
-) -> Tensor:
-    """log p(ref_{t:T} | z^p_{1:t-1}) for the P prefixes of each sequence, ``(B, P)`` float64."""
-    B, P, K = log_prior.shape
-    total = 0.0
-    for s in range(t, reference.shape[0]):
-        if s > t:
-            logits, state = step(reference[s - 1].repeat_interleave(P), state, s)
-            log_prior = torch.log_softmax(logits.expand(B * P, K), -1).view(B, P, K)
-            if scale is not None:
-                log_prior = log_prior * scale
-        term = log_prior.gather(-1, reference[s].view(B, 1, 1).expand(B, P, 1)).squeeze(-1).double()
-        total = total + (term if active is None else torch.where(active[s], term, 0.0))
-    return total
+class _AncestorSampler(NamedTuple):
+    """Redraws the reference's ancestor at a step, given the P prefixes that stand before it."""
+
+    step: Stepper  # over rows (B P, ...)
+    step_pair: Stepper  # over rows (B 2, ...)
+    reference: Tensor
+    active: Tensor | None
+    scale: Tensor | None
+    lag: int
+
+    def __call__(self, t: int, state: Any, log_prior: Tensor) -> Tensor:
+        """Return the new ancestor of the reference's step t, ``(B,)``.
+
+        :param state: rows ``(B P, ...)``, having read z_{t-1}.
+        :param log_prior: log p(z_t = k | z^p_{1:t-1}), ``(B, P, K)``.
+        """
+        B, P, K = log_prior.shape
+        T, u = (
+            len(self.reference),
+            torch.rand(2, B, 1, device=log_prior.device, dtype=torch.float64),
+        )
+        middle = min(t + self.lag, T)
+        near, state = self._score(self.step, t, middle, state, self._of_reference(t, log_prior))
+        weights = (near - near.amax(-1, keepdim=True)).exp_()
+        proposed = invert_cdf(monotone_cumsum(weights), u[0])  # (B, 1)
+        if middle == T:
+            return proposed.squeeze(-1)
+        rows = torch.arange(0, B * P, P, device=proposed.device).unsqueeze(-1)
+        pair = torch.cat([rows, rows + proposed], -1).view(-1)  # the reference's own, and the new
+        state = type(state)(*(value.index_select(0, pair) for value in state))
+        zero = near.new_zeros(B, 2)
+        far, _ = self._score(self.step_pair, middle - 1, T, state, zero)
+        accepted = u[1].log() < far[:, 1:] - far[:, :1]
+        return torch.where(accepted, proposed, 0).squeeze(-1)
+
+    def _score(
+        self, step: Stepper, start: int, stop: int, state: Any, total: Tensor
+    ) -> tuple[Tensor, Any]:
+        """Add log p(ref_s | ...) for s in start+1..stop-1 to ``total``, ``(B, rows)``."""
+        B, num_rows = total.shape
+        for s in range(start + 1, stop):
+            logits, state = step(self.reference[s - 1].repeat_interleave(num_rows), state, s)
+            law = torch.log_softmax(logits.expand(B * num_rows, -1), -1).view(B, num_rows, -1)
+            total = total + self._of_reference(s, law if self.scale is None else law * self.scale)
+        return total, state
+
+    def _of_reference(self, s: int, log_prior: Tensor) -> Tensor:
+        """Pick log p(z_s = ref_s) from a law ``(B, rows, K)``; 0 past a sequence's length."""
+        index = self.reference[s].view(-1, 1, 1).expand(-1, log_prior.shape[1], 1)
+        term = log_prior.gather(-1, index).squeeze(-1).double()
+        return term if self.active is None else torch.where(self.active[s], term, 0.0)
 
 
 def _trace_back(z: Tensor, ancestors: Tensor, away_from_reference: bool) -> Tensor:
