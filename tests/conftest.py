@@ -27,8 +27,7 @@ def pytest_configure(config):
     nightly = config.getoption("--stage") == "nightly"
     hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=not nightly)
     hypothesis.settings.load_profile("repeatable")
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        torch.set_num_threads(1)  # threads of several workers on the same cores wait for each other
+    torch.set_num_threads(1)  # threads of several workers on the same cores wait for each other
 
 
 def pytest_report_header(config):

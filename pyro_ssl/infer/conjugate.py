@@ -94,7 +94,7 @@ def dirichlet_counts(
             gap = phi_1[name] - phi_0[name]
             square = gap.square().sum(-1, keepdim=True).clamp(min=torch.finfo(gap.dtype).tiny)
             totals[name] = ((r_0[name] - r_1[name]) * gap).sum(-1, keepdim=True) / square
-            counts[name] = (r_0[name] + phi_0[name] * totals[name]).clamp(min=0.0)
+            counts[name] = r_0[name] + phi_0[name] * totals[name]
         found.append(counts)
         for name, r in r_2.items():
             slack = 1e-3 * (1.0 + totals[name].abs())
@@ -175,7 +175,7 @@ def normalised(weights: Tensor) -> Tensor:
 def draw_dirichlet(fn: dist.Dirichlet, counts: Tensor) -> Tensor:
     """Draw φ from its conjugate posterior, Dirichlet(concentration + n)."""
     with torch.no_grad():
-        draw = dist.Dirichlet(fn.concentration + counts).sample()
+        draw = dist.Dirichlet(fn.concentration + counts.clamp(min=0.0)).sample()
         # A draw from a small concentration may underflow to 0, and log 0 is no log-probability.
         return normalised(draw.clamp(min=torch.finfo(draw.dtype).tiny))
 
@@ -189,6 +189,7 @@ def dirichlet_point(fn: dist.Dirichlet, counts: Tensor, kind: str) -> Tensor:
     log-odds parametrisation. A row that has no mode (no counts, β < 1) takes the mean.
     """
     with torch.no_grad():
+        counts = counts.clamp(min=0.0)  # rounding may leave -1e-7
         mean = normalised(fn.concentration + counts)
         if kind == "mean":
             return mean

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.distributions import Dirichlet
 from torch import Tensor
 
 from ..transitions import MarkovTransition
@@ -123,13 +124,14 @@ class MarkovEM:
         """Run the model; the first time, break the symmetry between the states."""
         with torch.no_grad():
             run = run_model(self.model, args, kwargs, self.values)
-            if self.initial is None:
-                K, table = run.loop.transition.num_states, run.grid.table()
-                flat = torch.ones(K, dtype=table.dtype, device=table.device)
-                self.initial = flat / K
-                self.matrix = torch.distributions.Dirichlet(flat.expand(K, K)).sample()
-                self.values = {
-                    name: run.sites[name]["value"]
-                    for name in latent_dirichlets(run, purpose="MarkovEM")
-                }
-        return run
+            if self.initial is not None:
+                return run
+            K, table = run.loop.transition.num_states, run.grid.table()
+            flat = torch.ones(K, dtype=table.dtype, device=table.device)
+            self.initial, self.matrix = flat / K, Dirichlet(flat.expand(K, K)).sample()
+            # Flat draws: a sparse prior's would shut most symbols out of most states, for good.
+            self.values = {
+                name: Dirichlet(torch.ones_like(fn.concentration)).sample()
+                for name, fn in latent_dirichlets(run, purpose="MarkovEM").items()
+            }
+            return run_model(self.model, args, kwargs, {**run.subsamples, **self.values})

@@ -89,7 +89,7 @@ class TopicalSSL:
         *,
         hidden_size: int = 64,
         concentration: float = 0.1,
-        dropout: float = 0.0,
+        dropout: float = 0.5,
     ) -> None:
         words = range(vocabulary) if isinstance(vocabulary, int) else vocabulary
         self.vocabulary = [str(word) for word in words]
@@ -139,7 +139,8 @@ class TopicalSSL:
         ancestor_sampling: int = 10,
         draw_topics: bool | None = None,
         averaging: float = 0.9,
-        markov_steps: int = 200,
+        markov_steps: int = 150,
+        markov_starts: int = 3,
         transition_steps: int = 60,
         patience: int | None = None,
         callback: Callable[[EpochRecord], None] | None = None,
@@ -158,6 +159,7 @@ class TopicalSSL:
             estimate; by default where ``conditional``. See ``StochasticEM(draw_dirichlet=)``.
         :param float averaging: weight of the past in the counts that topics are estimated from.
         :param int markov_steps: EM iterations of the HMM at most; 0 starts from random topics.
+        :param int markov_starts: random starts of the HMM, of which the best is kept.
         :param int patience: stop after so many epochs without a better validation perplexity.
         :param callback: called with each :class:`EpochRecord`.
         :returns: :attr:`history`, one record per epoch.
@@ -165,7 +167,9 @@ class TopicalSSL:
         draw = conditional if draw_topics is None else draw_topics
         data = (words, lengths)
         with pyro.get_param_store().scope():
-            self.markov = self._fit_markov(data, valid, markov_steps) if markov_steps else None
+            self.markov = None
+            if markov_steps:
+                self.markov = self._fit_markov(data, valid, markov_steps, markov_starts)
             em = StochasticEM(
                 self.model,
                 AdamW({"lr": learning_rate, "weight_decay": weight_decay}),
@@ -183,17 +187,28 @@ class TopicalSSL:
             self.transition.eval()
         return self.history
 
-    def _fit_markov(self, data: Data, valid: Data | None, num_steps: int) -> MarkovEM:
-        """Fit the HMM; with validation data, keep the best of every tenth iteration."""
-        hmm = MarkovEM(self.model, dirichlet="mean")
-        best, lowest = hmm, math.inf
-        for i in range(num_steps):
-            hmm.step(*data)
-            if valid is not None and (i % 10 == 9 or i == num_steps - 1):
-                perplexity = hmm.perplexity(*valid)
-                if perplexity < lowest:
-                    best, lowest = copy.copy(hmm), perplexity
+    def _fit_markov(
+        self, data: Data, valid: Data | None, num_steps: int, num_starts: int
+    ) -> MarkovEM:
+        """Fit the HMM from several random starts, and keep the best.
+
+        With validation data, the best of every tenth iteration of each start; without, the start
+        of the highest likelihood.
+        """
+        best: MarkovEM | None = None
+        lowest = math.inf
+        for _ in range(num_starts):
+            hmm = MarkovEM(self.model, dirichlet="mean")
+            for i in range(1, num_steps + 1):
+                score = hmm.step(*data)
+                if i < num_steps and (valid is None or i % 10):
+                    continue
+                if valid is not None:
+                    score = hmm.perplexity(*valid)
+                if best is None or score < lowest:
+                    best, lowest = copy.copy(hmm), score
                     best.values = dict(hmm.values)
+        assert best is not None
         return best
 
     def _learn(

@@ -1,0 +1,227 @@
+"""Stochastic EM: its closed forms, its gradient, its memory of paths, and that it learns."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.optim import Adam
+
+from pyro_ssl import LSTMTransition, MarkovTransition, ParticleFilter, StochasticEM, ssl_transition
+from pyro_ssl.infer import MarkovEM
+
+K, V, T, B = 3, 5, 6, 8
+
+
+def make_model(transition, concentration=1.0, size=None, subsample_size=None):
+    def model(words, index=None):
+        pyro.module("transition", transition)
+        beta = torch.full((K, V), concentration)
+        phi = pyro.sample("phi", dist.Dirichlet(beta).to_event(1))
+        num_sequences = words.shape[1] if size is None else size
+        with pyro.plate(
+            "documents", num_sequences, subsample=index, subsample_size=subsample_size
+        ) as i:
+            x = words[:, i]
+            for t, z in ssl_transition("z", transition, len(x)):
+                pyro.sample("x", dist.Categorical(phi[z]), obs=x[t])
+
+    return model
+
+
+def count_table(words, paths):
+    """n_kv by a plain loop; words (T, B), paths (B, T)."""
+    n = torch.zeros(K, V)
+    for b in range(words.shape[1]):
+        for t in range(len(words)):
+            n[paths[b, t], words[t, b]] += 1
+    return n
+
+
+@pytest.fixture
+def words():
+    return torch.randint(V, (T, B))
+
+
+@pytest.mark.parametrize("kind", ["mode", "mean"])
+@pytest.mark.parametrize("concentration", [1.0, 2.5])
+def test_dirichlet_site_is_the_closed_form_of_its_counts(words, kind, concentration):
+    em = StochasticEM(
+        make_model(LSTMTransition(K, 4), concentration), Adam({"lr": 1e-2}), 5, dirichlet=kind
+    )
+    em.step(words)
+    n = count_table(words, em.paths)
+    assert torch.allclose(em.counts["phi"], n, atol=1e-9)
+    expected = n + concentration - (1.0 if kind == "mode" else 0.0)
+    assert torch.allclose(em.values["phi"], expected / expected.sum(-1, keepdim=True), atol=1e-9)
+
+
+def test_counts_are_averaged_over_steps(words):
+    em = StochasticEM(make_model(LSTMTransition(K, 4)), Adam({"lr": 0.0}), 5, averaging=0.75)
+    em.step(words)
+    before = count_table(words, em.paths)
+    em.step(words)
+    now = count_table(words, em.paths)
+    assert torch.allclose(em.counts["phi"], 0.75 * before + 0.25 * now, atol=1e-9)
+
+
+def test_gradient_is_that_of_the_trace(words):
+    transition = LSTMTransition(K, 4)
+    model = make_model(transition)
+    seen = {}
+
+    def optim(parameters):
+        seen.update({id(p): p.grad.clone() for p in parameters})
+
+    em = StochasticEM(model, optim, 5)
+    torch.manual_seed(0)
+    phi = dist.Dirichlet(torch.ones(K, V)).sample()
+    em._current = em.values = {"phi": phi}
+    loss = em.step(words)
+    data = {"phi": phi, "z": em.paths}
+    log_joint = poutine.trace(poutine.condition(model, data)).get_trace(words).log_prob_sum()
+    assert loss == pytest.approx(-log_joint.item(), abs=1e-9)
+    parameters = list(transition.parameters())
+    for p, grad in zip(parameters, torch.autograd.grad(-log_joint, parameters), strict=True):
+        assert torch.allclose(seen[id(p)], grad, atol=1e-10)
+
+
+def test_incremental_counts_hold_all_sequences(words):
+    """After every sequence was met, the counts are those of all paths at hand, exactly."""
+    em = StochasticEM(make_model(LSTMTransition(K, 4), size=B), Adam({"lr": 1e-2}), 5)
+    for _ in range(3):
+        for index in torch.randperm(B).split(3):
+            em.step(words, index)
+    n = count_table(words, em.paths)
+    assert torch.allclose(em.counts["phi"], n, atol=1e-8)
+    mode = n / n.sum(-1, keepdim=True)
+    assert torch.allclose(em.values["phi"], mode, atol=1e-9)
+
+
+def test_counts_of_part_of_the_sequences_are_scaled_up(words):
+    em = StochasticEM(
+        make_model(LSTMTransition(K, 4), 2.0, size=B), Adam({"lr": 1e-2}), 5, dirichlet="mean"
+    )
+    em.step(words, torch.tensor([1, 4]))
+    n = count_table(words[:, [1, 4]], em.paths[[1, 4]]) * B / 2
+    assert torch.allclose(em.values["phi"], (n + 2) / (n + 2).sum(-1, keepdim=True), atol=1e-9)
+
+
+def test_each_minibatch_goes_on_from_its_own_paths(words):
+    transition = LSTMTransition(K, 4)
+    em = StochasticEM(make_model(transition, size=B), Adam({"lr": 0.0}), num_particles=1)
+    for index in torch.arange(B).split(4):
+        em.step(words, index)
+    first = em.paths.clone()
+    for index in torch.randperm(B).split(2):  # P=1 returns its reference
+        em.step(words, index)
+        assert em.change_rate == 0.0
+    assert torch.equal(em.paths, first)
+
+
+def test_drawn_subsamples_are_replayed_within_a_step(words):
+    model = make_model(LSTMTransition(K, 4), size=B, subsample_size=3)
+    em = StochasticEM(model, Adam({"lr": 1e-2}), 5)
+    for _ in range(60):
+        em.step(words)
+    assert torch.allclose(em.counts["phi"], count_table(words, em.paths), atol=1e-8)
+
+
+def test_other_data_without_indices_start_anew_and_say_so(words):
+    em = StochasticEM(make_model(LSTMTransition(K, 4)), Adam({"lr": 1e-2}), 5)
+    em.step(words)
+    em.step(words)
+    with pytest.warns(UserWarning, match="subsample=index"):
+        em.step(words.flip(0))
+
+
+def test_warm_start_takes_over_the_hmm(words):
+    em = StochasticEM(make_model(LSTMTransition(K, 4)), Adam({"lr": 1e-2}), 5)
+    hmm = em.warm_start(words, num_steps=5, transition_steps=3)
+    assert torch.equal(em.values["phi"], hmm.values["phi"])
+    assert em.paths.shape == (B, T)
+    em.step(words)
+    assert 0.0 <= em.change_rate <= 1.0
+
+
+def test_dirichlet_rows_of_the_transition_are_counted_too(words):
+    def model(words):
+        phi = pyro.sample("phi", dist.Dirichlet(torch.ones(K, V)).to_event(1))
+        rows = pyro.sample("rows", dist.Dirichlet(torch.ones(K, K)).to_event(1))
+        chain = MarkovTransition(K, initial=torch.ones(K) / K, matrix=rows)
+        with pyro.plate("documents", words.shape[1]):
+            for t, z in ssl_transition("z", chain, len(words)):
+                pyro.sample("x", dist.Categorical(phi[z]), obs=words[t])
+
+    em = StochasticEM(model, Adam({"lr": 1e-2}), 5, dirichlet="mean")
+    em.step(words)
+    n = torch.zeros(K, K)
+    for path in em.paths:
+        for i, j in zip(path[:-1], path[1:], strict=True):
+            n[i, j] += 1
+    assert torch.allclose(em.counts["rows"], n, atol=1e-9)
+
+
+def test_parameters_outside_the_transition_learn_by_gradient():
+    transition = MarkovTransition(2)
+
+    def model(x):
+        pyro.module("transition", transition)
+        loc = pyro.param("loc", torch.tensor([-1.0, 1.0]))
+        with pyro.plate("sequences", x.shape[1]):
+            for t, z in ssl_transition("z", transition, len(x)):
+                pyro.sample("x", dist.Normal(loc[z], 0.5), obs=x[t])
+
+    z = torch.rand(20, 30) < 0.5
+    x = torch.where(z, 3.0, -3.0) + 0.5 * torch.randn(20, 30)
+    em = StochasticEM(model, Adam({"lr": 0.1}), 5)
+    losses = [em.step(x) for _ in range(60)]
+    assert losses[-1] < losses[0]
+    # The standard error of each mean is 0.5 / sqrt(300) = 0.03.
+    assert torch.allclose(pyro.param("loc").detach(), torch.tensor([-3.0, 3.0]), atol=0.2)
+
+
+def test_unknown_settings_are_refused():
+    with pytest.raises(ValueError, match='expected "mode" or "mean"'):
+        StochasticEM(lambda: None, Adam({}), dirichlet="map")
+    with pytest.raises(ValueError, match=r"expected a weight in \[0, 1\)"):
+        StochasticEM(lambda: None, Adam({}), averaging=1.0)
+
+
+def test_exact_em_never_lowers_the_likelihood():
+    words = torch.randint(V, (T, 20))
+    hmm = MarkovEM(make_model(LSTMTransition(K, 4)), dirichlet="mode", smoothing=0.0)
+    losses = torch.tensor([hmm.step(words) for _ in range(30)])
+    assert (losses.diff() <= 1e-9).all()
+    assert losses[-1] < losses[0] - 1.0
+
+
+@pytest.mark.stage("statistical")
+@pytest.mark.parametrize("draw", [False, True])
+def test_recovers_a_planted_process(draw):
+    """Held-out perplexity comes within 3 % of the planted parameters' own."""
+    pyro.set_rng_seed(1)
+    phi = torch.eye(K, V) * 4 + 0.2
+    phi = phi / phi.sum(-1, keepdim=True)
+    matrix = torch.tensor([[0.05, 0.9, 0.05], [0.05, 0.05, 0.9], [0.9, 0.05, 0.05]])
+    truth = MarkovTransition(K, initial=torch.ones(K) / K, matrix=matrix)
+    law = poutine.condition(make_model(truth), {"phi": phi})
+    z = truth_paths(truth, 40, 120)
+    x = dist.Categorical(phi[z.T]).sample()
+    train, test = x[:, :80], x[:, 80:]
+    best = ParticleFilter(law, 200).perplexity(test)
+    transition = LSTMTransition(K, 16)
+    em = StochasticEM(
+        make_model(transition, 1.1), Adam({"lr": 1e-2}), 10, averaging=0.5, draw_dirichlet=draw
+    )
+    em.warm_start(train, num_steps=60, transition_steps=100)
+    for _ in range(60):
+        em.step(train)
+    found = ParticleFilter(em.fitted_model, 200).perplexity(test)
+    assert found < 1.03 * best
+
+
+def truth_paths(transition, num_steps, num_sequences):
+    from pyro_ssl.transitions import TransitionDistribution
+
+    return TransitionDistribution(transition, num_steps).sample((num_sequences,))

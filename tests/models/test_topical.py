@@ -1,0 +1,186 @@
+"""TopicalSSL: it learns planted topics, and what it saves is what it loads."""
+
+import json
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from pyro_ssl import TopicalSSL
+from pyro_ssl.errors import CheckpointError
+
+K, V = 3, 12
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    """Topics over disjoint words, each running for about four words: (30, 40), with lengths."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        phi = torch.full((K, V), 0.01)
+        for k in range(K):
+            phi[k, 4 * k : 4 * k + 4] = 1.0
+        stay = torch.rand(30, 40) < 0.75
+        z = torch.randint(K, (30, 40))
+        for t in range(1, 30):
+            z[t] = torch.where(stay[t], z[t - 1], z[t])
+        words = dist.Categorical(phi[z]).sample()
+        lengths = torch.randint(15, 31, (40,))
+    return words, lengths, z
+
+
+@pytest.fixture(scope="module")
+def fitted(corpus):
+    words, lengths, _ = corpus
+    pyro.set_rng_seed(0)
+    with torch.random.fork_rng():
+        ssl = TopicalSSL(K, [f"w{v}" for v in range(V)], hidden_size=8)
+        ssl.fit(
+            words[:, :30],
+            lengths[:30],
+            valid=(words[:, 30:], lengths[30:]),
+            num_epochs=8,
+            markov_starts=5,
+            disable_progbar=True,
+        )
+    return ssl
+
+
+def test_finds_the_planted_topics(fitted, corpus):
+    words, lengths, z = corpus
+    found = sorted(sorted(topic.words) for topic in fitted.topics(num_words=4))
+    planted = sorted(sorted(f"w{4 * k + i}" for i in range(4)) for k in range(K))
+    assert found == planted
+    assert fitted.perplexity(words[:, 30:], lengths[30:]) < 0.75 * V
+    assert sum(topic.occupancy for topic in fitted.topics()) == pytest.approx(1.0)
+
+
+def test_history_and_the_epoch_that_is_kept(fitted, corpus):
+    words, lengths, _ = corpus
+    assert [record.epoch for record in fitted.history] == list(range(1, 9))
+    best = min(record.valid_perplexity for record in fitted.history)
+    now = fitted.perplexity(words[:, 30:], lengths[30:], num_particles=500)
+    assert now == pytest.approx(best, rel=0.03)
+    assert all(0.0 <= record.change_rate <= 1.0 for record in fitted.history)
+
+
+def test_transform_is_a_posterior_that_sees_the_planted_topics(fitted, corpus):
+    words, lengths, z = corpus
+    p = fitted.transform(words, lengths, num_samples=20)
+    active = torch.arange(30)[:, None] < lengths
+    assert torch.allclose(p.sum(-1), active.to(p.dtype))
+    # Match labels by each topic's likeliest word.
+    planted = torch.tensor([int(fitted.phi[k].argmax()) // 4 for k in range(K)])
+    agree = (planted[p.argmax(-1)] == z)[active].double().mean()
+    assert agree > 0.9
+
+
+def test_save_and_load(fitted, corpus, tmp_path):
+    words, lengths, _ = corpus
+    fitted.save(tmp_path / "ssl")
+    loaded = TopicalSSL.load(tmp_path / "ssl")
+    assert loaded.vocabulary == fitted.vocabulary
+    assert loaded.history == fitted.history
+    assert torch.equal(loaded.phi, fitted.phi)
+    scores = []
+    for ssl in (fitted, loaded):
+        pyro.set_rng_seed(3)
+        scores.append(ssl.perplexity(words, lengths))
+    assert scores[0] == scores[1]
+    fitted.save(tmp_path / "ssl")  # over itself: one payload is left
+    assert len(list((tmp_path / "ssl").iterdir())) == 2
+
+
+def damage_payload(folder):
+    file = next(folder.glob("tensors-*.safetensors"))
+    payload = bytearray(file.read_bytes())
+    payload[-3] ^= 1
+    file.write_bytes(bytes(payload))
+
+
+def cut_payload(folder):
+    file = next(folder.glob("tensors-*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-40])
+
+
+def damage_manifest(folder):
+    file = folder / "manifest.json"
+    sealed = json.loads(file.read_text())
+    sealed["body"] = sealed["body"].replace("0.1", "0.2")
+    file.write_text(json.dumps(sealed))
+
+
+def cut_manifest(folder):
+    file = folder / "manifest.json"
+    file.write_bytes(file.read_bytes()[:100])
+
+
+def lose_payload(folder):
+    next(folder.glob("tensors-*.safetensors")).unlink()
+
+
+@pytest.mark.parametrize(
+    "harm", [damage_payload, cut_payload, damage_manifest, cut_manifest, lose_payload]
+)
+def test_a_harmed_checkpoint_is_refused(fitted, tmp_path, harm):
+    fitted.save(tmp_path)
+    harm(tmp_path)
+    with pytest.raises(CheckpointError, match=str(tmp_path)):
+        TopicalSSL.load(tmp_path)
+
+
+def test_no_checkpoint_is_told(tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint here"):
+        TopicalSSL.load(tmp_path / "nothing")
+
+
+def test_an_unfitted_model_says_what_to_do(tmp_path):
+    ssl = TopicalSSL(K, V, hidden_size=4)
+    for call in (
+        ssl.topics,
+        lambda: ssl.save(tmp_path),
+        lambda: ssl.perplexity(torch.zeros(2, 2, dtype=torch.long)),
+        lambda: ssl.transform(torch.zeros(2, 2, dtype=torch.long)),
+    ):
+        with pytest.raises(RuntimeError, match="fit"):
+            call()
+
+
+def test_param_store_is_left_as_it_was(corpus):
+    pyro.param("mine", torch.zeros(2))
+    words, lengths, _ = corpus
+    ssl = TopicalSSL(K, V, hidden_size=4)
+    ssl.fit(words, lengths, num_epochs=2, markov_steps=3, transition_steps=2, disable_progbar=True)
+    ssl.perplexity(words, lengths)
+    assert list(pyro.get_param_store().keys()) == ["mine"]
+
+
+def test_two_models_do_not_share_parameters(corpus):
+    words, lengths, _ = corpus
+    a, b = (TopicalSSL(K, V, hidden_size=4) for _ in range(2))
+    a.fit(words, lengths, num_epochs=1, markov_steps=2, transition_steps=1, disable_progbar=True)
+    before = [p.detach().clone() for p in a.transition.parameters()]
+    b.fit(words, lengths, num_epochs=1, markov_steps=2, transition_steps=1, disable_progbar=True)
+    assert all(torch.equal(p, q) for p, q in zip(before, a.transition.parameters(), strict=True))
+
+
+def test_one_topic_is_a_unigram(corpus):
+    words, lengths, _ = corpus
+    ssl = TopicalSSL(1, V, hidden_size=2, concentration=1.0)
+    ssl.fit(words, lengths, num_epochs=1, averaging=0.0, disable_progbar=True)
+    active = torch.arange(30)[:, None] < lengths
+    n = torch.bincount(words[active], minlength=V) + 1.0
+    log_p = (n / n.sum()).log()[words[active]]
+    assert ssl.perplexity(words, lengths) == pytest.approx(math.exp(-log_p.mean()), rel=1e-9)
+
+
+def test_float32_and_without_the_markov_start(corpus):
+    words, lengths, _ = corpus
+    ssl = TopicalSSL(K, V, hidden_size=4).to(torch.float32)
+    history = ssl.fit(
+        words, lengths, num_epochs=2, markov_steps=0, conditional=False, disable_progbar=True
+    )
+    assert ssl.markov is None and ssl.phi.dtype == torch.float32
+    assert all(math.isnan(record.valid_perplexity) for record in history)
