@@ -14,6 +14,7 @@ The state s_t is never in the user's hands, so nothing can cross time without be
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -124,7 +125,9 @@ def ssl_transition(
 
     The body observes x_t given z_t, with data time first. It is written as for one step and runs
     vectorised: ``t`` is a tensor, ``z`` broadcasts against ``x[t]``, and plates around the loop
-    (sequences) stand to the right of time. Nothing latent may be sampled in the body.
+    (sequences) stand to the right of time. Nothing latent may be sampled in the body. Write the
+    call in the ``for`` statement itself: an iterator that is kept elsewhere keeps its plates open
+    when an exception leaves the body.
 
     ======================  =============  ====================================================
     run by                  ``t``          ``z``
@@ -218,6 +221,16 @@ def _describe(
         batch_shape[frame.dim] = frame.size
     shape = torch.Size(batch_shape)
 
+    like = next(
+        itertools.chain(transition.parameters(), transition.buffers()),
+        torch.empty((), dtype=torch.get_default_dtype(), device=torch.get_default_device()),
+    )
+    for what, value in (("lengths", lengths), ("inputs", inputs)):
+        if value is not None and value.device != like.device:
+            raise ValueError(
+                f'Site "{name}": {what} are on {value.device}, but the transition is on '
+                f'{like.device}; expected one device: write {what}={what}.to("{like.device}").'
+            )
     if lengths is not None:
         lengths = _check_lengths(name, lengths, T, shape)
     if (inputs is not None) != bool(transition.input_size):
@@ -228,6 +241,11 @@ def _describe(
             "and LSTMTransition(..., input_size=input_size)."
         )
     if inputs is not None:
+        if inputs.dtype != like.dtype:
+            raise ValueError(
+                f'Site "{name}": inputs are {inputs.dtype}, but the transition has {like.dtype} '
+                f"parameters; expected one dtype: write inputs=inputs.to({like.dtype})."
+            )
         expected = (T, *shape, transition.input_size)
         if inputs.dim() == 2 and inputs.shape == (T, transition.input_size):
             inputs = inputs.reshape((T,) + (1,) * len(shape) + (-1,))
@@ -238,9 +256,7 @@ def _describe(
                 f'Site "{name}": inputs have shape {tuple(inputs.shape)}, expected {expected}, '
                 "time first (or (T, input_size), shared by all sequences)."
             ) from None
-    tensors = (*transition.parameters(), *transition.buffers())
-    device = tensors[0].device if tensors else torch.empty(()).device
-    return SSLLoop(name, transition, T, inputs, lengths, shape, plates, device)
+    return SSLLoop(name, transition, T, inputs, lengths, shape, plates, like.device)
 
 
 def _check_lengths(name: str, lengths: Tensor, T: int, shape: torch.Size) -> Tensor:

@@ -7,6 +7,7 @@ switches, the entropy of the occupancy.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -72,8 +73,9 @@ class Diagnostics:
         out: dict[str, Any] = {"num_sweeps": self.num_sweeps, "change_rate": self.change_rate}
         for name, values in self.series.items():
             draws = torch.stack(values, 1)  # (C, S)
-            row = {"mean": draws.mean().item(), "sd": draws.std().item(), "n_eff": float("nan")}
-            row["r_hat"] = float("nan")
+            row = {"mean": draws.mean().item()} | dict.fromkeys(("sd", "n_eff", "r_hat"), math.nan)
+            if draws.numel() > 1:
+                row["sd"] = draws.std().item()
             if draws.shape[1] >= 4 and bool((draws.var(1) > 0).all()):
                 row["n_eff"] = effective_sample_size(draws, chain_dim=0, sample_dim=1).item()
                 row["r_hat"] = split_gelman_rubin(draws, chain_dim=0, sample_dim=1).item()

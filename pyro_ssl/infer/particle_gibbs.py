@@ -95,10 +95,13 @@ class ParticleGibbsKernel(MCMCKernel):
                 check_emission_is_local(self.model, args, kwargs, run, table)
         self._in_transition = reaches_transition(self.model, args, kwargs, self._dirichlets)
         if self._dirichlets and is_validation_enabled():
-            path = torch.zeros(run.loop.num_steps, run.num_sequences, dtype=torch.long)
-            self._counts(path.to(table.device), verify=True)
+            T, B, K = table.shape
+            every_state = torch.arange(T * B, device=table.device).reshape(T, B) % K
+            self._counts(every_state, verify=True)
         if self._initial_params is None:
             self._initial_params = self._draw_start(run)
+        else:
+            self._check_start(run, self._initial_params)
 
     @property
     def initial_params(self) -> Params:
@@ -182,6 +185,27 @@ class ParticleGibbsKernel(MCMCKernel):
         return dirichlet_counts(
             self.model, self._args, self._kwargs, {}, self._dirichlets, objective, verify=verify
         )[0]
+
+    def _check_start(self, run: ModelRun, params: Params) -> None:
+        """Check what the user gave as start."""
+        for name in (self._site, *self._dirichlets):
+            if name not in params:
+                raise ValueError(
+                    f'Site "{name}": missing from initial_params, which hold {sorted(params)}; '
+                    "expected a start for every latent site, or for none."
+                )
+        shapes = {self._site: tuple(run.loop.batch_shape) + (run.loop.num_steps,)}
+        shapes |= {name: tuple(fn.shape()) for name, fn in self._dirichlets.items()}
+        for name, shape in shapes.items():
+            if tuple(params[name].shape) != (self.num_chains, *shape):
+                found = tuple(params[name].shape[self.num_chains == 1 :])
+                lead = () if self.num_chains == 1 else (self.num_chains,)
+                raise ValueError(
+                    f'Site "{name}": its start has shape {found}, expected {(*lead, *shape)}, '
+                    "chains first where there are several."
+                )
+        for z in params[self._site]:
+            check_reference(run, z)
 
     def _draw_start(self, run: ModelRun) -> Params:
         values = {
@@ -368,7 +392,8 @@ def check_reference(run: ModelRun, reference: Tensor) -> Tensor:
     """Check a user's path ``(B, T)``, and lay it out as the sampler's ``(T, B)``."""
     loop = run.loop
     shape, K = tuple(loop.batch_shape) + (loop.num_steps,), loop.transition.num_states
-    if tuple(reference.shape) != shape or reference.is_floating_point():
+    integer = not reference.is_floating_point() and reference.dtype != torch.bool
+    if tuple(reference.shape) != shape or not integer:
         raise ValueError(
             f'Site "{loop.name}": the reference has shape {tuple(reference.shape)} and dtype '
             f"{reference.dtype}, expected int64 {shape}, sequences first and time last."
@@ -378,4 +403,4 @@ def check_reference(run: ModelRun, reference: Tensor) -> Tensor:
             f'Site "{loop.name}": the reference holds states from {int(reference.min())} to '
             f"{int(reference.max())}, expected 0 to {K - 1}."
         )
-    return run.flatten(reference)
+    return run.flatten(reference.long())

@@ -216,7 +216,8 @@ def check_emission_is_local(
     values = {n: s["value"] for n, s in run.sites.items() if not s["is_observed"]}
     for order in (states.flip(0), torch.zeros_like(states)):
         sites = run_model(model, args, kwargs, values, order).grid.sites
-        if not torch.allclose(sum(site.table() for site in sites), table[..., order]):
+        again = torch.stack([site.table() for site in sites]).sum(0)
+        if not torch.allclose(again, table[..., order]):
             raise EmissionNotLocalError(
                 f'Site "{run.grid.sites[0].name}": log p(x_t | z_t = k) changes with the states '
                 "that stand beside k, so the emission is not a function of z_t alone; in the loop "

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.poutine.indep_messenger import IndepMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
@@ -127,7 +128,7 @@ class StateGrid(Messenger):
     Once the model ran under it, :attr:`loop` says what the loop was (``None``: there was none, or
     its path was given by ``condition`` or ``replay``) and :attr:`sites` what its body observed.
 
-    :param Tensor order: a permutation of the states in which the body meets them.
+    :param Tensor order: K states that the body meets, in place of ``arange(K)``.
     """
 
     def __init__(self, order: Tensor | None = None) -> None:
@@ -167,7 +168,9 @@ class StateGrid(Messenger):
         self.loop = loop
         K = loop.transition.num_states
         states = torch.arange(K, device=loop.device) if self.order is None else self.order
-        with loop.body(), _EmissionReader(loop, self.sites):
+        # The frame keeps the states' dimension from a plate in the body, which the reader refuses.
+        frame = IndepMessenger(f"{loop.name}_states", K, dim=loop.time_dim - 1)
+        with loop.body(), frame, _EmissionReader(loop, self.sites):
             yield loop.steps(), states.reshape((K,) + (1,) * (1 + len(loop.batch_shape)))
 
     @property
@@ -281,6 +284,13 @@ class _EmissionReader(Messenger):
                 "it, draw it before the loop, or leave missing observations out by "
                 "poutine.mask(mask=...)."
             )
+        for tensor in (value, *_parameters(fn)):
+            if tensor.dim() and tensor.device != loop.device:
+                raise ValueError(
+                    f'Site "{msg["name"]}": its law or value is on {tensor.device}, but the '
+                    f'transition of "{loop.name}" is on {loop.device}; expected one device: write '
+                    f'transition.to("{tensor.device}"), or move the data.'
+                )
         shape = torch.Size((loop.transition.num_states, loop.num_steps)) + loop.batch_shape
         value_batch = value.shape[: value.dim() - fn.event_dim]
         try:
@@ -298,6 +308,13 @@ class _EmissionReader(Messenger):
         scale = _user_scale(msg, num_inner=self._num_inner)
         mask = None if msg["mask"] is True else msg["mask"]
         self.sites.append(EmissionSite(msg["name"], fn, value, mask, scale, shape))
+
+
+def _parameters(fn: Any) -> list[Tensor]:
+    """Tensors that a distribution holds."""
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return [value for value in vars(fn).values() if isinstance(value, Tensor)]
 
 
 def _user_scale(site: dict[str, Any], num_inner: int = 0) -> Tensor | float:

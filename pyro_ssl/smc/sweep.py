@@ -169,7 +169,7 @@ def _redraw_steps(T: int, every: int) -> range:
     """Steps at which the reference's ancestor is redrawn; at t=0 there is none to redraw."""
     if every < 1:
         return range(0)
-    phase = int(torch.randint(every, ()))
+    phase = int(torch.randint(every, (), device="cpu"))  # the schedule is the host's
     return range(phase if phase else every, T, every)
 
 

@@ -1,0 +1,249 @@
+"""Nothing is made on the wrong device: shown without a GPU, and with one where there is one.
+
+A tensor that is made without ``device=`` works on every machine that has no GPU, and fails on the
+first that has. So a mode watches the package's own calls of torch's factories.
+"""
+
+import sys
+from pathlib import Path
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import Predictive
+from pyro.optim import Adam
+from torch.overrides import TorchFunctionMode
+
+import pyro_ssl
+from pyro_ssl import (
+    LSTMTransition,
+    MarkovEM,
+    MarkovTransition,
+    ParticleFilter,
+    ParticleGibbs,
+    StochasticEM,
+    ssl_transition,
+)
+from pyro_ssl.infer import exact
+from pyro_ssl.infer.program import run_model
+from pyro_ssl.smc import conditional_smc
+from pyro_ssl.testing import invariance_test
+from pyro_ssl.transitions import TransitionDistribution
+
+PACKAGE = str(Path(next(iter(pyro_ssl.__path__))))
+
+#: factories whose result is floating point unless they are told otherwise
+FLOATING = {"zeros", "ones", "empty", "full", "rand", "randn", "linspace", "logspace", "eye"}
+FACTORIES = FLOATING | {
+    *("arange", "tensor", "as_tensor", "randint", "randperm", "tril_indices", "triu_indices"),
+}
+
+
+class NoBareFactory(TorchFunctionMode):
+    """Fails a factory that the package calls without saying where, and in what dtype."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        caller = sys._getframe(1)
+        if name in FACTORIES and caller.f_code.co_filename.startswith(PACKAGE):
+            of_tensor = name == "as_tensor" and isinstance(args[0], torch.Tensor)
+            floats = name in FLOATING or any(isinstance(arg, float) for arg in args)
+            wanted = ["device"] * (not of_tensor) + ["dtype"] * (floats and not of_tensor)
+            missing = [f"{word}=" for word in wanted if word not in kwargs]
+            where = f"{caller.f_code.co_filename}:{caller.f_lineno}"
+            assert not missing, f"{where}: torch.{name} without {' and '.join(missing)}"
+        return func(*args, **kwargs)
+
+
+K, V, T, B = 3, 5, 6, 4
+
+
+class World:
+    """A ragged model with inputs, on a device, with all of its data."""
+
+    def __init__(self, device="cpu", dtype=torch.float64):
+        self.device, self.dtype = torch.device(device), dtype
+        like = {"device": device, "dtype": dtype}
+        self.transition = LSTMTransition(K, 4, input_size=2).to(**like)
+        self.words = torch.randint(V, (T, B), device=device)
+        self.inputs = torch.randn(T, B, 2, **like)
+        self.lengths = torch.randint(1, T + 1, (B,), device=device)
+        self.prior = torch.ones(K, V, **like)
+        self.log_emission = torch.randn(T, B, K, **like)
+        self.initial, self.matrix = torch.full((K,), 1 / K, **like), torch.eye(K, **like) + 0.1
+        self.matrix = self.matrix / self.matrix.sum(-1, keepdim=True)
+
+    def model(self, words, num_steps=T):
+        pyro.module("transition", self.transition)
+        phi = pyro.sample("phi", dist.Dirichlet(self.prior).to_event(1))
+        with pyro.plate("documents", B, device=self.device):
+            for t, z in ssl_transition(
+                "z", self.transition, num_steps, inputs=self.inputs, lengths=self.lengths
+            ):
+                obs = None if words is None else words[t]
+                pyro.sample("x", dist.Categorical(phi[z]), obs=obs)
+
+    def bayesian_hmm(self, words):
+        rows = pyro.sample("rows", dist.Dirichlet(self.prior[:, :K]).to_event(1))
+        chain = MarkovTransition(K, initial=self.initial, matrix=rows)
+        with pyro.plate("documents", B, device=self.device):
+            for t, z in ssl_transition("z", chain, T, lengths=self.lengths):
+                pyro.sample("x", dist.Categorical(self.prior[z]), obs=words[t])
+
+    def law(self):
+        lengths, inputs = self.lengths, self.inputs.transpose(0, 1)
+        return TransitionDistribution(self.transition, T, inputs=inputs, lengths=lengths)
+
+
+# ------------------------------------------------------------------------------- what is run
+
+
+def read_the_model(w):
+    run = run_model(w.model, (w.words,), {})
+    path = torch.zeros(T, B, dtype=torch.long, device=w.device)
+    return run.grid.table(), run.grid.path(path), run.log_transition(path), run.log_elsewhere()
+
+
+def sweeps(w):
+    z = torch.zeros(T, B, dtype=torch.long, device=w.device)
+    out = []
+    for resampling in ("systematic", "multinomial"):
+        for reference in (None, z):
+            sweep = conditional_smc(
+                w.transition,
+                w.log_emission,
+                3,
+                reference,
+                lengths=w.lengths,
+                inputs=w.inputs,
+                resampling=resampling,
+                ancestor_sampling=2,
+                transition_scale=torch.ones(B, dtype=w.dtype, device=w.device),
+            )
+            out += [sweep.path, sweep.z, sweep.log_likelihood, sweep.failed]
+    return out
+
+
+def gibbs(w):
+    out = []
+    for model in (w.model, w.bayesian_hmm):
+        for num_chains in (1, 2):
+            pg = ParticleGibbs(model, 3, ancestor_sampling=2)
+            pg.run(w.words, num_samples=5, num_chains=num_chains, disable_progbar=True)
+            pg.diagnostics()
+            out += [*pg.get_samples().values(), *pg.get_samples(num_samples=2).values()]
+    return out
+
+
+def em(w):
+    em = StochasticEM(w.model, Adam({"lr": 0.1}), num_particles=3, num_sweeps=2)
+    em.step(w.words)
+    em.step(w.words)
+    return list(em.values.values())
+
+
+def markov_em(w):
+    fit = MarkovEM(w.model)
+    fit.step(w.words)
+    return [fit.initial, fit.matrix]
+
+
+def particle_filter(w):
+    model = pyro.condition(w.model, {"phi": w.prior / V})
+    return [ParticleFilter(model, 3).log_likelihood(w.words)]
+
+
+def law(w):
+    z = w.law().sample()
+    return [z, w.law().sample((2,)), w.law().log_prob(z)]
+
+
+def predictive(w):
+    return list(Predictive(w.model, num_samples=3)(None).values())
+
+
+def invariance(w):
+    result = invariance_test(w.model, w.words, num_replicates=5000)
+    assert result.p_value > 1e-6
+    return [result.change_rate, result.independent_rate]
+
+
+def exact_answers(w):
+    enumeration = exact.enumerate_paths(
+        w.transition, w.log_emission, inputs=w.inputs, lengths=w.lengths
+    )
+    hmm = (w.initial, w.matrix, w.log_emission, w.lengths)
+    return [
+        enumeration.posterior,
+        enumeration.log_evidence,
+        enumeration.index(enumeration.paths),
+        exact.markov_log_likelihood(*hmm),
+        exact.markov_marginals(*hmm),
+        exact.sample_markov_paths(*hmm),
+    ]
+
+
+ALL = [
+    read_the_model,
+    sweeps,
+    gibbs,
+    em,
+    markov_em,
+    particle_filter,
+    law,
+    predictive,
+    invariance,
+    exact_answers,
+]
+
+
+@pytest.mark.parametrize("use", ALL)
+def test_factories_are_told_where(use):
+    world = World()
+    with NoBareFactory():
+        assert use(world)
+
+
+@pytest.mark.parametrize("use", ALL)
+def test_dtype_is_that_of_the_model(use):
+    """Whatever the default dtype is: no tensor of the default is mixed in."""
+    assert torch.get_default_dtype() == torch.float64
+    use(World(dtype=torch.float32))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("use", ALL)
+def test_on_cuda(use, dtype):
+    world = World("cuda", dtype)
+    results = [value for value in use(world) if isinstance(value, torch.Tensor)]
+    assert results and all(value.is_cuda for value in results)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("resampling", ["systematic", "multinomial"])
+@pytest.mark.parametrize("ancestor_sampling", [0, 1])
+@pytest.mark.parametrize("P", [2, 3])
+def test_invariance_on_cuda(resampling, ancestor_sampling, P):
+    world = World("cuda")
+    with torch.no_grad():
+        for parameter in world.transition.parameters():
+            parameter *= 6
+    result = invariance_test(
+        world.model,
+        world.words,
+        num_particles=P,
+        resampling=resampling,
+        ancestor_sampling=ancestor_sampling,
+    )
+    assert result.p_value > 1e-6
+
+
+def test_the_mode_sees_the_package():
+    """The mode is no use if it looks at the wrong callers."""
+    source = "import torch\ntorch.zeros(3)\n"
+    with NoBareFactory():
+        exec(compile(source, "elsewhere.py", "exec"))
+        with pytest.raises(AssertionError, match=r"torch.zeros without device= and dtype="):
+            exec(compile(source, f"{PACKAGE}/smc/sweep.py", "exec"))
