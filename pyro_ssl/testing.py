@@ -111,7 +111,7 @@ def invariance_test(
 
 def _enumerate(run: ModelRun, table: Tensor) -> Enumeration:
     """All paths of each sequence, by the law that the sweep should have."""
-    transition = run.loop.transition
+    transition = run.transition
     assert isinstance(transition, DiscreteTransition)
     T, _, K = table.shape
     if K**T > MAX_PATHS:

@@ -90,7 +90,7 @@ def draw_paths(
         return value.repeat(*(num_chains if d == dim else 1 for d in range(value.dim())))
 
     sweep = conditional_smc(
-        run.loop.transition,
+        run.transition,
         table,
         settings.num_particles,
         reference,

@@ -7,7 +7,7 @@ which stochastic EM leaves its symmetric plateau.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,7 +26,8 @@ __all__ = [
 MAX_PATHS = 2_000_000
 
 
-class Enumeration(NamedTuple):
+@dataclass(frozen=True)
+class Enumeration:
     """Every path of a short sequence. ``paths`` ``(N, T)`` counts in base K, first step highest;
     ``log_joint`` ``(B, N)`` is log p(z, x); ``log_evidence`` ``(B,)``; ``posterior`` ``(B, N)``.
     """

@@ -57,14 +57,29 @@ class MarkovEM:
         self, model: Callable[..., Any], *, dirichlet: str = "mode", smoothing: float = 1.0
     ) -> None:
         self.model, self.dirichlet, self.smoothing = model, dirichlet, smoothing
-        self.initial: Tensor | None = None  # p(z_1), (K,)
-        self.matrix: Tensor | None = None  # p(z_t | z_{t-1}), (K, K)
-        self.values: dict[str, Tensor] = {}  # Dirichlet sites
+        #: point estimates of the Dirichlet sites
+        self.values: dict[str, Tensor] = {}
+        self._chain: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def initial(self) -> Tensor:
+        """p(z_1), ``(K,)``."""
+        return self._fitted[0]
+
+    @property
+    def matrix(self) -> Tensor:
+        """p(z_t = j | z_{t-1} = i) in row i, ``(K, K)``."""
+        return self._fitted[1]
+
+    @property
+    def _fitted(self) -> tuple[Tensor, Tensor]:
+        if self._chain is None:
+            raise RuntimeError("Nothing is fitted yet; write hmm.step(*args) first.")
+        return self._chain
 
     @property
     def transition(self) -> MarkovTransition:
         """The fitted chain, to put in place of the model's transition."""
-        assert self.initial is not None and self.matrix is not None, "step() comes first"
         return MarkovTransition(len(self.initial), initial=self.initial, matrix=self.matrix)
 
     @poutine.block()
@@ -89,8 +104,10 @@ class MarkovEM:
             for name, fn in dirichlets.items():
                 self.values[name] = dirichlet_point(fn, counts[name], self.dirichlet)
         K = len(self.initial)
-        self.initial = normalised(from_start + self.smoothing / K)
-        self.matrix = normalised(moves + self.smoothing / K)
+        self._chain = (
+            normalised(from_start + self.smoothing / K),
+            normalised(moves + self.smoothing / K),
+        )
         return -log_p.item()
 
     @torch.no_grad()
@@ -124,11 +141,11 @@ class MarkovEM:
         """Run the model; the first time, break the symmetry between the states."""
         with torch.no_grad():
             run = run_model(self.model, args, kwargs, self.values)
-            if self.initial is not None:
+            if self._chain is not None:
                 return run
-            K, table = run.loop.transition.num_states, run.grid.table()
+            K, table = run.transition.num_states, run.grid.table()
             flat = torch.ones(K, dtype=table.dtype, device=table.device)
-            self.initial, self.matrix = flat / K, Dirichlet(flat.expand(K, K)).sample()
+            self._chain = (flat / K, Dirichlet(flat.expand(K, K)).sample())
             # Flat draws: a sparse prior's would shut most symbols out of most states, for good.
             self.values = {
                 name: Dirichlet(torch.ones_like(fn.concentration)).sample()

@@ -103,7 +103,7 @@ class ParticleFilter:
             table = run.grid.table()
             sweep = draw_paths(run, table[:start], None, self.settings)[0]
             horizon = loop.num_steps - start
-            probs, paths = roll_out(loop.transition, sweep, horizon, inputs=run.inputs)
+            probs, paths = roll_out(run.transition, sweep, horizon, inputs=run.inputs)
             log_p = (probs.log() + table[start:]).logsumexp(-1)
             log_p = torch.where(run.grid.observed()[start:], log_p, 0.0)
         shape = loop.batch_shape

@@ -227,7 +227,7 @@ class ParticleGibbsKernel(MCMCKernel):
             ]
         )
         lengths = run.grid.lengths
-        functionals = path_functionals(after, lengths, run.loop.transition.num_states)
+        functionals = path_functionals(after, lengths, run.transition.num_states)
         self._diagnostics.add(before, after, lengths, {"log_joint": log_joint, **functionals})
 
     def _squeeze(self, params: Params) -> Params:
@@ -391,7 +391,7 @@ class ParticleGibbs:
 def check_reference(run: ModelRun, reference: Tensor) -> Tensor:
     """Check a user's path ``(B, T)``, and lay it out as the sampler's ``(T, B)``."""
     loop = run.loop
-    shape, K = tuple(loop.batch_shape) + (loop.num_steps,), loop.transition.num_states
+    shape, K = tuple(loop.batch_shape) + (loop.num_steps,), run.transition.num_states
     integer = not reference.is_floating_point() and reference.dtype != torch.bool
     if tuple(reference.shape) != shape or not integer:
         raise ValueError(

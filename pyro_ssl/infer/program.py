@@ -20,6 +20,7 @@ from torch import Tensor
 from ..errors import EmissionNotLocalError, LatentSiteError
 from ..primitive import SSLLoop
 from ..smc import StateGrid
+from ..transitions import DiscreteTransition
 
 __all__ = [
     "ModelRun",
@@ -44,8 +45,12 @@ class ModelRun(NamedTuple):
     @property
     def loop(self) -> SSLLoop:
         """The ``ssl_transition`` statement."""
-        assert self.grid.loop is not None
         return self.grid.loop
+
+    @property
+    def transition(self) -> DiscreteTransition:
+        """p(z_t | z_{1:t-1})."""
+        return self.grid.transition
 
     @property
     def num_sequences(self) -> int:
@@ -88,7 +93,7 @@ class ModelRun(NamedTuple):
         """Return log p(z) of a path ``(T, B)``, ``(B,)``; differentiable."""
         loop, grid = self.loop, self.grid
         inputs = None if loop.inputs is None else loop.inputs.flatten(0, -3)
-        log_p = loop.transition.log_prob(path.T, inputs)  # (B, T)
+        log_p = grid.transition.log_prob(path.T, inputs)  # (B, T)
         if grid.lengths is not None:
             steps = torch.arange(loop.num_steps, device=path.device)
             log_p = torch.where(steps < grid.lengths.unsqueeze(-1), log_p, 0.0)
@@ -139,7 +144,7 @@ def run_model(
     grid = StateGrid(order)
     with poutine.block(), poutine.trace() as tracer, _Given(values or {}), grid:
         model(*args, **kwargs)
-    if grid.loop is None:
+    if not grid.answered:
         raise LatentSiteError(
             "The model has no ssl_transition whose path is still to be drawn; expected one: "
             'for t, z in ssl_transition("z", transition, T): ... (a path that is conditioned on, '
@@ -209,7 +214,7 @@ def check_emission_is_local(
 
     :raises EmissionNotLocalError: if it does.
     """
-    K = run.loop.transition.num_states
+    K = run.transition.num_states
     if K == 1:
         return
     states = torch.arange(K, device=table.device)

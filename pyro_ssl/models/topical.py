@@ -15,6 +15,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pyro
@@ -36,7 +37,8 @@ __all__ = ["EpochRecord", "Topic", "TopicalSSL"]
 Data = tuple[Tensor, "Tensor | None"]
 
 
-class Topic(NamedTuple):
+@dataclass(frozen=True)
+class Topic:
     """One topic: its most probable words with their probabilities, and its share of the tokens."""
 
     index: int
@@ -304,7 +306,7 @@ class TopicalSSL:
                 disable_progbar=True,
             )
         z = pg.get_samples()["z"].permute(0, 2, 1)  # (S, T, B)
-        weight = self.phi
+        weight = self.transition.head.weight
         counts = weight.new_zeros(z.shape[1:] + (self.num_topics,))
         share = weight.new_full(z.shape[1:] + (1,), 1.0 / len(z))
         for path in z:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ..errors import EmissionNotLocalError, LatentSiteError, NonFiniteError, SMCFailed
 from ..primitive import SSLLoop
+from ..transitions import DiscreteTransition
 
 __all__ = ["EmissionSite", "StateGrid"]
 
@@ -125,8 +126,9 @@ class EmissionSite(NamedTuple):
 class StateGrid(Messenger):
     """Answers ``ssl_transition`` with the grid of all states, and gathers the emission.
 
-    Once the model ran under it, :attr:`loop` says what the loop was (``None``: there was none, or
-    its path was given by ``condition`` or ``replay``) and :attr:`sites` what its body observed.
+    Once the model ran under it, :attr:`answered` says whether there was a loop whose path is still
+    to be drawn (not given by ``condition`` or ``replay``); then :attr:`loop` says what it was, and
+    :attr:`sites` what its body observed.
 
     :param Tensor order: K states that the body meets, in place of ``arange(K)``.
     """
@@ -134,10 +136,27 @@ class StateGrid(Messenger):
     def __init__(self, order: Tensor | None = None) -> None:
         super().__init__()
         self.order = order
-        self.loop: SSLLoop | None = None
+        self._loop: SSLLoop | None = None
         self.sites: list[EmissionSite] = []
         self._path_site: dict[str, Any] = {}
         self._placeholder = False
+
+    @property
+    def answered(self) -> bool:
+        """Whether the model had a loop whose path is still to be drawn."""
+        return self._loop is not None
+
+    @property
+    def loop(self) -> SSLLoop:
+        """The ``ssl_transition`` statement."""
+        assert self._loop is not None, "the model had no loop to answer"
+        return self._loop
+
+    @property
+    def transition(self) -> DiscreteTransition:
+        """p(z_t | z_{1:t-1})."""
+        assert isinstance(self.loop.transition, DiscreteTransition)
+        return self.loop.transition
 
     def _pyro_ssl_transition(self, msg: Any) -> None:
         msg["value"], msg["done"] = self._run, True
@@ -159,18 +178,22 @@ class StateGrid(Messenger):
             with loop.body():
                 yield loop.steps(), loop.time_first(z)
             return
-        if self.loop is not None:
+        if self._loop is not None:
             raise LatentSiteError(
                 f'Site "{loop.name}": a second ssl_transition in one model (the first is '
-                f'"{self.loop.name}"), expected one. Sample them in turn, each with the other '
+                f'"{self._loop.name}"), expected one. Sample them in turn, each with the other '
                 f'given: pyro.condition(model, {{"{loop.name}": path}}).'
             )
-        self.loop = loop
-        K = loop.transition.num_states
+        if not isinstance(loop.transition, DiscreteTransition):
+            raise TypeError(
+                f'Site "{loop.name}": its transition is a {type(loop.transition).__name__}, '
+                "expected a DiscreteTransition: this sampler draws z in 0..K-1 alone."
+            )
+        self._loop, K = loop, loop.transition.num_states
         states = torch.arange(K, device=loop.device) if self.order is None else self.order
         # The frame keeps the states' dimension from a plate in the body, which the reader refuses.
         frame = IndepMessenger(f"{loop.name}_states", K, dim=loop.time_dim - 1)
-        with loop.body(), frame, _EmissionReader(loop, self.sites):
+        with loop.body(), frame, _EmissionReader(loop, K, self.sites):
             yield loop.steps(), states.reshape((K,) + (1,) * (1 + len(loop.batch_shape)))
 
     @property
@@ -188,8 +211,7 @@ class StateGrid(Messenger):
         mask, lengths = self._path_site["mask"], self.loop.lengths
         if mask is not None and mask is not True:
             mask = torch.as_tensor(mask, device=self.loop.device).expand(self.loop.batch_shape)
-            lengths = self.loop.num_steps if lengths is None else lengths
-            lengths = mask * lengths
+            lengths = mask * (self.loop.num_steps if lengths is None else lengths)
         return None if lengths is None else lengths.reshape(-1)
 
     def observed(self) -> Tensor:
@@ -209,7 +231,7 @@ class StateGrid(Messenger):
         :raises NonFiniteError: on NaN or +inf.
         :raises SMCFailed: where an observation is impossible under every state.
         """
-        K = self.loop.transition.num_states
+        K = self.transition.num_states
         if not self.sites:
             raise EmissionNotLocalError(
                 f'Site "{self.loop.name}": its loop observed nothing; write '
@@ -253,9 +275,9 @@ class StateGrid(Messenger):
 class _EmissionReader(Messenger):
     """Reads the observed sites of the body before the plates around the loop broadcast them."""
 
-    def __init__(self, loop: SSLLoop, sites: list[EmissionSite]) -> None:
+    def __init__(self, loop: SSLLoop, num_states: int, sites: list[EmissionSite]) -> None:
         super().__init__()
-        self.loop, self.sites = loop, sites
+        self.loop, self.num_states, self.sites = loop, num_states, sites
         self._num_inner = 0
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -291,7 +313,7 @@ class _EmissionReader(Messenger):
                     f'transition of "{loop.name}" is on {loop.device}; expected one device: write '
                     f'transition.to("{tensor.device}"), or move the data.'
                 )
-        shape = torch.Size((loop.transition.num_states, loop.num_steps)) + loop.batch_shape
+        shape = torch.Size((self.num_states, loop.num_steps)) + loop.batch_shape
         value_batch = value.shape[: value.dim() - fn.event_dim]
         try:
             fits = torch.broadcast_shapes(fn.batch_shape, value_batch, shape) == shape

@@ -109,15 +109,14 @@ def conditional_smc(
     T, B, K = log_emission.shape
     P, device, dtype = num_particles, log_emission.device, log_emission.dtype
     resample = RESAMPLING[resampling]
-    conditional = reference is not None
     step = transition.stepper(None if inputs is None else inputs.repeat_interleave(P, 1))
     state = transition.initial_state((B * P,))
     active = None
     if lengths is not None:
         active = torch.arange(T, device=device)[:, None, None] < lengths[:, None]  # (T, B, 1)
     scale = None if transition_scale is None else transition_scale[:, None, None]
-    redraw_at = _redraw_steps(T, ancestor_sampling if conditional and P > 1 else 0)
-    if redraw_at:
+    redraw_at = _redraw_steps(T, 0 if reference is None or P < 2 else ancestor_sampling)
+    if redraw_at and reference is not None:
         pair = transition.stepper(None if inputs is None else inputs.repeat_interleave(2, 1))
         redraw = _AncestorSampler(step, pair, reference, active, scale, max(proposal_lag, 1))
 
@@ -144,7 +143,7 @@ def conditional_smc(
         log_likelihood[t] = alpha.mean(-1).log_().add_(shift.view(B))
 
         first = None  # the reference's ancestor
-        if conditional:
+        if reference is not None:
             first = slots[:, 0]
             if t in redraw_at:
                 first = redraw(t, state, log_prior)
@@ -153,12 +152,12 @@ def conditional_smc(
             ancestors = torch.where(active[t], ancestors, slots)
         gather = (rows + ancestors).view(-1)
         z = invert_cdf(cdf.view(B * P, K).index_select(0, gather), u_z[t].view(-1, 1)).view(B, P)
-        if conditional:
+        if reference is not None:
             z[:, 0] = reference[t]
         state = type(state)(*(value.index_select(0, gather) for value in state))
         z_history[t], ancestor_history[t], z_prev = z, ancestors, z.view(-1)
 
-    path = _trace_back(z_history, ancestor_history, conditional and forced_move)
+    path = _trace_back(z_history, ancestor_history, forced_move and reference is not None)
     if active is not None:
         path.masked_fill_(~active.squeeze(-1), 0)
         log_likelihood.masked_fill_(~active.squeeze(-1), 0.0)

@@ -53,10 +53,9 @@ class TransitionDistribution(TorchDistribution):
     @constraints.dependent_property(is_discrete=True, event_dim=1)
     def support(self) -> constraints.Constraint:
         """Integers in ``0..K-1`` where the transition is discrete, reals where it is not."""
+        inner: constraints.Constraint = constraints.real
         if isinstance(self.transition, DiscreteTransition):
             inner = constraints.integer_interval(0, self.transition.num_states - 1)
-        else:
-            inner = constraints.real
         return constraints.independent(inner, 1)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> TransitionDistribution:
@@ -70,10 +69,12 @@ class TransitionDistribution(TorchDistribution):
             validate_args=False,
         )
 
-    def _active(self) -> Tensor:
-        """Steps within each sequence, bool ``(..., T)``."""
-        steps = torch.arange(self.num_steps, device=self.lengths.device)
-        return steps < self.lengths.unsqueeze(-1)
+    def _zero_past_length(self, value: Tensor) -> Tensor:
+        """Put 0 into the steps ``(..., T)`` at or past each sequence's length."""
+        if self.lengths is None:
+            return value
+        steps = torch.arange(self.num_steps, device=value.device)
+        return value.masked_fill(steps >= self.lengths.unsqueeze(-1), 0)
 
     def _inputs_for(self, batch_shape: torch.Size) -> Tensor | None:
         if self.inputs is None:
@@ -92,8 +93,7 @@ class TransitionDistribution(TorchDistribution):
             )
             z_prev = law.expand(batch_shape).sample()
             path.append(z_prev)
-        z = torch.stack(path, -1)
-        return z if self.lengths is None else z.masked_fill(~self._active(), 0)
+        return self._zero_past_length(torch.stack(path, -1))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Teacher-forced log p(z_{1:T}), one fused call: ``(..., T)`` to ``(...)``."""
@@ -103,6 +103,4 @@ class TransitionDistribution(TorchDistribution):
             torch.broadcast_shapes(value.shape[:-1], self.batch_shape) + value.shape[-1:]
         )
         log_p = self.transition.log_prob(value, self._inputs_for(value.shape[:-1]))
-        if self.lengths is not None:
-            log_p = log_p.masked_fill(~self._active(), 0.0)
-        return log_p.sum(-1)
+        return self._zero_past_length(log_p).sum(-1)

@@ -19,6 +19,8 @@ from .base import DiscreteTransition, Stepper
 
 __all__ = ["LSTMState", "LSTMTransition"]
 
+_LSTM_PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
 
 class LSTMState(NamedTuple):
     """State of an LSTM cell: ``h`` and ``c``, each ``(..., H)``."""
@@ -55,6 +57,12 @@ class LSTMTransition(DiscreteTransition):
         self.head = nn.Linear(hidden_size, num_states)
         self.dropout = nn.Dropout(dropout)
 
+    @property
+    def _weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Input and recurrent weights, and the sum of both biases."""
+        w_ih, w_hh, b_ih, b_hh = (getattr(self.lstm, f"{n}_l0") for n in _LSTM_PARAMETERS)
+        return w_ih, w_hh, b_ih + b_hh
+
     def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> LSTMState:
         """Return h = c = 0, each ``batch_shape + (H,)``."""
         zeros = self.head.weight.new_zeros(tuple(batch_shape) + (self.hidden_size,))
@@ -62,8 +70,8 @@ class LSTMTransition(DiscreteTransition):
 
     def _input_table(self) -> Tensor:
         """Input projection of each one-hot z_{t-1}, with both biases: ``(K+1, 4H)``."""
-        lstm = self.lstm
-        return lstm.weight_ih_l0[:, : self.num_states + 1].T + lstm.bias_ih_l0 + lstm.bias_hh_l0
+        w_ih, _, bias = self._weights
+        return w_ih[:, : self.num_states + 1].T + bias
 
     def step_logits(
         self, z_prev: Tensor | None, state: LSTMState, inputs: Tensor | None = None
@@ -71,9 +79,10 @@ class LSTMTransition(DiscreteTransition):
         """One step, differentiable and over any leading dimensions; see the base class."""
         table = self._input_table()
         gates = table[self.num_states if z_prev is None else z_prev]
-        if self.input_size:
-            gates = gates + F.linear(inputs, self.lstm.weight_ih_l0[:, self.num_states + 1 :])
-        gates = gates + F.linear(state.h, self.lstm.weight_hh_l0)
+        w_ih, w_hh, _ = self._weights
+        if inputs is not None:
+            gates = gates + F.linear(inputs, w_ih[:, self.num_states + 1 :])
+        gates = gates + F.linear(state.h, w_hh)
         i, f, g, o = gates.chunk(4, -1)
         c = torch.sigmoid(f) * state.c + torch.sigmoid(i) * torch.tanh(g)
         h = torch.sigmoid(o) * torch.tanh(c)
@@ -87,7 +96,7 @@ class LSTMTransition(DiscreteTransition):
         # z_{0:T-1} with the start symbol K in front, time first: (T, N)
         previous = F.pad(z.reshape(-1, T).T, (0, 0, 1, -1), value=self.num_states)
         x = F.one_hot(previous, self.num_states + 1).to(self.head.weight.dtype)
-        if self.input_size:
+        if inputs is not None:
             exogenous = inputs.expand(batch_shape + inputs.shape[-2:]).reshape(
                 -1, T, self.input_size
             )
@@ -108,13 +117,12 @@ class LSTMTransition(DiscreteTransition):
         scale = self.head.weight.new_ones(4 * H)
         scale[2 * H : 3 * H] = 2.0
         table = (self._input_table() * scale).contiguous()
-        recurrent = self.lstm.weight_hh_l0 * (2.0 * scale[:, None])
+        w_ih, w_hh, _ = self._weights
+        recurrent = w_hh * (2.0 * scale[:, None])
         head_weight, head_bias = 2.0 * self.head.weight, self.head.bias
-        if self.input_size and inputs is not None:
-            exogenous = F.linear(
-                inputs, self.lstm.weight_ih_l0[:, self.num_states + 1 :] * scale[:, None]
-            )
-
+        exogenous = None
+        if inputs is not None:
+            exogenous = F.linear(inputs, w_ih[:, self.num_states + 1 :] * scale[:, None])
         buffer = table.new_empty(0)  # (N, 4H), reused: fresh pages cost more than the look-up
 
         def step(z_prev: Tensor | None, state: LSTMState, t: int) -> tuple[Tensor, LSTMState]:
@@ -124,7 +132,7 @@ class LSTMTransition(DiscreteTransition):
                     half_h.shape[:1], self.num_states, device=half_h.device, dtype=torch.long
                 )
             gates = torch.index_select(table, 0, z_prev, out=buffer)
-            if self.input_size:
+            if exogenous is not None:
                 gates = gates + exogenous[t]
             gates = linear_add(half_h, recurrent, gates).sigmoid_()
             i, f, g, o = gates.chunk(4, -1)
