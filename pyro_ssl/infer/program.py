@@ -20,6 +20,7 @@ from torch import Tensor
 from ..errors import EmissionNotLocalError, LatentSiteError
 from ..primitive import SSLLoop
 from ..smc import StateGrid
+from ..smc.emission import user_scale
 from ..transitions import DiscreteTransition
 
 __all__ = [
@@ -181,6 +182,16 @@ def latent_dirichlets(run: ModelRun, *, purpose: str) -> dict[str, dist.Dirichle
                 "draw; expected a Dirichlet, or none. Make it a pyro.param, or give it: "
                 f'pyro.condition(model, {{"{name}": value}}).'
             )
+        if any(frame.full_size not in (None, frame.size) for frame in site["cond_indep_stack"]):
+            raise LatentSiteError(
+                f'Site "{name}": Dirichlet, inside a subsampled plate, expected outside: '
+                f"{purpose} keeps one value of it. Draw it before the plate."
+            )
+        scale = user_scale(site)
+        if isinstance(scale, Tensor) or scale != 1.0:
+            # Dir(β)^s is Dir(1 + s (β - 1)).
+            scale = scale.unsqueeze(-1) if isinstance(scale, Tensor) and scale.dim() else scale
+            fn = dist.Dirichlet(1.0 + scale * (fn.concentration - 1.0))
         found[name] = fn
     return found
 

@@ -26,7 +26,7 @@ from ..errors import EmissionNotLocalError, LatentSiteError, NonFiniteError, SMC
 from ..primitive import SSLLoop
 from ..transitions import DiscreteTransition
 
-__all__ = ["EmissionSite", "StateGrid"]
+__all__ = ["EmissionSite", "StateGrid", "user_scale"]
 
 
 class EmissionSite(NamedTuple):
@@ -199,7 +199,7 @@ class StateGrid(Messenger):
     @property
     def transition_scale(self) -> Tensor | None:
         """User's ``poutine.scale`` on the path's site, ``(B,)``; ``None`` where it is 1."""
-        scale = _user_scale(self._path_site)
+        scale = user_scale(self._path_site)
         if not isinstance(scale, Tensor) and scale == 1.0:
             return None
         dtype = torch.get_default_dtype()
@@ -327,7 +327,7 @@ class _EmissionReader(Messenger):
                 f"{(shape[0],) + (1,) * (len(shape) - 1)}: index by the whole of z, as in phi[z], "
                 "and keep data time first, as in x[t]."
             )
-        scale = _user_scale(msg, num_inner=self._num_inner)
+        scale = user_scale(msg, num_inner=self._num_inner)
         mask = None if msg["mask"] is True else msg["mask"]
         self.sites.append(EmissionSite(msg["name"], fn, value, mask, scale, shape))
 
@@ -339,7 +339,7 @@ def _parameters(fn: Any) -> list[Tensor]:
     return [value for value in vars(fn).values() if isinstance(value, Tensor)]
 
 
-def _user_scale(site: dict[str, Any], num_inner: int = 0) -> Tensor | float:
+def user_scale(site: dict[str, Any], num_inner: int = 0) -> Tensor | float:
     """Return a site's scale without what the plates around the loop put there for subsampling."""
     scale = site["scale"]
     frames = site["cond_indep_stack"]

@@ -56,6 +56,17 @@ def test_dirichlet_site_is_the_closed_form_of_its_counts(words, kind, concentrat
     assert torch.allclose(em.values["phi"], expected / expected.sum(-1, keepdim=True), atol=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["mode", "mean"])
+def test_a_scaled_model_has_a_tempered_prior_and_tempered_counts(words, kind):
+    model = poutine.scale(make_model(LSTMTransition(K, 4), 2.5), scale=0.5)
+    em = StochasticEM(model, Adam({"lr": 0.0}), 5, dirichlet=kind)
+    em.step(words)
+    n = count_table(words, em.paths)
+    assert torch.allclose(em.counts["phi"], 0.5 * n, atol=1e-9)
+    expected = 0.5 * (n + 1.5) + (1.0 if kind == "mean" else 0.0)
+    assert torch.allclose(em.values["phi"], expected / expected.sum(-1, keepdim=True), atol=1e-9)
+
+
 def test_counts_are_averaged_over_steps(words):
     em = StochasticEM(make_model(LSTMTransition(K, 4)), Adam({"lr": 0.0}), 5, averaging=0.75)
     em.step(words)
