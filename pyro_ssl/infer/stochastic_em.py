@@ -45,6 +45,7 @@ class StochasticEM:
     :param bool conditional: draw from the exact posterior by conditional SMC, from the last path;
         ``False``: unconditional SMC, biased (P=1: the LLA baseline).
     :param int num_sweeps: sweeps per step, each from the last one's path.
+    :param int num_gradient_steps: gradient steps per step, on the paths that the sweeps drew.
     :param str resampling: ``"systematic"`` or ``"multinomial"``.
     :param int ancestor_sampling: redraw the reference's ancestor every so many steps; 0: never.
     :param str dirichlet: point estimate of a Dirichlet site from its counts: ``"mode"`` (MAP; with
@@ -90,6 +91,7 @@ class StochasticEM:
         *,
         conditional: bool = True,
         num_sweeps: int = 1,
+        num_gradient_steps: int = 1,
         resampling: str = "systematic",
         ancestor_sampling: int = 10,
         dirichlet: str = "mode",
@@ -100,11 +102,15 @@ class StochasticEM:
             raise ValueError(f'dirichlet is "{dirichlet}", expected "mode" or "mean".')
         if not 0.0 <= averaging < 1.0:
             raise ValueError(f"averaging is {averaging}, expected a weight in [0, 1).")
-        if num_sweeps < 1:
-            raise ValueError(f"num_sweeps is {num_sweeps}, expected at least 1.")
+        if num_sweeps < 1 or num_gradient_steps < 1:
+            raise ValueError(
+                f"num_sweeps is {num_sweeps} and num_gradient_steps {num_gradient_steps}, expected "
+                "at least 1 of each."
+            )
         self.model, self.optim = model, optim
         self.settings = SMCSettings(num_particles, resampling, ancestor_sampling)
         self.conditional, self.num_sweeps = conditional, num_sweeps
+        self.num_gradient_steps = num_gradient_steps
         self.dirichlet, self.averaging = dirichlet, averaging
         self.draw_dirichlet = draw_dirichlet
         #: point estimates of the Dirichlet sites
@@ -130,7 +136,10 @@ class StochasticEM:
         run, table, dirichlets = self._read(args, kwargs)
         old, known = self._memory.recall(run)
         path = self._draw(run, table, old, known)
-        loss = self._ascend(args, kwargs, {**run.subsamples, **self._current}, path)
+        given = {**run.subsamples, **self._current}
+        loss = self._ascend(args, kwargs, given, path)
+        for _ in range(self.num_gradient_steps - 1):
+            self._ascend(args, kwargs, given, path)
         if bool(known.any()):
             seen = run.grid.observed() & known
             self.change_rate = float(((path != old) & seen).sum() / seen.sum().clamp(min=1))

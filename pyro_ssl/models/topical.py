@@ -135,6 +135,7 @@ class TopicalSSL:
         valid: tuple[Tensor, Tensor | None] | None = None,
         num_epochs: int = 50,
         num_particles: int = 10,
+        num_gradient_steps: int = 1,
         learning_rate: float = 0.01,
         weight_decay: float = 0.0,
         conditional: bool = True,
@@ -155,6 +156,7 @@ class TopicalSSL:
         :param valid: words and lengths to choose by: the HMM stops where their perplexity is
             lowest, and the epoch of the lowest is the one that is kept.
         :param int num_epochs: at most so many.
+        :param int num_gradient_steps: steps of the LSTM on each epoch's paths.
         :param float learning_rate: of AdamW, for the LSTM.
         :param bool conditional: ``False`` for unconditional SMC in the E-step (biased).
         :param bool draw_topics: the E-step sees topics drawn from their posterior, not their
@@ -177,6 +179,7 @@ class TopicalSSL:
                 AdamW({"lr": learning_rate, "weight_decay": weight_decay}),
                 num_particles,
                 conditional=conditional,
+                num_gradient_steps=num_gradient_steps,
                 ancestor_sampling=ancestor_sampling,
                 dirichlet="mean",
                 averaging=averaging,
