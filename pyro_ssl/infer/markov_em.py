@@ -20,7 +20,7 @@ from pyro.distributions import Dirichlet
 from torch import Tensor
 
 from ..transitions import MarkovTransition
-from .conjugate import dirichlet_counts, dirichlet_point, normalised
+from .conjugate import Counts, dirichlet_counts, dirichlet_point, normalised
 from .exact import markov_log_likelihood, sample_markov_paths
 from .program import ModelRun, latent_dirichlets, run_model
 
@@ -59,6 +59,8 @@ class MarkovEM:
         self.model, self.dirichlet, self.smoothing = model, dirichlet, smoothing
         #: point estimates of the Dirichlet sites
         self.values: dict[str, Tensor] = {}
+        #: expected counts that the estimates come from
+        self.counts: Counts = {}
         self._chain: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -101,8 +103,11 @@ class MarkovEM:
         if dirichlets:
             fixed = run.subsamples
             counts = dirichlet_counts(self.model, args, kwargs, fixed, dirichlets, objective)[0]
-            for name, fn in dirichlets.items():
-                self.values[name] = dirichlet_point(fn, counts[name], self.dirichlet)
+            self.counts = counts
+            self.values = {
+                name: dirichlet_point(fn, counts[name], self.dirichlet)
+                for name, fn in dirichlets.items()
+            }
         K = len(self.initial)
         self._chain = (
             normalised(from_start + self.smoothing / K),

@@ -120,6 +120,7 @@ class StochasticEM:
         self.change_rate: float = float("nan")
         self._memory = PathMemory()
         self._counts: Counts = {}
+        self._in_transition: bool | None = None  # whether the transition has Dirichlet parameters
 
     @property
     def fitted_model(self) -> Callable[..., Any]:
@@ -135,6 +136,7 @@ class StochasticEM:
         """
         run, table, dirichlets = self._read(args, kwargs)
         old, known = self._memory.recall(run)
+        fresh = not self._memory
         path = self._draw(run, table, old, known)
         given = {**run.subsamples, **self._current}
         loss = self._ascend(args, kwargs, given, path)
@@ -145,6 +147,8 @@ class StochasticEM:
             self.change_rate = float(((path != old) & seen).sum() / seen.sum().clamp(min=1))
         self._memory.store(run, path)
         if dirichlets:
+            if fresh and run.subsample_factor != 1.0:
+                self._counts = {}  # of no sequence yet
             self._estimate(args, kwargs, run, dirichlets, path, old, known)
         return loss
 
@@ -155,7 +159,8 @@ class StochasticEM:
         r"""Start from the exact Markov fit, away from the symmetric plateau.
 
         Fits the HMM that the model is with a Markov chain as transition, takes over its Dirichlet
-        sites, and trains the transition on fresh draws of its paths.
+        sites and their expected counts (which ``averaging`` goes on from), and trains the
+        transition on fresh draws of its paths.
 
         :param int num_steps: EM iterations of the HMM.
         :param int transition_steps: gradient steps of the transition.
@@ -173,7 +178,7 @@ class StochasticEM:
     ) -> None:
         """Start from a fitted HMM of the same model; see :meth:`warm_start`."""
         self.values, self._current = dict(hmm.values), dict(hmm.values)
-        self._counts, self._memory = {}, PathMemory()
+        self._counts, self._memory = dict(hmm.counts), PathMemory()
         run = self._read(args, kwargs)[0]
         if run.subsample_factor != 1.0:
             raise ValueError(
@@ -256,8 +261,8 @@ class StochasticEM:
         known: Tensor,
     ) -> None:
         """Closed-form estimates of the Dirichlet sites from counts over all sequences seen."""
-        first = not self._counts
-        if first:
+        first = self._in_transition is None
+        if self._in_transition is None:
             self._in_transition = reaches_transition(self.model, args, kwargs, dirichlets)
         minibatch = run.subsample_factor != 1.0
 

@@ -212,7 +212,6 @@ class TopicalSSL:
                     score = hmm.perplexity(*valid)
                 if best is None or score < lowest:
                     best, lowest = copy.copy(hmm), score
-                    best.values = dict(hmm.values)
         assert best is not None
         return best
 
