@@ -13,12 +13,12 @@ import resource
 import time
 from typing import Any
 
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-
 import pyro
 import pyro.distributions as dist
+import torch
 from pyro.optim import Adam
+from torch.utils._python_dispatch import TorchDispatchMode
+
 from pyro_ssl import LSTMTransition, StochasticEM, ssl_transition
 
 

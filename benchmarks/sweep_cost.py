@@ -12,10 +12,10 @@ import statistics
 import time
 from collections.abc import Callable
 
-import torch
-
 import pyro
 import pyro.distributions as dist
+import torch
+
 from pyro_ssl import LSTMTransition, ssl_transition
 from pyro_ssl.infer.program import run_model
 from pyro_ssl.smc import conditional_smc

@@ -1,0 +1,9 @@
+"""A demonstration on real text: ``python -m pyro_ssl.demo``.
+
+Read :mod:`pyro_ssl.demo.builtin` for how a model is fitted, scored and looked at, and
+:mod:`pyro_ssl.demo.imdb` for a published experiment done over.
+"""
+
+from .cli import main
+
+__all__ = ["main"]

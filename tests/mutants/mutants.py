@@ -1,0 +1,427 @@
+"""Wrong samplers that look right: edits of the package, each of which the kill suite must notice.
+
+Every ``old`` stands exactly once in its file. ``EQUIVALENT`` lists edits that leave the law of the
+sampler as it is, with the reason; the kill suite must pass on them.
+"""
+
+from typing import NamedTuple
+
+SWEEP, RESAMPLING = "smc/sweep.py", "smc/resampling.py"
+EMISSION, CONJUGATE, GIBBS = "smc/emission.py", "infer/conjugate.py", "infer/particle_gibbs.py"
+
+
+class Mutant(NamedTuple):
+    name: str
+    file: str
+    edits: tuple[tuple[str, str], ...]
+
+
+def mutant(name, file, *edits):
+    return Mutant(name, file, tuple(edits))
+
+
+PICK = "z = invert_cdf(cdf.view(B * P, K).index_select(0, gather), u_z[t].view(-1, 1)).view(B, P)"
+GATHER = (
+    "state = type(state)(*(value.index_select(0, gather) for value in state))\n        z_history"
+)
+RESAMPLE = "ancestors = resample(alpha, first, u_ancestor[t])"
+WEIGHTS = "weights = (near - near.amax(-1, keepdim=True)).exp_()"
+FINAL_SLOT = "slot = torch.randint(low, P, (B, 1), device=z.device)"
+TRACE_BACK = """path[t] = z[t].gather(-1, slot).squeeze(-1)
+        slot = ancestors[t].gather(-1, slot)"""
+
+MUTANTS = [
+    # ------------------------------------------------------------------- the reference, and slots
+    mutant("ancestor of the reference not pinned", SWEEP, ("first = slots[:, 0]", "first = None")),
+    mutant("latent of the reference not pinned", SWEEP, ("z[:, 0] = reference[t]", "pass")),
+    mutant("state not gathered", SWEEP, (GATHER, "z_history")),
+    mutant(
+        "states gathered across sequences",
+        SWEEP,
+        ("gather = (rows + ancestors)", "gather = (0 * rows + ancestors)"),
+    ),
+    mutant(
+        "latent drawn by the slot, not by its ancestor",
+        SWEEP,
+        (
+            "index_select(0, gather), u_z[t]",
+            "index_select(0, (rows + slots).view(-1)), u_z[t]",
+        ),
+    ),
+    mutant("one uniform for ancestor and latent", SWEEP, ("u_z[t].view", "u_ancestor[t].view")),
+    # ---------------------------------------------------------------------------- the final path
+    mutant("returns the reference", SWEEP, (FINAL_SLOT, "slot = torch.zeros_like(z[0][:, :1])")),
+    mutant("no trace-back", SWEEP, ("slot = ancestors[t].gather(-1, slot)", "pass")),
+    mutant(
+        "trace-back one step early",
+        SWEEP,
+        (TRACE_BACK, "\n        ".join(reversed(TRACE_BACK.split("\n        ")))),
+    ),
+    mutant("forced move always", SWEEP, ("if away_from_reference and P > 1", "if P > 1")),
+    mutant(
+        "forced move never", SWEEP, ("low = 1 if away_from_reference and P > 1 else 0", "low = 0")
+    ),
+    mutant(
+        "final slot by the last look-ahead weights",
+        SWEEP,
+        ("path = _trace_back(z_history,", "path = _trace_back(alpha, z_history,"),
+        ("def _trace_back(z: Tensor,", "def _trace_back(alpha, z: Tensor,"),
+        (
+            FINAL_SLOT,
+            "alpha = alpha.nan_to_num(1.0) + 1e-9\n    alpha[:, :low] = 0.0\n"
+            "    slot = torch.multinomial(alpha, 1)",
+        ),
+    ),
+    # --------------------------------------------------------------------------------- the weights
+    mutant(
+        "prior left out",
+        SWEEP,
+        (
+            "log_joint = log_prior + log_emission",
+            "log_joint = 0 * log_prior + log_emission",
+        ),
+    ),
+    mutant(
+        "emission left out",
+        SWEEP,
+        (
+            "log_joint = log_prior + log_emission[t].unsqueeze(1)",
+            "log_joint = log_prior.clone()",
+        ),
+    ),
+    mutant(
+        "proposal from the prior, weights as they were",
+        SWEEP,
+        (
+            "cdf.view(B * P, K).index_select",
+            "log_prior.exp().cumsum(-1).view(B * P, K).index_select",
+        ),
+    ),
+    mutant("weights to the power .9", SWEEP, (RESAMPLE, RESAMPLE.replace("alpha", "alpha**0.9"))),
+    mutant("no weights at all", SWEEP, (RESAMPLE, RESAMPLE.replace("alpha", "alpha**0"))),
+    mutant(
+        "1e-6 added to the weights",
+        SWEEP,
+        (
+            "alpha = cdf[..., -1].double()",
+            "alpha = cdf[..., -1].double() + 1e-6",
+        ),
+    ),
+    mutant("weights in float16", SWEEP, (".double()  # (B, P)", ".half().double()  # (B, P)")),
+    mutant(
+        "weights of each particle shifted by its own",
+        SWEEP,
+        (
+            "log_joint.view(B, P * K).amax(-1).clamp_(min=torch.finfo(dtype).min).view(B, 1, 1)",
+            "log_joint.amax(-1, keepdim=True)",
+        ),
+        (".add_(shift.view(B))", ".add_(shift.mean((1, 2)))"),
+    ),
+    mutant("evidence by the sum", SWEEP, ("alpha.mean(-1).log_()", "alpha.sum(-1).log_()")),
+    mutant("shift not added back", SWEEP, (".log_().add_(shift.view(B))", ".log_()")),
+    mutant("dead particles are NaN", SWEEP, (".clamp_(min=torch.finfo(dtype).min)", "")),
+    mutant(
+        "scale left out of the weights",
+        SWEEP,
+        (
+            "log_prior = log_prior * scale\n",
+            "log_prior = log_prior * 1.0\n",
+        ),
+    ),
+    # ------------------------------------------------------------------------------ ragged, inputs
+    mutant(
+        "no freeze at the length",
+        SWEEP,
+        (
+            "torch.where(active[t], ancestors, slots)",
+            "torch.where(active[t] | True, ancestors, slots)",
+        ),
+    ),
+    mutant(
+        "path not 0 past the length", SWEEP, ("path.masked_fill_(~active.squeeze(-1), 0)", "pass")
+    ),
+    mutant(
+        "evidence past the length",
+        SWEEP,
+        (
+            "log_likelihood.masked_fill_(~active.squeeze(-1), 0.0)",
+            "pass",
+        ),
+    ),
+    mutant(
+        "inputs of another sequence",
+        SWEEP,
+        (
+            "inputs.repeat_interleave(P, 1))\n    state = transition.initial_state((B * P,))",
+            "inputs.repeat(1, P, 1))\n    state = transition.initial_state((B * P,))",
+        ),
+    ),
+    # --------------------------------------------------------------------------- ancestor sampling
+    mutant("ancestor sampling: uniform", SWEEP, (WEIGHTS, "weights = torch.ones_like(near)")),
+    mutant(
+        "ancestor sampling: times the look-ahead weight",
+        SWEEP,
+        (
+            "redraw(t, state, log_prior)",
+            "redraw(t, state, log_prior + alpha.log().unsqueeze(-1))",
+        ),
+    ),
+    mutant(
+        "ancestor sampling: over the look-ahead weight",
+        SWEEP,
+        (
+            "redraw(t, state, log_prior)",
+            "redraw(t, state, log_prior - alpha.log().unsqueeze(-1))",
+        ),
+    ),
+    mutant(
+        "ancestor sampling: drawn after the other slots",
+        SWEEP,
+        (
+            RESAMPLE,
+            "ancestors = resample(alpha, None if first is None else slots[:, 0], u_ancestor[t])\n"
+            "        if first is not None:\n"
+            "            ancestors[:, 0] = first",
+        ),
+    ),
+    mutant("ancestor sampling: future cut", SWEEP, ("if middle == T:", "if True:")),
+    mutant(
+        "ancestor sampling: last step of the future left out",
+        SWEEP,
+        (
+            "for s in range(start + 1, stop):",
+            "for s in range(start + 1, min(stop, len(self.reference) - 1)):",
+        ),
+    ),
+    mutant(
+        "ancestor sampling: reference one step late",
+        SWEEP,
+        (
+            "step(self.reference[s - 1].repeat",
+            "step(self.reference[s].repeat",
+        ),
+    ),
+    mutant(
+        "ancestor sampling: ratio upside down",
+        SWEEP,
+        (
+            "far[:, 1:] - far[:, :1]",
+            "far[:, :1] - far[:, 1:]",
+        ),
+    ),
+    mutant(
+        "ancestor sampling: always accepted",
+        SWEEP,
+        (
+            "torch.where(accepted, proposed, 0)",
+            "torch.where(accepted | True, proposed, 0)",
+        ),
+    ),
+    mutant(
+        "ancestor sampling: never accepted",
+        SWEEP,
+        (
+            "torch.where(accepted, proposed, 0)",
+            "torch.where(accepted & False, proposed, 0)",
+        ),
+    ),
+    mutant(
+        "ancestor sampling: first lag counted in the ratio too",
+        SWEEP,
+        (
+            "zero = near.new_zeros(B, 2)",
+            "zero = near.gather(-1, torch.cat([0 * proposed, proposed], -1))",
+        ),
+    ),
+    mutant(
+        "ancestor sampling: states of other sequences",
+        SWEEP,
+        (
+            "torch.cat([rows, rows + proposed], -1)",
+            "torch.cat([rows, 0 * rows + proposed], -1)",
+        ),
+    ),
+    mutant(
+        "ancestor sampling: future past the length",
+        SWEEP,
+        (
+            "return term if self.active is None else",
+            "return term if True else",
+        ),
+    ),
+    mutant(
+        "ancestor sampling: scale left out",
+        SWEEP,
+        (
+            "law if self.scale is None else law * self.scale",
+            "law",
+        ),
+    ),
+    mutant(
+        "ancestor sampling: inputs of another sequence",
+        SWEEP,
+        (
+            "inputs.repeat_interleave(2, 1)",
+            "inputs.repeat(1, 2, 1)",
+        ),
+    ),
+    # ---------------------------------------------------------------------------------- resampling
+    mutant(
+        "systematic, then slot 0 overwritten",
+        RESAMPLING,
+        (
+            "u0 = ((cdf.gather(-1, first) - arc) + u0 * arc) / cdf[:, -1:]",
+            "pass",
+        ),
+    ),
+    mutant(
+        "systematic over the other slots",
+        RESAMPLING,
+        (
+            "ancestors[:, :1] = first",
+            "others = torch.arange(P - 1) / max(P - 1, 1)\n"
+            "        others = invert_cdf(cdf, (u[:, :1] + others).remainder(1.0))\n"
+            "        ancestors = torch.cat([first, others], -1)",
+        ),
+    ),
+    mutant("systematic from the start of the arc", RESAMPLING, ("+ u0 * arc)", "+ 0 * u0 * arc)")),
+    mutant("systematic from the wrong arc", RESAMPLING, ("cdf.gather(-1, first) - arc", "0 * arc")),
+    mutant(
+        "systematic, points off", RESAMPLING, ("device=u.device) / P", "device=u.device) / (P + 1)")
+    ),
+    mutant(
+        "systematic, not round the circle",
+        RESAMPLING,
+        (
+            "(u0 + slots).remainder(1.0)",
+            "(u0 + slots).clamp(max=1 - 1e-9)",
+        ),
+    ),
+    mutant(
+        "sorted multinomial, then slot 0 overwritten",
+        RESAMPLING,
+        (
+            "ancestors = invert_cdf(monotone_cumsum(weights), u)",
+            "ancestors = invert_cdf(monotone_cumsum(weights), u.sort(-1).values)",
+        ),
+    ),
+    mutant("multinomial, slot 0 free", RESAMPLING, ("ancestors[:, 0] = first", "pass")),
+    mutant("inversion: weight 0 at a uniform of 0", RESAMPLING, ("right=True", "right=False")),
+    mutant(
+        "inversion: rounding to the total",
+        RESAMPLING,
+        (
+            "torch.nextafter(total, torch.zeros_like(total))",
+            "total",
+        ),
+    ),
+    mutant(
+        "inversion in float32",
+        RESAMPLING,
+        (
+            "torch.searchsorted(cdf, point, right=True)",
+            "torch.searchsorted(cdf.float(), point.float(), right=True)",
+        ),
+    ),
+    # ------------------------------------------------------------------------------------ emission
+    mutant("mask ignored", EMISSION, ("log_p = torch.where(mask, log_p, 0.0)", "pass")),
+    mutant("mask=False ignored", EMISSION, ("return torch.zeros_like(log_p)", "return log_p")),
+    mutant("scale ignored", EMISSION, ("log_p = log_p * scale", "pass")),
+    mutant(
+        "subsampling tempers the posterior",
+        EMISSION,
+        (
+            "scale = scale * frame.size / frame.full_size",
+            "pass",
+        ),
+    ),
+    mutant("last site alone", EMISSION, ("total = total + table", "total = table")),
+    mutant(
+        "rows of states reversed",
+        EMISSION,
+        (
+            "return self.fn.logits.reshape(self.shape[0], -1)",
+            "return self.fn.logits.reshape(self.shape[0], -1).flip(0)",
+        ),
+    ),
+    mutant("mask of a sequence ignored", EMISSION, ("lengths = mask * (", "lengths = mask**0 * (")),
+    # ----------------------------------------------------------------------- Dirichlet parameters
+    mutant(
+        "counts without their total",
+        CONJUGATE,
+        (
+            "counts[name] = r_0[name] + phi_0[name] * totals[name]",
+            "counts[name] = r_0[name]",
+        ),
+    ),
+    mutant(
+        "draw without the prior",
+        CONJUGATE,
+        (
+            "dist.Dirichlet(fn.concentration + counts.clamp(min=0.0))",
+            "dist.Dirichlet(1.0 + counts.clamp(min=0.0))",
+        ),
+    ),
+    mutant(
+        "draw without the data",
+        CONJUGATE,
+        (
+            "dist.Dirichlet(fn.concentration + counts.clamp(min=0.0))",
+            "dist.Dirichlet(fn.concentration + 0 * counts)",
+        ),
+    ),
+    mutant(
+        "draw is the posterior mean",
+        CONJUGATE,
+        (
+            "draw = dist.Dirichlet(fn.concentration + counts.clamp(min=0.0)).sample()",
+            "draw = fn.concentration + counts.clamp(min=0.0)",
+        ),
+    ),
+    mutant(
+        "transition left out of the counts",
+        GIBBS,
+        (
+            "log_p + run.log_transition(path).sum() if self._in_transition else log_p",
+            "log_p",
+        ),
+    ),
+    mutant(
+        "one chain's parameters for all",
+        GIBBS,
+        (
+            "{n: v[c] for n, v in values.items()}",
+            "{n: v[0] for n, v in values.items()}",
+        ),
+    ),
+    mutant(
+        "one chain's path for the counts of all",
+        GIBBS,
+        (
+            "in self._counts(z).items()",
+            "in self._counts(paths[0]).items()",
+        ),
+    ),
+]
+
+EQUIVALENT = [
+    # u_0 lies in the arc of a_0, so the inversion gives a_0 by itself, but for rounding at an edge.
+    mutant(
+        "systematic: a_0 left to the inversion", RESAMPLING, ("ancestors[:, :1] = first", "pass")
+    ),
+    # Before the first latent all prefixes are empty: any of them is as good an ancestor.
+    mutant(
+        "ancestor sampling at step 0 too",
+        SWEEP,
+        ("range(phase if phase else every,", "range(phase,"),
+    ),
+    # The reference's own emission is one factor for all prefixes, and cancels.
+    mutant(
+        "ancestor sampling: with the emission",
+        SWEEP,
+        (
+            "redraw(t, state, log_prior)",
+            "redraw(t, state, log_prior + log_emission[t].unsqueeze(1))",
+        ),
+    ),
+]

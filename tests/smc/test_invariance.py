@@ -1,0 +1,100 @@
+"""One sweep, begun at exact draws from the posterior, ends in exact draws from the posterior.
+
+No burn-in and no autocorrelation, so 10^5 replicates say much; few particles and sharp models are
+where a wrong sampler shows. A kernel that never moves passes too: ``test_movement.py``.
+"""
+
+import itertools
+import random
+
+import pytest
+import torch
+
+from tests.statistics import ALPHA, one_sweep_p_value, random_problem
+
+FACTORS = {
+    "kind": ("lstm", "markov"),
+    "K": (2, 3, 4),
+    "T": (1, 2, 3, 4, 5, 6),
+    "model": ((6.0, 0.3), (6.0, 1.0), (1.0, 1.0)),  # sharpness of the cell, and of the emission
+    "ragged": (False, True),
+    "inputs": (False, True),
+    "scaled": (False, True),
+    "num_particles": (2, 3, 10),
+    "resampling": ("systematic", "multinomial"),
+    "ancestor_sampling": (0, 1, 3),
+    "proposal_lag": (1, 2, 4),
+    "forced_move": (True, False),
+}
+
+
+def allowed(case):
+    return not (case["kind"] == "markov" and case["inputs"])
+
+
+def pairs(case):
+    return set(itertools.combinations(case.items(), 2))
+
+
+def covering_list(num_cases):
+    """Cases in which every allowed pair of levels occurs; drawn greedily, the same every time."""
+    rng = random.Random(0)
+
+    def draw():
+        while True:
+            case = {name: rng.choice(levels) for name, levels in FACTORS.items()}
+            if allowed(case):
+                return case
+
+    missing = set.union(*(pairs(draw()) for _ in range(5000)))
+    cases = []
+    while missing or len(cases) < num_cases:
+        cases.append(max((draw() for _ in range(50)), key=lambda case: len(pairs(case) & missing)))
+        missing -= pairs(cases[-1])
+    return cases
+
+
+CASES = covering_list(90)
+
+
+def name(case):
+    model = {(6.0, 0.3): "sharp", (6.0, 1.0): "sharp_cell", (1.0, 1.0): "mild"}[case["model"]]
+    flags = [flag for flag in ("ragged", "inputs", "scaled", "forced_move") if case[flag]]
+    shape = f"K{case['K']}-T{case['T']}-P{case['num_particles']}"
+    redraw = f"AS{case['ancestor_sampling']}-L{case['proposal_lag']}"
+    return "-".join([case["kind"], model, shape, redraw, case["resampling"], *flags])
+
+
+def check(case, num_draws, num_models=1):
+    torch.manual_seed(torch.initial_seed() + 1000 * CASES.index(case))
+    sharpness, concentration = case["model"]
+    data = {key: case[key] for key in ("kind", "K", "T", "ragged", "inputs", "scaled")}
+    settings = {key: case[key] for key in case if key not in data and key != "model"}
+    for _ in range(num_models):
+        problem = random_problem(sharpness=sharpness, concentration=concentration, **data)
+        assert one_sweep_p_value(problem, num_draws, **settings) > ALPHA
+
+
+def test_list_covers_all_pairs():
+    seen = set.union(*map(pairs, CASES))
+    for (a, levels_a), (b, levels_b) in itertools.combinations(FACTORS.items(), 2):
+        for x, y in itertools.product(levels_a, levels_b):
+            assert ((a, x), (b, y)) in seen or {a: x, b: y} == {"kind": "markov", "inputs": True}
+    assert len(CASES) >= 45
+
+
+@pytest.mark.parametrize("case", CASES[:8], ids=name)
+def test_invariance_quick(case):
+    check(case, 20_000)
+
+
+@pytest.mark.stage("statistical")
+@pytest.mark.parametrize("case", CASES, ids=name)
+def test_invariance(case):
+    check(case, 200_000)
+
+
+@pytest.mark.stage("nightly")
+@pytest.mark.parametrize("case", CASES, ids=name)
+def test_invariance_of_many(case):
+    check(case, 1_000_000, num_models=3)

@@ -1,0 +1,159 @@
+"""What the tests of laws share: random problems with an exact answer, and goodness of fit.
+
+Every test of a law asks for p > ``ALPHA``; with seeds fixed it passes always or never, and with
+``n`` of them a change of seed fails by chance once in 1 / (n ALPHA) times.
+"""
+
+import itertools
+from typing import NamedTuple
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from pyro_ssl import LSTMTransition, MarkovTransition
+from pyro_ssl.smc import conditional_smc
+from pyro_ssl.transitions import DiscreteTransition
+
+ALPHA = 1e-6
+
+
+class Problem(NamedTuple):
+    """A small SSL with its data: S sequences in one batch, T steps, K states."""
+
+    transition: DiscreteTransition
+    log_emission: Tensor  # (T, S, K)
+    lengths: Tensor | None = None  # (S,)
+    inputs: Tensor | None = None  # (T, S, input_size)
+    transition_scale: Tensor | None = None  # (S,)
+
+    def paths(self) -> Tensor:
+        """All K^T paths, ``(K^T, T)``, counting in base K."""
+        T, _, K = self.log_emission.shape
+        return torch.tensor(list(itertools.product(range(K), repeat=T)))
+
+    def index(self, path: Tensor) -> Tensor:
+        """Row of :meth:`paths` at which paths ``(T, ...)`` stand."""
+        T, _, K = self.log_emission.shape
+        return sum(path[t] * K ** (T - 1 - t) for t in range(T))
+
+    @torch.no_grad()
+    def log_joint(self) -> Tensor:
+        """log p(z, x) of all paths, ``(S, K^T)``, step by step and from nothing that is tested.
+
+        Paths that are not 0 past their sequence's length have probability 0.
+        """
+        T, S, K = self.log_emission.shape
+        paths = self.paths()
+        total = torch.zeros(S, len(paths))
+        state, z_prev = self.transition.initial_state((S, len(paths))), None
+        for t in range(T):
+            u = None if self.inputs is None else self.inputs[t].unsqueeze(1).expand(-1, K**T, -1)
+            z = paths[:, t].expand(S, -1)
+            logits, state = self.transition.step_logits(z_prev, state, u)
+            log_prior = logits.expand(S, len(paths), K).log_softmax(-1)
+            log_prior = log_prior.gather(-1, z.unsqueeze(-1)).squeeze(-1)
+            if self.transition_scale is not None:
+                log_prior = log_prior * self.transition_scale.unsqueeze(-1)
+            term, z_prev = log_prior + self.log_emission[t].gather(-1, z), z
+            if self.lengths is not None:
+                at_zero = torch.where(z == 0, 0.0, -torch.inf)
+                term = torch.where((t < self.lengths).unsqueeze(-1), term, at_zero)
+            total = total + term
+        return total
+
+    def repeat(self, n: int) -> dict:
+        """Arguments of ``conditional_smc`` for n copies side by side: a batch of n S."""
+        _, S, K = self.log_emission.shape
+        each = {"lengths": self.lengths, "transition_scale": self.transition_scale}
+        kwargs = {k: None if v is None else v.repeat(n) for k, v in each.items()}
+        kwargs["inputs"] = None if self.inputs is None else self.inputs.repeat(1, n, 1)
+        return {
+            "transition": self.transition,
+            "log_emission": self.log_emission.repeat(1, n, 1),
+            **kwargs,
+        }
+
+
+def random_problem(
+    K: int,
+    T: int,
+    *,
+    kind: str = "lstm",
+    sharpness: float = 6.0,
+    concentration: float = 0.3,
+    ragged: bool = False,
+    inputs: bool = False,
+    scaled: bool = False,
+) -> Problem:
+    """Draw a model and its data. Sharp ones (the default) are where a wrong sampler shows."""
+    S = 2 if ragged else 1
+    if kind == "lstm":
+        transition = LSTMTransition(K, 4, input_size=2 if inputs else 0)
+        for parameter in transition.parameters():
+            parameter.data.mul_(sharpness)
+    else:
+        transition = MarkovTransition(K)
+        for parameter in transition.parameters():
+            parameter.data.normal_().mul_(sharpness / 3)
+    emission = torch.distributions.Dirichlet(torch.full((K,), concentration)).sample((T, S))
+    return Problem(
+        transition,
+        emission.log(),
+        lengths=torch.tensor([(T + 1) // 2, T]) if ragged else None,
+        inputs=torch.randn(T, S, 2) if inputs else None,
+        transition_scale=torch.rand(S) + 0.3 if scaled else None,
+    )
+
+
+def chi_square(counts: Tensor, law: Tensor, smallest: float = 10.0) -> tuple[float, int]:
+    """Pearson's statistic and its degrees of freedom; inf where the impossible was seen.
+
+    Cells expected fewer than ``smallest`` times are pooled, and with the rarest other cell if
+    even the pool is expected fewer times: so the tail of chi-square holds out to ALPHA.
+    """
+    if counts[law == 0].any():
+        return torch.inf, 1
+    law, order = (law.double() / law.sum()).sort(descending=True)
+    counts = counts[order].double()
+    expected = counts.sum() * law
+    n = int((expected >= smallest).sum())
+    if 0 < expected[n:].sum() < smallest:
+        n -= 1
+    if n < 1:
+        return 0.0, 0
+    expected = torch.cat([expected[:n], expected[n:].sum(0, True)])
+    counts = torch.cat([counts[:n], counts[n:].sum(0, True)])
+    possible = expected > 0
+    statistic = ((counts - expected).square() / expected)[possible].sum().item()
+    return statistic, int(possible.sum()) - 1
+
+
+def p_value(tests: list[tuple[float, int]]) -> float:
+    """p-value of independent chi-square tests together."""
+    statistic, df = map(sum, zip(*tests, strict=True))
+    return float(stats.chi2.sf(statistic, df)) if df else float(statistic != torch.inf)
+
+
+def one_sweep_p_value(problem: Problem, num_draws: int, num_particles: int, **settings) -> float:
+    """p-value of: one sweep, begun at exact posterior draws, ends in exact posterior draws.
+
+    :param num_draws: in all, over the sequences of the problem.
+    """
+    S = problem.log_emission.shape[1]
+    posterior = problem.log_joint().softmax(-1)  # (S, K^T)
+    paths = problem.paths()
+    counts = torch.zeros_like(posterior)
+    chunks = 10  # each with a phase of its own for ancestor sampling
+    n = num_draws // (S * chunks)
+    for _ in range(chunks):
+        reference = paths[posterior.multinomial(n, replacement=True).T].flatten(0, 1)  # (n S, T)
+        sweep = conditional_smc(
+            **problem.repeat(n),
+            num_particles=num_particles,
+            reference=reference.T.contiguous(),
+            **settings,
+        )
+        index = problem.index(sweep.path).reshape(n, S).T
+        counts.scatter_add_(1, index, torch.ones(S, n))
+    return p_value([chi_square(c, p) for c, p in zip(counts, posterior, strict=True)])
