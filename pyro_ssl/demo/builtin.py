@@ -62,7 +62,6 @@ def run(args: argparse.Namespace, corpus: Corpus | None = None) -> Report:
             "unigram": unigram,
             "exact HMM": ssl.markov.perplexity(test.words, test.lengths),
         },
-        perplexity=ssl.perplexity(test.words, test.lengths),
         test_curve=test_curve,
         history=ssl.history,
         topics=topics,

@@ -80,13 +80,20 @@ def _fit(split: PrefixSplit, args: argparse.Namespace) -> tuple[Tensor, Tensor, 
     started = time.perf_counter()
     markov_steps = choose_markov_steps(ssl, words)
 
+    def hmm_log_p() -> Tensor:
+        assert ssl.markov is not None
+        return ssl.markov.log_likelihood(full)[start:]
+
     def after_epoch(record: EpochRecord) -> None:
         if record.epoch == 1:
             spent = time.perf_counter() - started - record.seconds
-            tqdm.write(f"  start: HMM, {markov_steps} iterations, and LSTM   {spent:.0f} s")
+            tqdm.write(
+                f"  exact HMM  perplexity {perplexity(hmm_log_p()):.1f}   {markov_steps} "
+                f"iterations, and the LSTM's start   {spent:.0f} s"
+            )
         score = score_aside(ssl, full, start=start)
         tqdm.write(
-            f"  epoch {record.epoch:2d}   perplexity {score:.1f}   latents moved "
+            f"  epoch {record.epoch:<4d} perplexity {score:.1f}   latents moved "
             f"{record.change_rate:.1%}   {record.seconds:.2f} s"
         )
 
@@ -97,10 +104,9 @@ def _fit(split: PrefixSplit, args: argparse.Namespace) -> tuple[Tensor, Tensor, 
         markov_steps=markov_steps,
         callback=after_epoch,
     )
-    assert ssl.markov is not None
     predicted = ParticleFilter(ssl.fitted_model, 100).log_likelihood(full)[start:]
     seconds = sum(record.seconds for record in history) / len(history)
-    return ssl.markov.log_likelihood(full)[start:], predicted, seconds
+    return hmm_log_p(), predicted, seconds
 
 
 def _print_table(results: dict[str, list[Tensor]], seconds: list[float], V: int) -> None:

@@ -45,15 +45,14 @@ class Row(NamedTuple):
 class Report:
     """All that the demonstration found out.
 
-    ``baselines`` has the test perplexities of ``"unigram"`` and ``"exact HMM"``; ``perplexity`` is
-    the SSL's; ``test_curve`` has it per epoch. ``difference`` says how different the topics are,
+    ``baselines`` has the test perplexities of ``"unigram"`` and ``"exact HMM"``; ``test_curve`` has
+    the SSL's, after every epoch. ``difference`` says how different the topics are,
     ``chance`` how different they would be were they the same but for chance.
     """
 
     corpus: Corpus
     settings: dict[str, int]
     baselines: dict[str, float]
-    perplexity: float
     test_curve: list[float]
     history: list[EpochRecord]
     topics: list[Topic]
@@ -68,6 +67,11 @@ class Report:
     def kept(self) -> int:
         """The epoch with the lowest validation perplexity."""
         return min(self.history, key=lambda record: record.valid_perplexity).epoch
+
+    @property
+    def perplexity(self) -> float:
+        """The SSL's test perplexity at the epoch that is kept."""
+        return self.test_curve[self.kept - 1]
 
     def comparison(self) -> list[Row]:
         """Set the models side by side, the SSL last."""
@@ -220,7 +224,7 @@ def _topics(report: Report, colors: Sequence[str]) -> str:
 
 def _topic(topic: Topic, typical: Sequence[str], color: str) -> str:
     rows = "".join(
-        f'<li><i style="width:{100 * p / topic.probs[0]:.0f}%;background:{color}"></i>'
+        f'<li><i style="width:{78 * p / topic.probs[0]:.0f}%;background:{color}"></i>'
         f"<b>{_shown(word)}</b><em>{100 * p:.1f}</em></li>"
         for word, p in zip(topic.words, topic.probs, strict=True)
     )

@@ -46,7 +46,7 @@ tr:last-child td.bar i { background: var(--accent); }
 .topic ol { list-style: none; margin: 0; padding: 0; font-size: .87rem; }
 .topic li { position: relative; display: flex; justify-content: space-between; line-height: 1.45;
   margin-bottom: 2px; padding: 0 .35rem; }
-.topic li i { position: absolute; left: 0; top: 0; bottom: 0; border-radius: 2px; max-width: 82%; }
+.topic li i { position: absolute; left: 0; top: 0; bottom: 0; border-radius: 2px; }
 .topic li b { position: relative; font-weight: 400; }
 .topic li em { position: relative; font-style: normal; color: var(--faint); font-size: .78rem;
   font-variant-numeric: tabular-nums; }
