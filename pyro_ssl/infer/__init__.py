@@ -2,7 +2,8 @@
 
 from .markov_em import MarkovEM
 from .particle_filter import Forecast, ParticleFilter
-from .particle_gibbs import ParticleGibbs, ParticleGibbsKernel
+from .particle_gibbs import ParticleGibbs
+from .particle_gibbs_kernel import ParticleGibbsKernel
 from .stochastic_em import StochasticEM
 
 __all__ = [

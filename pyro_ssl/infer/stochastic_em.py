@@ -20,6 +20,7 @@ from pyro.distributions import Dirichlet
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
+from ..errors import NonFiniteError
 from .conjugate import (
     Counts,
     dirichlet_counts,
@@ -119,7 +120,8 @@ class StochasticEM:
         #: share of latents that the last step changed, over the sequences seen before
         self.change_rate: float = float("nan")
         self._memory = PathMemory()
-        self._counts: Counts = {}
+        self._counts: Counts = {}  # what the estimates come from
+        self._path_counts: Counts = {}  # of the paths in memory
         self._in_transition: bool | None = None  # whether the transition has Dirichlet parameters
 
     @property
@@ -147,8 +149,8 @@ class StochasticEM:
             self.change_rate = float(((path != old) & seen).sum() / seen.sum().clamp(min=1))
         self._memory.store(run, path)
         if dirichlets:
-            if fresh and run.subsample_factor != 1.0:
-                self._counts = {}  # of no sequence yet
+            if fresh:
+                self._path_counts = {}
             self._estimate(args, kwargs, run, dirichlets, path, old, known)
         return loss
 
@@ -177,20 +179,29 @@ class StochasticEM:
         self, hmm: MarkovEM, *args: Any, transition_steps: int = 100, **kwargs: Any
     ) -> None:
         """Start from a fitted HMM of the same model; see :meth:`warm_start`."""
-        self.values, self._current = dict(hmm.values), dict(hmm.values)
-        self._counts, self._memory = dict(hmm.counts), PathMemory()
-        run = self._read(args, kwargs)[0]
+        with torch.no_grad():
+            run = run_model(self.model, args, kwargs, hmm.values)
         if run.subsample_factor != 1.0:
             raise ValueError(
                 f'Site "{run.loop.name}": a warm start takes all sequences at once, but a plate '
                 "around the loop is subsampled; write em.warm_start on a model and data of one "
                 "subset, without subsample, then go on with minibatches."
             )
-        for _ in range(max(transition_steps, 1)):
+        self.values, self._current = dict(hmm.values), dict(hmm.values)
+        self._counts, self._memory = dict(hmm.counts), PathMemory()
+        dirichlets = self._read(args, kwargs)[2]
+        for _ in range(transition_steps):
             path = run.flatten(hmm.sample_paths(*args, **kwargs))
-            if transition_steps:
-                self._ascend(args, kwargs, self._current, path)
+            self._ascend(args, kwargs, self._current, path)
+        path = run.flatten(hmm.sample_paths(*args, **kwargs))
         self._memory.store(run, path)
+        if dirichlets:
+            self._in_transition = reaches_transition(self.model, args, kwargs, dirichlets)
+            verify = is_validation_enabled()
+            none = torch.zeros(run.num_sequences, dtype=torch.bool, device=path.device)
+            self._path_counts = self._count(
+                args, kwargs, run, dirichlets, path, path, none, verify=verify
+            )[1]
 
     @property
     def counts(self) -> Counts:
@@ -243,6 +254,11 @@ class StochasticEM:
             log_p = (run.log_transition(path) + run.log_emission(path)).sum()
             loss = -(log_p * run.subsample_factor + run.log_elsewhere())
         parameters = {site["value"].unconstrained() for site in run.params.values()}
+        if not bool(loss.isfinite()):
+            raise NonFiniteError(
+                f'Site "{run.loop.name}": log p(z, x) of the drawn paths is {-loss.item()}, '
+                "expected a finite number; check parameters and data for NaN. Nothing was updated."
+            )
         if parameters and loss.requires_grad:
             loss.backward()
             self.optim([p for p in parameters if p.grad is not None])
@@ -265,42 +281,60 @@ class StochasticEM:
         if self._in_transition is None:
             self._in_transition = reaches_transition(self.model, args, kwargs, dirichlets)
         minibatch = run.subsample_factor != 1.0
+        if not minibatch:
+            known = torch.zeros_like(known)  # all sequences are here: count them anew
+        elsewhere, change = self._count(
+            args,
+            kwargs,
+            run,
+            dirichlets,
+            path,
+            old,
+            known,
+            verify=first and is_validation_enabled(),
+        )
+        # Scaled to all sequences while some were not met yet.
+        share = self._memory.num_known / self._memory.num_sequences
+        for name, fn in dirichlets.items():
+            past = self._path_counts.get(name) if minibatch else None
+            self._path_counts[name] = change[name] if past is None else past + change[name]
+            now = average = self._path_counts[name] / share + elsewhere[name]
+            if name in self._counts:
+                average = self.averaging * self._counts[name] + (1.0 - self.averaging) * now
+            self._counts[name] = average
+            self.values[name] = dirichlet_point(fn, average, self.dirichlet)
+            self._current[name] = (
+                draw_dirichlet(fn, now) if self.draw_dirichlet else self.values[name]
+            )
+
+    def _count(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        run: ModelRun,
+        dirichlets: dict[str, Dirichlet],
+        path: Tensor,
+        old: Tensor,
+        known: Tensor,
+        verify: bool = False,
+    ) -> tuple[Counts, Counts]:
+        """Counts outside the loop, and those of ``path`` less those of known sequences' ``old``."""
 
         def in_loop(probe: ModelRun, z: Tensor) -> Tensor:
             log_p = probe.log_emission(z)
             return log_p + probe.log_transition(z) if self._in_transition else log_p
 
-        def objective(probe: ModelRun) -> tuple[Tensor, ...]:
+        def objective(probe: ModelRun) -> tuple[Tensor, Tensor]:
+            change = in_loop(probe, path)
+            if bool(known.any()):
+                change = change - torch.where(known, in_loop(probe, old), 0.0)
             elsewhere = probe.log_elsewhere(only_observed=True)
-            now = in_loop(probe, path)
-            if minibatch:
-                return torch.as_tensor(elsewhere), (
-                    now - torch.where(known, in_loop(probe, old), 0.0)
-                ).sum()
-            return (now.sum() + elsewhere,)
-
-        tables = dirichlet_counts(
-            self.model,
-            args,
-            kwargs,
-            run.subsamples,
-            dirichlets,
-            objective,
-            verify=first and is_validation_enabled(),
-        )
-        for name, fn in dirichlets.items():
-            now = tables[-1][name]
-            past = self._counts.get(name)
-            if minibatch:
-                self._counts[name] = now if past is None else past + now
-                # Scaled to all sequences while some were not met yet.
-                share = self._memory.num_known / self._memory.num_sequences
-                now = average = self._counts[name] / share + tables[0][name]
-            else:
-                w = self.averaging
-                average = now if past is None else w * past + (1.0 - w) * now
-                self._counts[name] = average
-            self.values[name] = dirichlet_point(fn, average, self.dirichlet)
-            self._current[name] = (
-                draw_dirichlet(fn, now) if self.draw_dirichlet else self.values[name]
+            return (
+                torch.as_tensor(elsewhere, device=change.device, dtype=change.dtype),
+                change.sum(),
             )
+
+        elsewhere, change = dirichlet_counts(
+            self.model, args, kwargs, run.subsamples, dirichlets, objective, verify=verify
+        )
+        return elsewhere, change

@@ -8,6 +8,7 @@ from pyro import poutine
 from pyro.optim import Adam
 
 from pyro_ssl import LSTMTransition, MarkovTransition, ParticleFilter, StochasticEM, ssl_transition
+from pyro_ssl.errors import NonFiniteError
 from pyro_ssl.infer import MarkovEM
 
 K, V, T, B = 3, 5, 6, 8
@@ -107,6 +108,28 @@ def test_incremental_counts_hold_all_sequences(words):
     assert torch.allclose(em.counts["phi"], n, atol=1e-8)
     mode = n / n.sum(-1, keepdim=True)
     assert torch.allclose(em.values["phi"], mode, atol=1e-9)
+
+
+def test_minibatches_after_a_warm_start_hold_all_sequences(words):
+    """The HMM's expected counts give way to those of the paths, whole, at the first step."""
+    em = StochasticEM(make_model(LSTMTransition(K, 4), size=B), Adam({"lr": 1e-2}), 5)
+    em.warm_start(words, num_steps=3, transition_steps=2)
+    assert not torch.allclose(em.counts["phi"], count_table(words, em.paths), atol=1e-3)
+    em.step(words, torch.tensor([0, 3]))
+    assert torch.allclose(em.counts["phi"], count_table(words, em.paths), atol=1e-8)
+
+
+def test_a_step_that_is_not_finite_changes_nothing(words):
+    transition = LSTMTransition(K, 4)
+    em = StochasticEM(make_model(transition), Adam({"lr": 1e-2}), 5)
+    em.step(words)
+    before = [em.values["phi"].clone(), em.paths.clone(), transition.head.bias.detach().clone()]
+    with torch.no_grad():
+        transition.lstm.weight_hh_l0[0, 0] = torch.nan
+    with pytest.raises(NonFiniteError, match="Nothing was updated"):
+        em.step(words)
+    after = [em.values["phi"], em.paths, transition.head.bias]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 def test_counts_of_part_of_the_sequences_are_scaled_up(words):

@@ -84,7 +84,7 @@ SUITES = {
     "smc/resampling.py": smc_checks,
     "smc/emission.py": emission_checks,
     "infer/conjugate.py": dirichlet_checks,
-    "infer/particle_gibbs.py": dirichlet_checks,
+    "infer/particle_gibbs_kernel.py": dirichlet_checks,
 }
 
 

@@ -7,7 +7,11 @@ sampler as it is, with the reason; the kill suite must pass on them.
 from typing import NamedTuple
 
 SWEEP, RESAMPLING = "smc/sweep.py", "smc/resampling.py"
-EMISSION, CONJUGATE, GIBBS = "smc/emission.py", "infer/conjugate.py", "infer/particle_gibbs.py"
+EMISSION, CONJUGATE, GIBBS = (
+    "smc/emission.py",
+    "infer/conjugate.py",
+    "infer/particle_gibbs_kernel.py",
+)
 
 
 class Mutant(NamedTuple):
