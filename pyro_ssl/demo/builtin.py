@@ -44,7 +44,9 @@ def run(args: argparse.Namespace, corpus: Corpus | None = None) -> Report:
     print(f"Next, an exact HMM with {args.topics} states, and an LSTM trained on its paths ...\n")
 
     pyro.set_rng_seed(args.seed)
-    ssl = TopicalSSL(args.topics, corpus.vocabulary.words, hidden_size=args.hidden)
+    ssl = TopicalSSL(
+        args.topics, corpus.vocabulary.words, hidden_size=args.hidden, concentration=0.05
+    )
     test_curve = _fit(ssl, corpus, args, started)
     assert ssl.markov is not None and ssl.phi is not None and ssl.occupancy is not None
 
@@ -106,6 +108,7 @@ def _fit(ssl: TopicalSSL, corpus: Corpus, args: argparse.Namespace, started: flo
         valid=(corpus.valid.words, corpus.valid.lengths),
         num_epochs=args.epochs,
         num_particles=args.particles,
+        num_gradient_steps=3,
         patience=10,
         callback=after_epoch,
     )
