@@ -202,8 +202,9 @@ class StateGrid(Messenger):
         scale = user_scale(self._path_site)
         if not isinstance(scale, Tensor) and scale == 1.0:
             return None
-        dtype = torch.get_default_dtype()
-        return torch.as_tensor(scale, dtype=dtype).expand(self.loop.batch_shape).reshape(-1)
+        dtype, device = torch.get_default_dtype(), self.loop.device
+        scale = torch.as_tensor(scale, dtype=dtype, device=device)
+        return scale.expand(self.loop.batch_shape).reshape(-1)
 
     @property
     def lengths(self) -> Tensor | None:

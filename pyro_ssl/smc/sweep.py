@@ -189,10 +189,8 @@ class _AncestorSampler(NamedTuple):
         :param log_prior: log p(z_t = k | z^p_{1:t-1}), ``(B, P, K)``.
         """
         B, P, K = log_prior.shape
-        T, u = (
-            len(self.reference),
-            torch.rand(2, B, 1, device=log_prior.device, dtype=torch.float64),
-        )
+        T = len(self.reference)
+        u = torch.rand(2, B, 1, device=log_prior.device, dtype=torch.float64)
         middle = min(t + self.lag, T)
         near, state = self._score(self.step, t, middle, state, self._of_reference(t, log_prior))
         weights = (near - near.amax(-1, keepdim=True)).exp_()
