@@ -3,6 +3,8 @@
 from .infer import (
     Forecast,
     MarkovEM,
+    MeanFieldELBO,
+    MeanFieldGuide,
     ParticleFilter,
     ParticleGibbs,
     ParticleGibbsKernel,
@@ -19,6 +21,8 @@ __all__ = [
     "LSTMTransition",
     "MarkovEM",
     "MarkovTransition",
+    "MeanFieldELBO",
+    "MeanFieldGuide",
     "ParticleFilter",
     "ParticleGibbs",
     "ParticleGibbsKernel",

@@ -1,6 +1,7 @@
 """Inference for models with an ``ssl_transition``."""
 
 from .markov_em import MarkovEM
+from .mean_field import MeanFieldELBO, MeanFieldGuide
 from .particle_filter import Forecast, ParticleFilter
 from .particle_gibbs import ParticleGibbs
 from .particle_gibbs_kernel import ParticleGibbsKernel
@@ -9,6 +10,8 @@ from .stochastic_em import StochasticEM
 __all__ = [
     "Forecast",
     "MarkovEM",
+    "MeanFieldELBO",
+    "MeanFieldGuide",
     "ParticleFilter",
     "ParticleGibbs",
     "ParticleGibbsKernel",

@@ -6,7 +6,8 @@ knows how the loop is answered (``smc/emission.py``), and none touches the user'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pyro.distributions as dist
@@ -14,6 +15,7 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import _DIM_ALLOCATOR
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
@@ -24,6 +26,7 @@ from ..smc.emission import user_scale
 from ..transitions import DiscreteTransition
 
 __all__ = [
+    "Given",
     "ModelRun",
     "check_emission_is_local",
     "latent_dirichlets",
@@ -116,7 +119,7 @@ class ModelRun(NamedTuple):
         return total
 
 
-class _Given(Messenger):
+class Given(Messenger):
     """Gives latent sites their current values; they stay latent."""
 
     def __init__(self, values: Mapping[str, Tensor]) -> None:
@@ -127,6 +130,20 @@ class _Given(Messenger):
         value = self.values.get(msg["name"])
         if value is not None and not msg["is_observed"] and msg["value"] is None:
             msg["value"], msg["done"] = value, True
+
+
+@contextmanager
+def _own_dims() -> Iterator[None]:
+    """Let plates of the model have the dimensions that plates around this run stand on.
+
+    These are hidden from it, but a guide may run the model within ``SVI``'s plate of particles.
+    """
+    taken = _DIM_ALLOCATOR._stack
+    _DIM_ALLOCATOR._stack = []
+    try:
+        yield
+    finally:
+        _DIM_ALLOCATOR._stack = taken
 
 
 def run_model(
@@ -143,7 +160,7 @@ def run_model(
     :raises LatentSiteError: if there is no ``ssl_transition`` whose path is still to be drawn.
     """
     grid = StateGrid(order)
-    with poutine.block(), poutine.trace() as tracer, _Given(values or {}), grid:
+    with _own_dims(), poutine.block(), poutine.trace() as tracer, Given(values or {}), grid:
         model(*args, **kwargs)
     if not grid.answered:
         raise LatentSiteError(
