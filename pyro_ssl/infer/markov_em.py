@@ -123,11 +123,12 @@ class MarkovEM:
         log_p = self._forward(run, run.grid.table(), self.initial, self.matrix)
         return log_p.reshape((-1,) + run.loop.batch_shape)
 
-    def perplexity(self, *args: Any, **kwargs: Any) -> float:
-        """Return exp(-mean log p(x_t | x_{1:t-1})) over the observed steps."""
+    def perplexity(self, *args: Any, start: int = 0, **kwargs: Any) -> float:
+        """Return exp(-mean log p(x_t | x_{1:t-1})) over the observed steps from ``start`` on."""
         with poutine.block():
-            num_observed = self._run(args, kwargs).grid.observed().sum()
-        return float((-self.log_likelihood(*args, **kwargs).sum() / num_observed).exp())
+            observed = self._run(args, kwargs).grid.observed()[start:]
+        log_p = self.log_likelihood(*args, **kwargs).flatten(1)[start:]
+        return float((-log_p[observed].sum() / observed.sum()).exp())
 
     @torch.no_grad()
     @poutine.block()

@@ -125,6 +125,11 @@ class MeanFieldGuide:
         """The model with its Dirichlet sites given: what ``ParticleFilter`` takes."""
         return poutine.condition(self.model, data=dict(self.values))
 
+    @property
+    def counts(self) -> Counts:
+        """Expected counts of the Dirichlet sites, averaged over steps if asked."""
+        return dict(self._counts)
+
     def start_from(self, hmm: MarkovEM, *args: Any, **kwargs: Any) -> None:
         """Start q and the Dirichlet sites from a fitted HMM of the same model.
 

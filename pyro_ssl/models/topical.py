@@ -10,13 +10,11 @@ Fitted by stochastic EM from an exact Markov start; scored by a particle filter.
 
 from __future__ import annotations
 
-import copy
 import math
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -24,17 +22,17 @@ import torch
 from pyro import poutine
 from pyro.optim import AdamW
 from torch import Tensor
-from tqdm.auto import trange
 
-from ..infer import MarkovEM, ParticleFilter, ParticleGibbs, StochasticEM
+from ..infer import MarkovEM, ParticleFilter, ParticleGibbs
 from ..infer.conjugate import normalised
 from ..primitive import ssl_transition
-from ..transitions import LSTMTransition
+from ..transitions import LSTMTransition, MultiplicativeLSTMTransition
 from .checkpoint import load_checkpoint, save_checkpoint
+from .fitting import Data, EpochRecord, Learner, StepSettings, fit_markov, keep_best, make_learner
 
 __all__ = ["EpochRecord", "Topic", "TopicalSSL"]
 
-Data = tuple[Tensor, "Tensor | None"]
+_TRANSITIONS = {"lstm": LSTMTransition, "mlstm": MultiplicativeLSTMTransition}
 
 
 @dataclass(frozen=True)
@@ -47,21 +45,6 @@ class Topic:
     occupancy: float
 
 
-class EpochRecord(NamedTuple):
-    """What one epoch of :meth:`TopicalSSL.fit` came to.
-
-    ``loss`` is -log p(z, x) in nats per token; ``change_rate`` the share of latents that the epoch
-    renewed; ``valid_perplexity`` is NaN where no validation data were given; ``seconds`` leaves
-    validation out.
-    """
-
-    epoch: int
-    loss: float
-    change_rate: float
-    valid_perplexity: float
-    seconds: float
-
-
 class TopicalSSL:
     r"""Topics with long memory: an LSTM over topics, a categorical over words for each.
 
@@ -70,6 +53,7 @@ class TopicalSSL:
     :param int hidden_size: H, units of the LSTM.
     :param float concentration: β of the Dirichlet prior of each topic's words.
     :param float dropout: dropout of the LSTM's output while it learns.
+    :param str cell: ``"lstm"``, or ``"mlstm"`` for the multiplicative LSTM.
 
     Data are time first, ``words`` int64 ``(T, B)`` and ``lengths`` ``(B,)``, as
     :func:`pyro_ssl.datasets.batchify` makes them. :attr:`model` is the Pyro model, for use with
@@ -92,11 +76,15 @@ class TopicalSSL:
         hidden_size: int = 64,
         concentration: float = 0.1,
         dropout: float = 0.5,
+        cell: str = "lstm",
     ) -> None:
+        if cell not in _TRANSITIONS:
+            raise ValueError(f'cell is "{cell}", expected one of {sorted(_TRANSITIONS)}.')
         words = range(vocabulary) if isinstance(vocabulary, int) else vocabulary
         self.vocabulary = [str(word) for word in words]
         self.concentration = float(concentration)
-        self.transition = LSTMTransition(num_topics, hidden_size, dropout=dropout)
+        self.cell = cell
+        self.transition = _TRANSITIONS[cell](num_topics, hidden_size, dropout=dropout)
         #: p(word | topic), ``(K, V)``, once fitted
         self.phi: Tensor | None = None
         #: share of the training words in each topic, ``(K,)``, once fitted
@@ -110,13 +98,20 @@ class TopicalSSL:
         """K."""
         return self.transition.num_states
 
-    def model(self, words: Tensor, lengths: Tensor | None = None) -> None:
-        """Run the generative process of the class's docstring, as a Pyro model."""
+    def model(
+        self, words: Tensor, lengths: Tensor | None = None, index: Tensor | None = None
+    ) -> None:
+        """Run the generative process of the class's docstring, as a Pyro model.
+
+        :param Tensor index: documents to run it on, ``(N,)``; by default all.
+        """
         pyro.module("transition", self.transition)
         weight = self.transition.head.weight
         beta = weight.new_full((self.num_topics, len(self.vocabulary)), self.concentration)
         phi = pyro.sample("phi", dist.Dirichlet(beta).to_event(1))
-        with pyro.plate("documents", words.shape[1]):
+        with pyro.plate("documents", words.shape[1], subsample=index):
+            if index is not None:
+                words, lengths = words[:, index], None if lengths is None else lengths[index]
             for t, z in ssl_transition("z", self.transition, len(words), lengths=lengths):
                 pyro.sample("x", dist.Categorical(phi[z]), obs=words[t])
 
@@ -132,16 +127,18 @@ class TopicalSSL:
         words: Tensor,
         lengths: Tensor | None = None,
         *,
-        valid: tuple[Tensor, Tensor | None] | None = None,
+        valid: tuple[Any, ...] | None = None,
         num_epochs: int = 50,
+        batch_size: int | None = None,
+        inference: str = "particle_gibbs",
         num_particles: int = 10,
         num_gradient_steps: int = 1,
         learning_rate: float = 0.01,
         weight_decay: float = 0.0,
-        conditional: bool = True,
         ancestor_sampling: int = 10,
         draw_topics: bool | None = None,
         averaging: float = 0.9,
+        markov: MarkovEM | None = None,
         markov_steps: int = 150,
         markov_starts: int = 3,
         transition_steps: int = 60,
@@ -153,106 +150,89 @@ class TopicalSSL:
 
         :param Tensor words: int64 ``(T, B)``.
         :param Tensor lengths: ``(B,)``.
-        :param valid: words and lengths to choose by: the HMM stops where their perplexity is
-            lowest, and the epoch of the lowest is the one that is kept.
+        :param valid: words and lengths to choose by, and where a third element says so, the step
+            from which on they are scored. The HMM stops where their perplexity is lowest, and the
+            epoch of the lowest is the one that is kept.
         :param int num_epochs: at most so many.
-        :param int num_gradient_steps: steps of the LSTM on each epoch's paths.
-        :param float learning_rate: of AdamW, for the LSTM.
-        :param bool conditional: ``False`` for unconditional SMC in the E-step (biased).
+        :param int batch_size: documents in a step of EM; by default all.
+        :param str inference: the E-step: ``"particle_gibbs"`` draws paths from their exact joint
+            posterior; ``"smc"`` by unconditional SMC, biased (with one particle: LLA, Zaheer et
+            al. 2017); ``"mean_field"`` factorises it, by Pyro's ``SVI``.
+        :param int num_particles: P; under ``"mean_field"`` the draws that estimate the ELBO.
+        :param int num_gradient_steps: steps of the LSTM on each step's paths; under
+            ``"mean_field"``, of the factors too.
+        :param float learning_rate: of AdamW, for the LSTM (the factors' is ten times it).
         :param bool draw_topics: the E-step sees topics drawn from their posterior, not their
-            estimate; by default where ``conditional``. See ``StochasticEM(draw_dirichlet=)``.
+            estimate; by default under ``"particle_gibbs"``. See
+            ``StochasticEM(draw_dirichlet=)``.
         :param float averaging: weight of the past in the counts that topics are estimated from.
-        :param int markov_steps: EM iterations of the HMM at most; 0 starts from random topics.
+        :param MarkovEM markov: a fitted HMM of this model to start from.
+        :param int markov_steps: otherwise, EM iterations of the HMM at most; 0 starts from random
+            topics.
         :param int markov_starts: random starts of the HMM, of which the best is kept.
+        :param int transition_steps: gradient steps of the LSTM on the HMM's paths at the start.
         :param int patience: stop after so many epochs without a better validation perplexity.
         :param callback: called with each :class:`EpochRecord`.
         :returns: :attr:`history`, one record per epoch.
         """
-        draw = conditional if draw_topics is None else draw_topics
+
+        def optim_args(name: str) -> dict[str, float]:
+            factors = name.endswith(".logits")
+            return {
+                "lr": learning_rate * (10.0 if factors else 1.0),
+                "weight_decay": 0.0 if factors else weight_decay,
+            }
+
         data = (words, lengths)
+        draw = inference == "particle_gibbs" if draw_topics is None else draw_topics
+        settings = StepSettings(
+            AdamW(optim_args),
+            num_particles,
+            num_gradient_steps,
+            ancestor_sampling,
+            draw,
+            averaging,
+        )
         with pyro.get_param_store().scope():
-            self.markov = None
-            if markov_steps:
-                self.markov = self._fit_markov(data, valid, markov_steps, markov_starts)
-            em = StochasticEM(
-                self.model,
-                AdamW({"lr": learning_rate, "weight_decay": weight_decay}),
-                num_particles,
-                conditional=conditional,
-                num_gradient_steps=num_gradient_steps,
-                ancestor_sampling=ancestor_sampling,
-                dirichlet="mean",
-                averaging=averaging,
-                draw_dirichlet=draw,
-            )
+            learner = make_learner(inference, self.model, settings)
+            self.markov = markov
+            if markov is None and markov_steps:
+                self.markov = fit_markov(self.model, data, valid, markov_steps, markov_starts)
             self.transition.train()
             if self.markov is not None:
-                em.start_from(self.markov, *data, transition_steps=transition_steps)
-            self._learn(em, data, valid, num_epochs, patience, callback, disable_progbar)
+                learner.start_from(self.markov, data, transition_steps)
+
+            def score() -> float:
+                return self._read(learner, valid)
+
+            self.history, kept = keep_best(
+                learner,
+                data,
+                num_epochs,
+                batch_size=batch_size,
+                score=score,
+                snapshot=self._tensors,
+                patience=patience,
+                callback=callback,
+                disable_progbar=disable_progbar,
+            )
+            if kept:
+                self._set_tensors(kept)
             self.transition.eval()
         return self.history
 
-    def _fit_markov(
-        self, data: Data, valid: Data | None, num_steps: int, num_starts: int
-    ) -> MarkovEM:
-        """Fit the HMM from several random starts, and keep the best.
-
-        With validation data, the best of every tenth iteration of each start; without, the start
-        of the highest likelihood.
-        """
-        best: MarkovEM | None = None
-        lowest = math.inf
-        for _ in range(num_starts):
-            hmm = MarkovEM(self.model, dirichlet="mean")
-            for i in range(1, num_steps + 1):
-                score = hmm.step(*data)
-                if i < num_steps and (valid is None or i % 10):
-                    continue
-                if valid is not None:
-                    score = hmm.perplexity(*valid)
-                if best is None or score < lowest:
-                    best, lowest = copy.copy(hmm), score
-        assert best is not None
-        return best
-
-    def _learn(
-        self,
-        em: StochasticEM,
-        data: Data,
-        valid: Data | None,
-        num_epochs: int,
-        patience: int | None,
-        callback: Callable[[EpochRecord], None] | None,
-        disable_progbar: bool | None,
-    ) -> None:
-        """Run the epochs, and keep the one with the lowest validation perplexity."""
-        words, lengths = data
-        num_tokens = words.numel() if lengths is None else int(lengths.sum())
-        kept: tuple[float, int, dict[str, Tensor]] = (math.inf, 0, {})
-        self.history = []
-        disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
-        with trange(1, num_epochs + 1, desc="TopicalSSL", unit="epoch", disable=disable) as bar:
-            for epoch in bar:
-                started = time.perf_counter()
-                loss = em.step(*data) / max(num_tokens, 1)
-                seconds = time.perf_counter() - started
-                self.phi = em.values["phi"]
-                self.occupancy = normalised(em.counts["phi"].sum(-1))
-                score = math.nan
-                if valid is not None:
-                    self.transition.eval()
-                    score = ParticleFilter(self.fitted_model, 100).perplexity(*valid)
-                    self.transition.train()
-                self.history.append(EpochRecord(epoch, loss, em.change_rate, score, seconds))
-                bar.set_postfix(moved=f"{em.change_rate:.3f}", valid=f"{score:.1f}", refresh=False)
-                if callback is not None:
-                    callback(self.history[-1])
-                if score < kept[0]:
-                    kept = (score, epoch, {n: t.clone() for n, t in self._tensors().items()})
-                if patience is not None and kept[2] and epoch - kept[1] >= patience:
-                    break
-        if kept[2]:
-            self._set_tensors(kept[2])
+    def _read(self, learner: Learner, valid: tuple[Any, ...] | None) -> float:
+        """Take over the learner's topics; return their validation perplexity, or NaN."""
+        self.phi, self.occupancy = learner.phi, normalised(learner.counts.sum(-1))
+        if valid is None:
+            return math.nan
+        words, lengths, *start = valid
+        self.transition.eval()
+        score = ParticleFilter(self.fitted_model, 100).perplexity(
+            words, lengths, start=start[0] if start else 0
+        )
+        self.transition.train()
+        return score
 
     def perplexity(
         self,
@@ -336,6 +316,7 @@ class TopicalSSL:
             "hidden_size": self.transition.hidden_size,
             "concentration": self.concentration,
             "dropout": self.transition.dropout.p,
+            "cell": self.cell,
             "history": [list(record) for record in self.history],
         }
         save_checkpoint(path, "TopicalSSL", self._tensors(), config)
@@ -353,6 +334,7 @@ class TopicalSSL:
             hidden_size=config["hidden_size"],
             concentration=config["concentration"],
             dropout=config["dropout"],
+            cell=config["cell"],
         )
         ssl.history = [EpochRecord(*record) for record in config["history"]]
         ssl.to(tensors["phi"].dtype)

@@ -255,7 +255,7 @@ def test_minibatches_train_their_own_rows(words):
     moved = (pyro.param(LOGITS) != before).flatten(1).any(1)
     assert moved.tolist() == [False, False, True, False, True, False]
     # counts of two sequences stand for six
-    assert guide._counts["phi"].sum() == pytest.approx(T * B)
+    assert guide.counts["phi"].sum() == pytest.approx(T * B)
     q = guide.marginals(words, torch.tensor([4, 2]))
     assert q.shape == (2, T, K)
 

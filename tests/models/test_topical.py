@@ -180,7 +180,56 @@ def test_float32_and_without_the_markov_start(corpus):
     words, lengths, _ = corpus
     ssl = TopicalSSL(K, V, hidden_size=4).to(torch.float32)
     history = ssl.fit(
-        words, lengths, num_epochs=2, markov_steps=0, conditional=False, disable_progbar=True
+        words, lengths, num_epochs=2, markov_steps=0, inference="smc", disable_progbar=True
     )
     assert ssl.markov is None and ssl.phi.dtype == torch.float32
     assert all(math.isnan(record.valid_perplexity) for record in history)
+
+
+@pytest.mark.parametrize("inference", ["particle_gibbs", "smc", "mean_field"])
+@pytest.mark.parametrize("batch_size", [None, 16])
+def test_every_inference_finds_the_planted_topics(corpus, inference, batch_size):
+    words, lengths, _ = corpus
+    ssl = TopicalSSL(K, V, hidden_size=8)
+    history = ssl.fit(
+        words[:, :30],
+        lengths[:30],
+        valid=(words[:, 30:], lengths[30:], 5),
+        num_epochs=4,
+        batch_size=batch_size,
+        inference=inference,
+        num_particles=4,
+        markov_starts=2,
+        disable_progbar=True,
+    )
+    found = sorted(sorted(int(w) // 4 for w in topic.words) for topic in ssl.topics(num_words=4))
+    assert found == [[k] * 4 for k in range(K)]
+    assert ssl.perplexity(words[:, 30:], lengths[30:], start=5) < 0.8 * V
+    moved = [record.change_rate for record in history]
+    assert all(math.isnan(m) for m in moved) == (inference == "mean_field")
+
+
+def test_inference_is_one_of_three(corpus):
+    words, lengths, _ = corpus
+    with pytest.raises(ValueError, match='inference is "svi", expected one of'):
+        TopicalSSL(K, V).fit(words, lengths, inference="svi")
+    with pytest.raises(ValueError, match='cell is "gru", expected one of'):
+        TopicalSSL(K, V, cell="gru")
+
+
+def test_methods_can_share_one_markov_start(corpus):
+    words, lengths, _ = corpus
+    first, second = TopicalSSL(K, V, hidden_size=4), TopicalSSL(K, V, hidden_size=4, cell="mlstm")
+    quick = {"num_epochs": 1, "transition_steps": 2, "disable_progbar": True}
+    first.fit(words, lengths, markov_steps=10, markov_starts=1, **quick)
+    second.fit(words, lengths, markov=first.markov, **quick)
+    assert second.markov is first.markov
+
+
+def test_a_multiplicative_lstm_is_saved_as_such(corpus, tmp_path):
+    words, lengths, _ = corpus
+    ssl = TopicalSSL(K, V, hidden_size=4, cell="mlstm")
+    ssl.fit(words, lengths, num_epochs=1, markov_steps=2, transition_steps=1, disable_progbar=True)
+    ssl.save(tmp_path)
+    loaded, path = TopicalSSL.load(tmp_path), torch.randint(K, (2, 9))
+    assert torch.equal(loaded.transition.log_prob(path), ssl.transition.log_prob(path))
