@@ -8,6 +8,7 @@ import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -36,14 +37,19 @@ class Corpus:
 
     def describe(self) -> str:
         """Say in four lines how much there is of what."""
-        lines = [f"{self.name}; {len(self.vocabulary):,} words in the vocabulary"]
-        for part in ("train", "valid", "test"):
-            batch: TextBatch = getattr(self, part)
-            lines.append(
-                f"  {part:5} {len(batch.lengths):>6,} passages {batch.num_tokens:>10,} words "
-                f"{batch.unknown_rate:>6.1%} unknown"
-            )
-        return "\n".join(lines)
+        return describe_parts(self, "passages")
+
+
+def describe_parts(corpus: Any, unit: str) -> str:
+    """Say how much there is of what, in a corpus or a split of the same form."""
+    lines = [f"{corpus.name}; {len(corpus.vocabulary):,} words in the vocabulary"]
+    for part in ("train", "valid", "test"):
+        batch: TextBatch = getattr(corpus, part)
+        lines.append(
+            f"  {part:5} {len(batch.lengths):>6,} {unit} {batch.num_tokens:>10,} words "
+            f"{batch.unknown_rate:>6.1%} unknown"
+        )
+    return "\n".join(lines)
 
 
 def load_python_docs(

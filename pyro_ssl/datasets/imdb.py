@@ -10,26 +10,30 @@ this review" experiment does.
 2. Kirscher, Remmache, Morisset, "State Space LSTM Model for NLP", ENSAE 2024: the experiment.
 """
 
-import gzip
 import json
-import lzma
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
 from pyro_ssl.datasets.batch import TextBatch, batchify
+from pyro_ssl.datasets.files import (
+    check_limit,
+    check_split,
+    find_file,
+    named_for_other_split,
+    open_text,
+)
 from pyro_ssl.datasets.text import Vocabulary, tokenize
 
 __all__ = ["PrefixSplit", "Review", "imdb_prefix_split", "load_imdb"]
 
-_OTHER_SPLIT = {"train": "test", "test": "train"}
-_OPENERS: dict[str, Callable[..., Any]] = {".jsonl": open, ".gz": gzip.open, ".xz": lzma.open}
+_SPLITS = ("train", "test")
 
 
 class Review(NamedTuple):
@@ -90,10 +94,8 @@ def load_imdb(
         ...     load_imdb(folder)
         [Review(text='Fine.\\nSee it.', label='pos', rating=9, id=7)]
     """
-    if split not in _OTHER_SPLIT:
-        raise ValueError(f"load_imdb: found split={split!r}, expected 'train' or 'test'.")
-    if limit is not None and limit < 1:
-        raise ValueError(f"load_imdb: found limit={limit}, expected 1 or more, or None.")
+    check_split(split, _SPLITS, "load_imdb")
+    check_limit(limit, "load_imdb")
     path = Path(path)
     for folder in (path / split, path / "aclImdb" / split):
         if (folder / "neg").is_dir() and (folder / "pos").is_dir():
@@ -130,39 +132,96 @@ def imdb_prefix_split(
     :param int seed: Of the order, which has a generator of its own.
     :raises ValueError: if too few reviews are long enough, or an argument is out of range.
     """
+    return cut_reviews(
+        path,
+        num_reviews,
+        length=length,
+        train_length=train_length,
+        vocab_size=vocab_size,
+        vocabulary=vocabulary,
+        seed=seed,
+        caller="imdb_prefix_split",
+    )[0]
+
+
+def cut_reviews(
+    path: str | os.PathLike[str],
+    num_reviews: int,
+    num_others: int = 0,
+    *,
+    length: int,
+    train_length: int,
+    vocab_size: int,
+    vocabulary: str,
+    seed: int,
+    caller: str,
+) -> tuple[PrefixSplit, TextBatch]:
+    """Cut reviews as :func:`imdb_prefix_split` says, and ``num_others`` more, ``(length, B')``.
+
+    The others come next in the shuffled order. None has the words of one of the first: the data
+    hold some reviews twice.
+    """
     if vocabulary not in ("corpus", "train"):
         raise ValueError(
-            f"imdb_prefix_split: found vocabulary={vocabulary!r}, expected 'corpus' or 'train'."
+            f"{caller}: found vocabulary={vocabulary!r}, expected 'corpus' or 'train'."
         )
     if not 1 <= train_length < length:
         raise ValueError(
-            f"imdb_prefix_split: found train_length={train_length} and length={length}, expected "
+            f"{caller}: found train_length={train_length} and length={length}, expected "
             "1 <= train_length < length. Write length=170, train_length=100."
         )
     reviews = load_imdb(path)
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    chosen: dict[int, list[str]] = {}
-    for i in torch.randperm(len(reviews), generator=generator, device="cpu").tolist():
-        if len(chosen) == num_reviews:
-            break
-        tokens = tokenize(reviews[i].text)
-        if len(tokens) >= length:
-            chosen[i] = tokens
-    if len(chosen) < num_reviews:
+    order = torch.randperm(len(reviews), generator=generator, device="cpu").tolist()
+    tokenised: dict[int, list[str]] = {}  # by place, so that no review is tokenised twice
+    chosen, others = _choose(reviews, order, num_reviews, num_others, length, tokenised)
+    found, expected = len(chosen) + len(others), num_reviews + num_others
+    if found < expected:
         raise ValueError(
-            f"imdb_prefix_split: found {len(chosen)} reviews of {length} words or more, expected "
-            f"{num_reviews}. Write num_reviews={len(chosen)}, or take a smaller length."
+            f"{caller}: found {found} reviews of {length} words or more, expected {expected}. "
+            f"Write num_reviews={max(found - num_others, 1)}, or take a smaller length."
         )
     if vocabulary == "corpus":
-        words = Vocabulary.build((tokenize(review.text) for review in reviews), vocab_size)
+        texts = (tokenised.get(i) or tokenize(review.text) for i, review in enumerate(reviews))
     else:
-        words = Vocabulary.build((text[:train_length] for text in chosen.values()), vocab_size)
-    kept = torch.tensor(list(chosen), dtype=torch.long, device="cpu")  # (B,)
-    full, train = (
-        replace(batchify(chosen.values(), words, max_len=steps), kept=kept)
-        for steps in (length, train_length)
+        texts = (tokenised[i][:train_length] for i in chosen)
+    words = Vocabulary.build(texts, vocab_size)
+    full, train, more = (
+        _lay_out({i: tokenised[i] for i in places}, words, steps)
+        for places, steps in ((chosen, length), (chosen, train_length), (others, length))
     )
-    return PrefixSplit(words, full, train)
+    return PrefixSplit(words, full, train), more
+
+
+def _choose(
+    reviews: Sequence[Review],
+    order: Sequence[int],
+    num_chosen: int,
+    num_others: int,
+    length: int,
+    tokenised: dict[int, list[str]],
+) -> tuple[list[int], list[int]]:
+    """Choose the places of long reviews, in order; leave what was tokenised in ``tokenised``."""
+    chosen: list[int] = []
+    others: list[int] = []
+    known: set[tuple[str, ...]] = set()
+    for i in order:
+        if len(chosen) == num_chosen and len(others) == num_others:
+            break
+        tokens = tokenised[i] = tokenize(reviews[i].text)
+        start = tuple(tokens[:length])
+        if len(start) == length and len(chosen) < num_chosen:
+            chosen.append(i)
+            known.add(start)
+        elif len(start) == length and start not in known:
+            others.append(i)
+    return chosen, others
+
+
+def _lay_out(texts: dict[int, list[str]], vocabulary: Vocabulary, max_len: int) -> TextBatch:
+    """Make a batch of texts, whose ``kept`` is their places in the data."""
+    kept = torch.tensor(list(texts), dtype=torch.long, device="cpu")  # (B,)
+    return replace(batchify(texts.values(), vocabulary, max_len=max_len), kept=kept)
 
 
 def _read_folder(folder: Path, limit: int | None) -> list[Review]:
@@ -178,36 +237,24 @@ def _read_folder(folder: Path, limit: int | None) -> list[Review]:
 
 
 def _find_lines(path: Path, split: str) -> Path:
-    """Find the file of JSON lines: the path itself, or the one in that folder that is meant."""
-    if path.is_file():
-        return path
-    files = sorted(path.glob("*.jsonl*")) if path.is_dir() else []
-    candidates = [file for file in files if split in file.name] or files
-    if len(candidates) == 1:
-        return candidates[0]
-    if files:
-        names = ", ".join(file.name for file in files)
-        found = f"{names}, expected one of them to be named for {split!r}"
-    else:
-        found = "neither layout there" if path.exists() else "no such file or folder"
-    raise FileNotFoundError(
-        f"load_imdb({str(path)!r}): found {found}. Expected a folder that holds {split}/neg and "
-        f"{split}/pos, as aclImdb does once unpacked (it is published at "
-        "http://ai.stanford.edu/~amaas/data/sentiment/), or JSON lines (.jsonl, .jsonl.gz, "
-        ".jsonl.xz) with the keys id, label, rating, text. Write load_imdb('path/to/aclImdb') or "
-        "load_imdb('path/to/train.jsonl.gz')."
+    return find_file(
+        path,
+        ["*.jsonl"],
+        "load_imdb",
+        f"Expected a folder that holds {split}/neg and {split}/pos, as aclImdb does once unpacked "
+        "(it is published at http://ai.stanford.edu/~amaas/data/sentiment/), or JSON lines "
+        "(.jsonl, .jsonl.gz, .jsonl.xz) with the keys id, label, rating, text. Write "
+        "load_imdb('path/to/aclImdb') or load_imdb('path/to/train.jsonl.gz'), or fetch it: "
+        "load_imdb(fetch_imdb()).",
+        split=split,
+        absent="neither layout there",
     )
 
 
 def _read_lines(path: Path, split: str) -> list[Review]:
-    if path.suffix not in _OPENERS:
-        raise ValueError(
-            f"load_imdb: found {path.name}, expected a name that ends in .jsonl, .gz or .xz."
-        )
-    other = _OTHER_SPLIT[split]
-    named_for_other = other in path.name and split not in path.name
+    other = named_for_other_split(path, split, _SPLITS)
     reviews = []
-    with _OPENERS[path.suffix](path, "rt", encoding="utf-8") as lines:
+    with open_text(path, (".jsonl",), "load_imdb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 row = json.loads(line)
@@ -218,7 +265,7 @@ def _read_lines(path: Path, split: str) -> list[Review]:
                     f"load_imdb: found {error!r} in {path}, line {number}; expected a JSON object "
                     "with the keys id, label, rating, text."
                 ) from error
-            if named_for_other and "split" not in row:
+            if other and "split" not in row:
                 raise ValueError(
                     f"load_imdb: found {path.name}, expected the {split!r} split. Write "
                     f"load_imdb(path, split={other!r})."

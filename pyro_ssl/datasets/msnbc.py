@@ -1,0 +1,118 @@
+"""MSNBC.com anonymous web data: the page categories that a day's visitors saw, in order.
+
+*Reference*: Cadez, Heckerman, Meek, Smyth, White, "Model-Based Clustering and Visualization of
+Navigation Patterns on a Web Site", Data Mining and Knowledge Discovery 7, 2003. UCI data set 133.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from itertools import islice, takewhile
+from pathlib import Path
+from typing import TextIO
+
+from pyro_ssl.datasets.files import check_limit, find_file, open_text
+
+__all__ = ["MSNBC_CATEGORIES", "load_msnbc"]
+
+#: The names of the categories 1 to 17. ``Vocabulary([UNKNOWN, *MSNBC_CATEGORIES])`` gives each the
+#: id that is its number on file.
+MSNBC_CATEGORIES = (
+    "frontpage",
+    "news",
+    "tech",
+    "local",
+    "opinion",
+    "on-air",
+    "misc",
+    "weather",
+    "msn-news",
+    "health",
+    "living",
+    "business",
+    "msn-sports",
+    "sports",
+    "summary",
+    "bbs",
+    "travel",
+)
+
+
+def load_msnbc(
+    path: str | os.PathLike[str],
+    *,
+    min_len: int = 1,
+    max_len: int | None = None,
+    limit: int | None = None,
+) -> list[list[str]]:
+    """Read the MSNBC click streams (Cadez et al. 2003) from disk.
+
+    One sequence for each of the 989,818 users of 28 September 1999: the categories of the pages
+    viewed, by name, in order; 4,698,794 views. Half of the sequences have one or two views; 120,038
+    have 10 or more, and the longest has 14,795. All of them take a few seconds.
+
+    :param path: ``msnbc990928.seq``, plain or ``.gz`` or ``.xz``, or its folder.
+    :param int min_len: Shorter sequences are left out.
+    :param int max_len: Longer sequences are left out; :func:`~pyro_ssl.datasets.batchify` would cut
+        them.
+    :param int limit: At most so many sequences, the first ones.
+    :returns: Lists of words out of :data:`MSNBC_CATEGORIES`.
+    :raises FileNotFoundError: if there is no such file, or it is not clear which one is meant.
+    :raises ValueError: if the file is another one or damaged, or a length is out of range.
+
+    **Example**::
+
+        >>> import pathlib, tempfile
+        >>> from pyro_ssl.datasets import MSNBC_CATEGORIES, load_msnbc
+        >>> text = "\\n".join([*MSNBC_CATEGORIES, "% Sequences:", "", "1 1", "2"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = pathlib.Path(folder, "msnbc990928.seq").write_text(text)
+        ...     load_msnbc(folder)
+        [['frontpage', 'frontpage'], ['news']]
+    """
+    if min_len < 1 or (max_len is not None and max_len < min_len):
+        raise ValueError(
+            f"load_msnbc: found min_len={min_len} and max_len={max_len}, expected "
+            "1 <= min_len <= max_len. Write load_msnbc(path, min_len=10, max_len=100)."
+        )
+    check_limit(limit, "load_msnbc")
+    file = find_file(
+        Path(path),
+        ["msnbc990928.seq"],
+        "load_msnbc",
+        "Expected msnbc990928.seq, plain or .gz or .xz, or its folder. Write "
+        "load_msnbc('path/to/msnbc990928.seq'), or fetch it: load_msnbc(fetch_msnbc()).",
+    )
+    with open_text(file, (".seq", ".txt"), "load_msnbc") as lines:
+        header = _skip_header(lines, file)
+        sequences = _sequences(lines, file, header, min_len, max_len or sys.maxsize)
+        return list(islice(sequences, limit))
+
+
+def _skip_header(lines: TextIO, file: Path) -> int:
+    """Read to ``% Sequences:``, with the categories' names on the way; return how many lines."""
+    header = list(takewhile(lambda line: not line.startswith("% Seq"), islice(lines, 99)))
+    names = [name for line in header if not line.startswith("%") for name in line.split()]
+    if tuple(names) != MSNBC_CATEGORIES:
+        raise ValueError(
+            f"load_msnbc: found another head in {file}, expected the names of the 17 categories "
+            f"({', '.join(MSNBC_CATEGORIES[:3])}, ...) and then '% Sequences:', as in "
+            "msnbc990928.seq. Write load_msnbc(fetch_msnbc())."
+        )
+    return len(header) + 1
+
+
+def _sequences(
+    lines: TextIO, file: Path, header: int, min_len: int, max_len: int
+) -> Iterator[list[str]]:
+    names = {str(i): name for i, name in enumerate(MSNBC_CATEGORIES, start=1)}
+    for number, line in enumerate(lines, start=header + 1):
+        codes = line.split()
+        try:
+            if min_len <= len(codes) <= max_len:
+                yield [names[code] for code in codes]
+        except KeyError as error:
+            raise ValueError(
+                f"load_msnbc: found the category {error} in {file}, line {number}; expected "
+                "numbers from 1 to 17. Is the file damaged? Write load_msnbc(fetch_msnbc())."
+            ) from error
