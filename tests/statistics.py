@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_ssl import LSTMTransition, MarkovTransition
 from pyro_ssl.smc import conditional_smc
-from pyro_ssl.transitions import DiscreteTransition
+from pyro_ssl.transitions import DiscreteTransition, MultiplicativeLSTMTransition
 
 ALPHA = 1e-6
 
@@ -88,8 +88,9 @@ def random_problem(
 ) -> Problem:
     """Draw a model and its data. Sharp ones (the default) are where a wrong sampler shows."""
     S = 2 if ragged else 1
-    if kind == "lstm":
-        transition = LSTMTransition(K, 4, input_size=2 if inputs else 0)
+    if kind in ("lstm", "mlstm"):
+        cls = LSTMTransition if kind == "lstm" else MultiplicativeLSTMTransition
+        transition = cls(K, 4, input_size=2 if inputs else 0)
         for parameter in transition.parameters():
             parameter.data.mul_(sharpness)
     else:

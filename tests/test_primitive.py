@@ -440,7 +440,7 @@ def test_pyro_module(transition, phi, words):
     expected = by_hand(transition, phi, trace.nodes["z"]["value"], words)
     assert_equal(trace.log_prob_sum(), expected.sum())
     names = {name for name, node in trace.nodes.items() if node["type"] == "param"}
-    assert {"phi", "transition$$$lstm.weight_ih_l0", "transition$$$head.bias"} <= names
+    assert {"phi", "transition$$$cell.lstm.weight_ih_l0", "transition$$$head.bias"} <= names
 
 
 def test_render_model(model, words):

@@ -97,16 +97,16 @@ def _scaled_forward(
     """Filter p(z_t | x_{1:t}), ``(T, B, K)``, and log p(x_t | x_{1:t-1}), ``(T, B)``."""
     T, B, K = log_emission.shape
     shift = log_emission.amax(-1, keepdim=True)
-    emission = (log_emission - shift).exp()
     filtered, scales = [], []
     predicted = initial.expand(B, K)
-    for t in range(T):
-        joint = predicted * emission[t]
+    # Not emission[t]: the gradient of an index is as large as what it was taken from.
+    for emission in (log_emission - shift).exp().unbind():
+        joint = predicted * emission
         total = joint.sum(-1, keepdim=True)
         filtered.append(joint / total)
-        scales.append(total.log() + shift[t])
+        scales.append(total.log())
         predicted = filtered[-1] @ matrix
-    log_likelihood = torch.stack(scales).squeeze(-1)
+    log_likelihood = (torch.stack(scales) + shift).squeeze(-1)
     if lengths is not None:
         past = torch.arange(T, device=log_emission.device)[:, None] >= lengths
         log_likelihood = log_likelihood.masked_fill(past, 0.0)

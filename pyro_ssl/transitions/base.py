@@ -9,7 +9,7 @@ Two views of the same law must agree to float precision: *stepping*, which the p
 *teacher forcing* over a whole path in one fused call, which learning uses.
 :class:`pyro_ssl.testing.TransitionContract` is the test that holds every transition to it.
 
-Next file to read: ``lstm.py``, then ``distribution.py``.
+Next files to read: ``cells.py``, ``recurrent.py``, then ``distribution.py``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,16 @@ __all__ = ["DiscreteTransition", "Stepper", "Transition"]
 
 #: ``stepper(z_prev, state, t) -> (logits, state)``; see :meth:`DiscreteTransition.stepper`.
 Stepper = Callable[[Tensor | None, Any, int], tuple[Tensor, Any]]
+
+
+def positive_size(name: str, size: int) -> int:
+    """Return a size as an integer.
+
+    :raises ValueError: naming it, if it is less than 1.
+    """
+    if int(size) < 1:
+        raise ValueError(f"{name} must be at least 1, found {size}.")
+    return int(size)
 
 
 class Transition(nn.Module):
@@ -73,9 +83,7 @@ class DiscreteTransition(Transition):
 
     def __init__(self, num_states: int) -> None:
         super().__init__()
-        if int(num_states) < 1:
-            raise ValueError(f"num_states must be at least 1, found {num_states}.")
-        self.num_states = int(num_states)
+        self.num_states = positive_size("num_states", num_states)
 
     def step_logits(
         self, z_prev: Tensor | None, state: Any, inputs: Tensor | None = None

@@ -125,7 +125,7 @@ def test_a_step_that_is_not_finite_changes_nothing(words):
     em.step(words)
     before = [em.values["phi"].clone(), em.paths.clone(), transition.head.bias.detach().clone()]
     with torch.no_grad():
-        transition.lstm.weight_hh_l0[0, 0] = torch.nan
+        transition.cell.lstm.weight_hh_l0[0, 0] = torch.nan
     with pytest.raises(NonFiniteError, match="Nothing was updated"):
         em.step(words)
     after = [em.values["phi"], em.paths, transition.head.bias]

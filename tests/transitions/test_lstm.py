@@ -26,7 +26,7 @@ def test_equals_torch_lstm_on_one_hot_inputs():
     transition = LSTMTransition(3, hidden_size=6, input_size=2)
     z, inputs = torch.tensor([0, 2, 1]), torch.randn(3, 2)
     one_hot = torch.eye(4)[torch.tensor([3, 0, 2])]  # the start symbol, then z_{t-1}
-    h, _ = transition.lstm(torch.cat([one_hot, inputs], -1).unsqueeze(1))
+    h, _ = transition.cell.lstm(torch.cat([one_hot, inputs], -1).unsqueeze(1))
     expected = transition.head(h.squeeze(1)).log_softmax(-1)[torch.arange(3), z]
     torch.testing.assert_close(transition.log_prob(z, inputs), expected)
 

@@ -1,0 +1,171 @@
+r"""Recurrent cells: the state machine s_t = cell(s_{t-1}, x_t) without its head.
+
+A head turns h_t into p(z_t | z_{1:t-1}) and never looks into the cell; a cell reads vectors x_t and
+never learns what they stand for. What they share is the input map: it is linear, so a head may
+project its inputs once (a table of one-hots, all steps of a path) and step from the projections.
+
+Next files to read: ``multiplicative.py``, another cell; ``recurrent.py``, a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .base import positive_size
+from .linear_add import linear_add
+
+__all__ = ["CellStepper", "LSTMCell", "LSTMState", "RecurrentCell"]
+
+
+class LSTMState(NamedTuple):
+    """State of an LSTM cell, and of the multiplicative one: ``h`` and ``c``, each ``(..., H)``."""
+
+    h: Tensor
+    c: Tensor
+
+
+class CellStepper(NamedTuple):
+    """A cell's step for samplers: no gradient, weights arranged once per sweep.
+
+    It may carry the state in other units than the cell does, if zero is zero in both.
+    """
+
+    #: ``(G,)``, by which the head multiplies all projected inputs, once
+    projection_scale: Tensor
+    #: ``advance(projected, state) -> state`` over rows: ``(N, G)``, which may be overwritten, and a
+    #: state of ``(N, ...)`` tensors, which is left as it is
+    advance: Callable[[Tensor, Any], Any]
+    #: h_t = ``hidden_scale`` times the carried state's ``h``
+    hidden_scale: float
+
+
+class RecurrentCell(nn.Module):
+    """s_t = cell(s_{t-1}, x_t) with a linear input map; a state is a NamedTuple that has ``h``.
+
+    :param int input_size: I, size of x_t.
+    :param int hidden_size: H, size of h_t.
+
+    Write :meth:`initial_state` (zeros), :meth:`input_map` and :meth:`advance`. Override
+    :meth:`sequence` where one fused call beats the loop, and :meth:`stepper` where work can be done
+    once per sweep.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.input_size = positive_size("input_size", input_size)
+        self.hidden_size = positive_size("hidden_size", hidden_size)
+
+    def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> Any:
+        """Return the state before the first input: zeros, each ``batch_shape + (...)``."""
+        raise NotImplementedError
+
+    def input_map(self) -> tuple[Tensor, Tensor]:
+        """Return the weight ``(G, I)`` and the bias ``(G,)`` that project an input."""
+        raise NotImplementedError
+
+    def project(self, x: Tensor) -> Tensor:
+        """Project inputs ``(..., I)`` to what a step adds of them, ``(..., G)``."""
+        return F.linear(x, *self.input_map())
+
+    def advance(self, projected: Tensor, state: Any) -> Any:
+        """One step, with gradient.
+
+        :param Tensor projected: what :meth:`project` made of x_t, ``(..., G)``.
+        :param state: s_{t-1}; its leading dimensions broadcast against those of ``projected``.
+        :returns: s_t.
+        """
+        raise NotImplementedError
+
+    def sequence(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """All steps of given inputs, with gradient.
+
+        :param Tensor x: inputs, time first, ``(T, N, I)``.
+        :param state: the state before the first, of ``(N, ...)`` tensors; zeros where left out.
+        :returns: h of every step, ``(T, N, H)``, and the state after the last.
+        """
+        state = self.initial_state(x.shape[1:2]) if state is None else state
+        out = []
+        for projected in self.project(x):
+            state = self.advance(projected, state)
+            out.append(state.h)
+        if not out:
+            return state.h.new_zeros((0, *state.h.shape)), state
+        return torch.stack(out), state
+
+    def stepper(self) -> CellStepper:
+        """Return the step that the samplers take; see :class:`CellStepper`."""
+        _, bias = self.input_map()
+        return CellStepper(torch.ones_like(bias), torch.no_grad()(self.advance), 1.0)
+
+
+class LSTMCell(RecurrentCell):
+    """The LSTM, by one :class:`torch.nn.LSTM` layer: G = 4H, and its initialisation.
+
+    :param int input_size: I.
+    :param int hidden_size: H.
+
+    Example::
+
+        >>> cell = LSTMCell(input_size=5, hidden_size=8)
+        >>> h, state = cell.sequence(torch.randn(7, 3, 5))     # (T, N, I)
+        >>> h.shape, state.c.shape
+        (torch.Size([7, 3, 8]), torch.Size([3, 8]))
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.lstm = nn.LSTM(self.input_size, self.hidden_size)
+
+    def _parameter(self, name: str) -> Tensor:
+        return getattr(self.lstm, f"{name}_l0")
+
+    def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> LSTMState:
+        """Return h = c = 0, each ``batch_shape + (H,)``."""
+        zeros = self._parameter("weight_hh").new_zeros((*batch_shape, self.hidden_size))
+        return LSTMState(zeros, zeros)
+
+    def input_map(self) -> tuple[Tensor, Tensor]:
+        """Return the input weight ``(4H, I)`` and the sum of both biases ``(4H,)``."""
+        return self._parameter("weight_ih"), self._parameter("bias_ih") + self._parameter("bias_hh")
+
+    def advance(self, projected: Tensor, state: LSTMState) -> LSTMState:
+        """One step over any leading dimensions; see the base class."""
+        gates = projected + F.linear(state.h, self._parameter("weight_hh"))
+        i, f, g, o = gates.chunk(4, -1)
+        c = torch.sigmoid(f) * state.c + torch.sigmoid(i) * torch.tanh(g)
+        return LSTMState(torch.sigmoid(o) * torch.tanh(c), c)
+
+    def sequence(self, x: Tensor, state: LSTMState | None = None) -> tuple[Tensor, LSTMState]:
+        """All steps in one call of the fused kernel; see the base class."""
+        if not len(x):  # which the kernel refuses
+            return super().sequence(x, state)
+        h, last = self.lstm(x, None if state is None else tuple(s.unsqueeze(0) for s in state))
+        return h, LSTMState(*(s.squeeze(0) for s in last))
+
+    @torch.no_grad()
+    def stepper(self) -> CellStepper:
+        r"""Return the step that the samplers take, by sigmoids alone.
+
+        On CPUs tanh costs ten times as much as sigmoid, hence tanh(x) = 2\sigma(2x) - 1 with the
+        factors folded into the weights: the g gate's rows are doubled, the carried state is
+        (h/2, 2c), and W_hh takes the factor 2 of h, as the head does.
+        """
+        weight = self._parameter("weight_hh")
+        scale = weight.new_ones(4 * self.hidden_size)
+        scale[2 * self.hidden_size : 3 * self.hidden_size] = 2.0
+        recurrent = weight * (2.0 * scale[:, None])
+
+        def advance(projected: Tensor, state: LSTMState) -> LSTMState:
+            gates = linear_add(state.h, recurrent, projected).sigmoid_()
+            i, f, g, o = gates.chunk(4, -1)
+            # 2c' = f (2c) + 2i (2g - 1)
+            double_c = torch.addcmul(f * state.c, i, g.sub(0.5), value=4.0)
+            # h'/2 = o (sigmoid(2c') - 1/2)
+            return LSTMState(torch.sigmoid(double_c).sub_(0.5).mul_(o), double_c)
+
+        return CellStepper(scale, advance, 2.0)

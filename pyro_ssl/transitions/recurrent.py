@@ -1,0 +1,188 @@
+r"""A categorical head over a recurrent cell that reads the latents.
+
+.. math::
+    s_t = \mathrm{cell}(s_{t-1}, [\mathrm{onehot}(z_{t-1}); u_t]), \qquad
+    z_t \mid z_{1:t-1} \sim \mathrm{Cat}(\mathrm{softmax}(W h_t + b)).
+
+With an LSTM it is Zheng et al. 2017 (arXiv 1711.11179), section 3 ("topical SSL", Example 2). With
+z one-hot the input product is a row of a ``(K+1, G)`` table; row K is the start symbol.
+
+Next file to read: ``distribution.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .base import DiscreteTransition, Stepper, positive_size
+from .cells import LSTMCell, RecurrentCell
+from .linear_add import linear_add
+from .multiplicative import MultiplicativeLSTMCell
+
+__all__ = ["LSTMTransition", "MultiplicativeLSTMTransition", "RecurrentTransition"]
+
+
+class RecurrentTransition(DiscreteTransition):
+    """p(z_t | z_{1:t-1}) = Cat(softmax(W h_t + b)) with h_t from a cell over z_{1:t-1}.
+
+    :param int num_states: K, the number of latent states (topics).
+    :param RecurrentCell cell: reads K+1 numbers, the one-hot z_{t-1} or start symbol, and after
+        them the exogenous inputs, if it has room for more.
+    :param float dropout: in ``train()`` mode, probability of dropping a unit of h_t before the
+        output layer, on teacher-forced paths only: learning sees it, the samplers never do.
+    :raises ValueError: if the cell's ``input_size`` is less than K+1.
+
+    Example::
+
+        >>> from pyro_ssl.transitions import LSTMCell
+        >>> transition = RecurrentTransition(3, LSTMCell(input_size=3 + 1, hidden_size=8))
+        >>> transition.log_prob(torch.tensor([[0, 2, 1, 1]])).shape
+        torch.Size([1, 4])
+    """
+
+    def __init__(self, num_states: int, cell: RecurrentCell, *, dropout: float = 0.0) -> None:
+        super().__init__(num_states)
+        self.input_size = cell.input_size - (self.num_states + 1)
+        if self.input_size < 0:
+            raise ValueError(
+                f"{type(self).__name__}: the cell reads {cell.input_size} numbers, expected at "
+                f"least {self.num_states + 1}, one for each state and the start symbol; write "
+                f"{type(cell).__name__}({self.num_states + 1} + input_size, hidden_size)."
+            )
+        self.cell = cell
+        self.head = nn.Linear(cell.hidden_size, self.num_states)
+        self.dropout = nn.Dropout(dropout)
+
+    @property
+    def hidden_size(self) -> int:
+        """H, the number of units of the cell."""
+        return self.cell.hidden_size
+
+    def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> Any:
+        """Return the cell's state before the first latent."""
+        return self.cell.initial_state(batch_shape)
+
+    def _input_map(self) -> tuple[Tensor, Tensor]:
+        """Projection of each one-hot z_{t-1}, ``(K+1, G)``, and the weight of what is exogenous."""
+        weight, bias = self.cell.input_map()
+        return weight[:, : self.num_states + 1].T + bias, weight[:, self.num_states + 1 :]
+
+    def step_logits(
+        self, z_prev: Tensor | None, state: Any, inputs: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """One step, differentiable and over any leading dimensions; see the base class."""
+        table, exogenous = self._input_map()
+        projected = table[self.num_states if z_prev is None else z_prev]
+        if inputs is not None:
+            projected = projected + F.linear(inputs, exogenous)
+        state = self.cell.advance(projected, state)
+        return self.head(state.h), state
+
+    def path_logits(self, z: Tensor, inputs: Tensor | None = None) -> Tensor:
+        """Teacher-forced logits by one call of the cell over the sequence; see the base class."""
+        batch_shape, T = z.shape[:-1], z.shape[-1]
+        if z.numel() == 0:
+            return self.head.weight.new_zeros(z.shape + (self.num_states,))
+        # z_{0:T-1} with the start symbol K in front, time first: (T, N)
+        previous = F.pad(z.reshape(-1, T).T, (0, 0, 1, -1), value=self.num_states)
+        x = F.one_hot(previous, self.num_states + 1).to(self.head.weight.dtype)
+        if inputs is not None:
+            exogenous = inputs.expand(batch_shape + inputs.shape[-2:]).reshape(
+                -1, T, self.input_size
+            )
+            x = torch.cat([x, exogenous.transpose(0, 1)], -1)
+        h, _ = self.cell.sequence(x)  # (T, N, H)
+        logits = self.head(self.dropout(h))
+        return logits.transpose(0, 1).reshape(batch_shape + (T, self.num_states))
+
+    @torch.no_grad()
+    def stepper(self, inputs: Tensor | None = None) -> Stepper:
+        """Step function with the weights arranged once per sweep; see the base class."""
+        scale, advance, hidden_scale = self.cell.stepper()
+        table, weight = self._input_map()
+        table = (table * scale).contiguous()
+        head_weight, head_bias = hidden_scale * self.head.weight, self.head.bias
+        exogenous = None if inputs is None else F.linear(inputs, weight * scale[:, None])
+        buffer = table.new_empty(0)  # (N, G), reused: fresh pages cost more than the look-up
+
+        def step(z_prev: Tensor | None, state: Any, t: int) -> tuple[Tensor, Any]:
+            if z_prev is None:
+                rows = state.h.shape[:1]
+                z_prev = torch.full(rows, self.num_states, device=state.h.device, dtype=torch.long)
+            projected = torch.index_select(table, 0, z_prev, out=buffer)
+            if exogenous is not None:
+                projected = projected.add_(exogenous[t])
+            state = advance(projected, state)
+            return linear_add(state.h, head_weight, head_bias), state
+
+        return step
+
+
+class LSTMTransition(RecurrentTransition):
+    """p(z_t | z_{1:t-1}) = Cat(softmax(W h_t + b)) with h_t from an LSTM over z_{1:t-1}.
+
+    :param int num_states: K, the number of latent states (topics).
+    :param int hidden_size: H, the number of LSTM units.
+    :param int input_size: exogenous inputs per step, joined to the one-hot z_{t-1}.
+    :param float dropout: see :class:`RecurrentTransition`.
+
+    Example::
+
+        >>> transition = LSTMTransition(num_states=3, hidden_size=8)
+        >>> z = torch.tensor([[0, 2, 1, 1], [1, 1, 0, 2]])     # (B, T)
+        >>> transition.log_prob(z).shape
+        torch.Size([2, 4])
+    """
+
+    def __init__(
+        self, num_states: int, hidden_size: int, *, input_size: int = 0, dropout: float = 0.0
+    ) -> None:
+        num_states = positive_size("num_states", num_states)
+        cell = LSTMCell(num_states + 1 + input_size, hidden_size)
+        super().__init__(num_states, cell, dropout=dropout)
+
+
+class MultiplicativeLSTMTransition(RecurrentTransition):
+    """As :class:`LSTMTransition`, with a multiplicative LSTM (Krause et al. 2016).
+
+    The one-hot z_{t-1} picks a recurrent matrix of its state's own; at the start they are nearly
+    the same, for W_mx starts near 1 in the columns of the states: near an LSTM.
+
+    :param int num_states: K, the number of latent states (topics).
+    :param int hidden_size: H, the number of units.
+    :param int input_size: exogenous inputs per step, joined to the one-hot z_{t-1}.
+    :param float dropout: see :class:`RecurrentTransition`.
+    :param cell: ``squash``, ``weight_norm``, ``variational_dropout`` and ``forget_bias`` of
+        :class:`MultiplicativeLSTMCell`.
+
+    Example::
+
+        >>> transition = MultiplicativeLSTMTransition(3, hidden_size=8, weight_norm=True)
+        >>> z = torch.tensor([[0, 2, 1, 1], [1, 1, 0, 2]])     # (B, T)
+        >>> transition.log_prob(z).shape
+        torch.Size([2, 4])
+    """
+
+    cell: MultiplicativeLSTMCell
+
+    def __init__(
+        self,
+        num_states: int,
+        hidden_size: int,
+        *,
+        input_size: int = 0,
+        dropout: float = 0.0,
+        **cell: Any,
+    ) -> None:
+        num_states = positive_size("num_states", num_states)
+        multiplicative = MultiplicativeLSTMCell(num_states + 1 + input_size, hidden_size, **cell)
+        super().__init__(num_states, multiplicative, dropout=dropout)
+        # A one-hot input leaves of W_mx one number of each row: orthogonal columns would make m_t
+        # and all that it carries 1/sqrt(H) times too small.
+        with torch.no_grad():
+            self.cell.weight_ih[:hidden_size, : num_states + 1] += 1.0
+        self.cell.reset_magnitudes()
