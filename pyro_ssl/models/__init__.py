@@ -1,5 +1,6 @@
 """Ready-made models."""
 
+from .language_model import LanguageModel, LanguageModelRecord
 from .topical import EpochRecord, Topic, TopicalSSL
 
-__all__ = ["EpochRecord", "Topic", "TopicalSSL"]
+__all__ = ["EpochRecord", "LanguageModel", "LanguageModelRecord", "Topic", "TopicalSSL"]

@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm.auto import trange
 
 from ..infer import MarkovEM, MeanFieldELBO, MeanFieldGuide, StochasticEM
+from ..transitions import DiscreteTransition
 
 __all__ = [
     "INFERENCE",
@@ -28,6 +29,7 @@ __all__ = [
     "fit_markov",
     "keep_best",
     "make_learner",
+    "teach_transition",
 ]
 
 #: words and lengths
@@ -68,8 +70,8 @@ class StepSettings(NamedTuple):
 class Learner(Protocol):
     """One way of learning from data: an E-step with its M-step."""
 
-    def start_from(self, hmm: MarkovEM, data: Data, transition_steps: int) -> None:
-        """Start from a fitted HMM of the same model."""
+    def start_from(self, hmm: MarkovEM, data: Data) -> None:
+        """Start from a fitted HMM of the same model; the transition stays as it is."""
 
     def step(self, *args: Any) -> tuple[float, float]:
         """Learn from a batch; return the loss, and the share of latents renewed."""
@@ -99,8 +101,8 @@ class _Sampled:
             draw_dirichlet=settings.draw_topics,
         )
 
-    def start_from(self, hmm: MarkovEM, data: Data, transition_steps: int) -> None:
-        self.em.start_from(hmm, *data, transition_steps=transition_steps)
+    def start_from(self, hmm: MarkovEM, data: Data) -> None:
+        self.em.start_from(hmm, *data, transition_steps=0)
 
     def step(self, *args: Any) -> tuple[float, float]:
         loss = self.em.step(*args)
@@ -124,10 +126,8 @@ class _Factorised:
         elbo = MeanFieldELBO(max(settings.num_particles, 2))
         self.svi = SVI(model, self.guide, settings.optim, loss=elbo)
 
-    def start_from(self, hmm: MarkovEM, data: Data, transition_steps: int) -> None:
+    def start_from(self, hmm: MarkovEM, data: Data) -> None:
         self.guide.start_from(hmm, *data)
-        em = StochasticEM(self.model, self.settings.optim, dirichlet="mean")
-        em.start_from(hmm, *data, transition_steps=transition_steps)
 
     def step(self, *args: Any) -> tuple[float, float]:
         losses = [self.svi.step(*args) for _ in range(self.settings.num_gradient_steps)]
@@ -179,12 +179,48 @@ def fit_markov(
     return best
 
 
+def teach_transition(
+    transition: DiscreteTransition,
+    hmm: MarkovEM,
+    data: Data,
+    num_steps: int,
+    *,
+    batch_size: int | None,
+    learning_rate: float,
+    weight_decay: float,
+) -> None:
+    """Train a transition on paths drawn from a fitted HMM's posterior, anew in every pass."""
+    words, lengths = data
+    optim = torch.optim.AdamW(transition.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    steps = torch.arange(len(words), device=words.device)
+    left = num_steps
+    while left > 0:
+        z = hmm.sample_paths(*data)  # (B, T)
+        for index in _batches(len(z), batch_size, z.device):
+            if left == 0:
+                break
+            log_p = transition.log_prob(z[index])
+            if lengths is not None:
+                log_p = torch.where(steps < lengths[index].unsqueeze(-1), log_p, 0.0)
+            optim.zero_grad()
+            # Of all sequences, as in stochastic EM, so that Adam and weight decay weigh alike.
+            (-log_p.sum() * (len(z) / len(index))).backward()
+            optim.step()
+            left -= 1
+    optim.zero_grad()
+
+
+def _batches(num_sequences: int, size: int | None, device: torch.device) -> tuple[Tensor, ...]:
+    """Indices of each minibatch of one pass, in a random order."""
+    return torch.randperm(num_sequences, device=device).split(size or num_sequences)
+
+
 def minibatches(num_sequences: int, size: int | None, device: torch.device) -> Iterator[tuple]:
     """Yield the model's further arguments: none for all sequences at once, or their indices."""
     if size is None or size >= num_sequences:
         yield ()
         return
-    for index in torch.randperm(num_sequences, device=device).split(size):
+    for index in _batches(num_sequences, size, device):
         yield (index,)
 
 

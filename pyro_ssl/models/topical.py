@@ -28,7 +28,15 @@ from ..infer.conjugate import normalised
 from ..primitive import ssl_transition
 from ..transitions import LSTMTransition, MultiplicativeLSTMTransition
 from .checkpoint import load_checkpoint, save_checkpoint
-from .fitting import Data, EpochRecord, Learner, StepSettings, fit_markov, keep_best, make_learner
+from .fitting import (
+    EpochRecord,
+    Learner,
+    StepSettings,
+    fit_markov,
+    keep_best,
+    make_learner,
+    teach_transition,
+)
 
 __all__ = ["EpochRecord", "Topic", "TopicalSSL"]
 
@@ -142,6 +150,7 @@ class TopicalSSL:
         markov_steps: int = 150,
         markov_starts: int = 3,
         transition_steps: int = 60,
+        num_valid_particles: int = 100,
         patience: int | None = None,
         callback: Callable[[EpochRecord], None] | None = None,
         disable_progbar: bool | None = None,
@@ -171,6 +180,7 @@ class TopicalSSL:
             topics.
         :param int markov_starts: random starts of the HMM, of which the best is kept.
         :param int transition_steps: gradient steps of the LSTM on the HMM's paths at the start.
+        :param int num_valid_particles: P of the validation perplexity.
         :param int patience: stop after so many epochs without a better validation perplexity.
         :param callback: called with each :class:`EpochRecord`.
         :returns: :attr:`history`, one record per epoch.
@@ -200,10 +210,19 @@ class TopicalSSL:
                 self.markov = fit_markov(self.model, data, valid, markov_steps, markov_starts)
             self.transition.train()
             if self.markov is not None:
-                learner.start_from(self.markov, data, transition_steps)
+                teach_transition(
+                    self.transition,
+                    self.markov,
+                    data,
+                    transition_steps,
+                    batch_size=batch_size,
+                    learning_rate=learning_rate,
+                    weight_decay=weight_decay,
+                )
+                learner.start_from(self.markov, data)
 
             def score() -> float:
-                return self._read(learner, valid)
+                return self._read(learner, valid, num_valid_particles)
 
             self.history, kept = keep_best(
                 learner,
@@ -221,14 +240,14 @@ class TopicalSSL:
             self.transition.eval()
         return self.history
 
-    def _read(self, learner: Learner, valid: tuple[Any, ...] | None) -> float:
+    def _read(self, learner: Learner, valid: tuple[Any, ...] | None, num_particles: int) -> float:
         """Take over the learner's topics; return their validation perplexity, or NaN."""
         self.phi, self.occupancy = learner.phi, normalised(learner.counts.sum(-1))
         if valid is None:
             return math.nan
         words, lengths, *start = valid
         self.transition.eval()
-        score = ParticleFilter(self.fitted_model, 100).perplexity(
+        score = ParticleFilter(self.fitted_model, num_particles).perplexity(
             words, lengths, start=start[0] if start else 0
         )
         self.transition.train()
