@@ -11,6 +11,7 @@ respect to log transition probabilities, expected transitions.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -83,6 +84,12 @@ class MarkovEM:
     def transition(self) -> MarkovTransition:
         """The fitted chain, to put in place of the model's transition."""
         return MarkovTransition(len(self.initial), initial=self.initial, matrix=self.matrix)
+
+    def for_model(self, model: Callable[..., Any]) -> MarkovEM:
+        """Return this fit for another model of the same emission and as many states."""
+        twin = copy.copy(self)
+        twin.model = model
+        return twin
 
     @poutine.block()
     def step(self, *args: Any, **kwargs: Any) -> float:

@@ -30,13 +30,14 @@ import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO
 from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
 from ..errors import NonFiniteError
 from .conjugate import Counts, dirichlet_counts, dirichlet_point, reaches_transition
 from .exact import markov_marginals
 from .markov_em import MarkovEM
-from .program import Given, ModelRun, latent_dirichlets, run_model
+from .program import Given, ModelRun, check_transition_learns, latent_dirichlets, run_model
 
 __all__ = ["MeanFieldELBO", "MeanFieldGuide"]
 
@@ -260,6 +261,8 @@ class MeanFieldELBO(Trace_ELBO):
         :raises NonFiniteError: if the ELBO is not finite; nothing was updated.
         """
         found = self._evaluate(guide, args, kwargs)
+        if is_validation_enabled() and not guide.counts:
+            check_transition_learns(found.run)
         if not bool(found.loss.isfinite()):
             raise NonFiniteError(
                 f'Site "{found.run.loop.name}": the ELBO is {-found.loss.item()}, expected a '

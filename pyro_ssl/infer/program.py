@@ -6,6 +6,7 @@ knows how the loop is answered (``smc/emission.py``), and none touches the user'
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ __all__ = [
     "Given",
     "ModelRun",
     "check_emission_is_local",
+    "check_transition_learns",
     "latent_dirichlets",
     "require_no_latents",
     "run_model",
@@ -225,6 +227,25 @@ def require_no_latents(run: ModelRun, reason: str) -> None:
                 f'Site "{name}": latent, but {reason}; expected "{run.loop.name}" to be the only '
                 f'latent site. Give it: pyro.condition(model, {{"{name}": value}}).'
             )
+
+
+def check_transition_learns(run: ModelRun) -> None:
+    """Warn where the transition has parameters that no optimiser will see."""
+    known = {site["value"].unconstrained() for site in run.params.values()}
+    lost = [
+        name
+        for name, parameter in run.transition.named_parameters()
+        if parameter.requires_grad and parameter not in known
+    ]
+    if lost:
+        warnings.warn(
+            f'Site "{run.loop.name}": the parameters {", ".join(lost)} of its transition are not in '
+            "Pyro's store, so they stay as they are; expected all that require a gradient. Write "
+            'pyro.module("transition", transition) in the model, under a name that no other module '
+            "has, or transition.requires_grad_(False).",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def check_emission_is_local(

@@ -31,7 +31,13 @@ from .conjugate import (
 from .estep import SMCSettings, check_placement, draw_paths
 from .markov_em import MarkovEM
 from .path_memory import PathMemory
-from .program import ModelRun, check_emission_is_local, latent_dirichlets, run_model
+from .program import (
+    ModelRun,
+    check_emission_is_local,
+    check_transition_learns,
+    latent_dirichlets,
+    run_model,
+)
 
 __all__ = ["StochasticEM"]
 
@@ -224,6 +230,7 @@ class StochasticEM:
             check_placement(run, table)
             if not self._memory:
                 if is_validation_enabled():
+                    check_transition_learns(run)
                     check_emission_is_local(self.model, args, kwargs, run, table)
                 for name in dirichlets:
                     self._current.setdefault(name, run.sites[name]["value"])

@@ -205,7 +205,8 @@ class TopicalSSL:
         )
         with pyro.get_param_store().scope():
             learner = make_learner(inference, self.model, settings)
-            self.markov = markov
+            # Its own model would register the parameters of another one's LSTM.
+            self.markov = markov and markov.for_model(self.model)
             if markov is None and markov_steps:
                 self.markov = fit_markov(self.model, data, valid, markov_steps, markov_starts)
             self.transition.train()
@@ -309,9 +310,10 @@ class TopicalSSL:
         z = pg.get_samples()["z"].permute(0, 2, 1)  # (S, T, B)
         weight = self.transition.head.weight
         counts = weight.new_zeros(z.shape[1:] + (self.num_topics,))
-        share = weight.new_full(z.shape[1:] + (1,), 1.0 / len(z))
+        one = weight.new_ones(z.shape[1:] + (1,))
         for path in z:
-            counts.scatter_add_(-1, path.unsqueeze(-1), share)
+            counts.scatter_add_(-1, path.unsqueeze(-1), one)
+        counts /= len(z)  # after counting: a sum of shares may exceed 1
         if lengths is not None:
             steps = torch.arange(len(words), device=lengths.device)
             counts = counts * (steps[:, None] < lengths).unsqueeze(-1)

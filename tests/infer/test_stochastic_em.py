@@ -5,9 +5,18 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from pyro.infer import SVI
 from pyro.optim import Adam
 
-from pyro_ssl import LSTMTransition, MarkovTransition, ParticleFilter, StochasticEM, ssl_transition
+from pyro_ssl import (
+    LSTMTransition,
+    MarkovTransition,
+    MeanFieldELBO,
+    MeanFieldGuide,
+    ParticleFilter,
+    StochasticEM,
+    ssl_transition,
+)
 from pyro_ssl.errors import NonFiniteError
 from pyro_ssl.infer import MarkovEM
 
@@ -259,3 +268,16 @@ def truth_paths(transition, num_steps, num_sequences):
     from pyro_ssl.transitions import TransitionDistribution
 
     return TransitionDistribution(transition, num_steps).sample((num_sequences,))
+
+
+@pytest.mark.parametrize("inference", ["em", "mean_field"])
+def test_a_transition_that_nothing_would_train_is_told(words, inference):
+    """Another module stands under its name, or none."""
+    pyro.module("transition", LSTMTransition(K, 4))
+    model = make_model(LSTMTransition(K, 4))
+    optim = Adam({"lr": 1e-2})
+    with pytest.warns(RuntimeWarning, match="head.bias of its transition are not in Pyro's store"):
+        if inference == "em":
+            StochasticEM(model, optim, 3).step(words)
+        else:
+            SVI(model, MeanFieldGuide(model), optim, loss=MeanFieldELBO()).step(words)

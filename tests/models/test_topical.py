@@ -222,8 +222,13 @@ def test_methods_can_share_one_markov_start(corpus):
     first, second = TopicalSSL(K, V, hidden_size=4), TopicalSSL(K, V, hidden_size=4, cell="mlstm")
     quick = {"num_epochs": 1, "transition_steps": 2, "disable_progbar": True}
     first.fit(words, lengths, markov_steps=10, markov_starts=1, **quick)
+    before = [p.detach().clone() for ssl in (first, second) for p in ssl.transition.parameters()]
     second.fit(words, lengths, markov=first.markov, **quick)
-    assert second.markov is first.markov
+    assert torch.equal(second.markov.matrix, first.markov.matrix)
+    after = [p for ssl in (first, second) for p in ssl.transition.parameters()]
+    moved = [not torch.equal(p, q) for p, q in zip(before, after, strict=True)]
+    n = len(list(first.transition.parameters()))
+    assert not any(moved[:n]) and all(moved[n:])
 
 
 def test_a_multiplicative_lstm_is_saved_as_such(corpus, tmp_path):

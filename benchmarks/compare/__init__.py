@@ -1,0 +1,13 @@
+"""What does joint inference buy over factorised inference, and what does an SSL cost?
+
+    python -m benchmarks.compare run --corpus wikitext2 --path PATH [--seeds 3] [--methods ...]
+    python -m benchmarks.compare report
+
+Every method learns from the same sequences, chooses its epoch by the same validation sequences,
+and is scored on the same test steps. ``run`` stores each (method, seed) in
+``benchmarks/results/comparison/CORPUS.json`` when it is done, and does not repeat it; ``report``
+makes the tables and the picture from these files alone.
+
+``corpora.py`` says what is compared on, ``methods.py`` what is compared, ``store.py`` keeps the
+results, ``report.py`` shows them.
+"""

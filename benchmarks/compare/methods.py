@@ -1,0 +1,196 @@
+"""What is compared: each method learns from a split and scores its test steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from pyro_ssl import MarkovEM, ParticleFilter, TopicalSSL
+from pyro_ssl.datasets import SequenceSplit, TextBatch
+from pyro_ssl.models import LanguageModel
+from pyro_ssl.models.fitting import fit_markov
+
+from .corpora import Task
+
+__all__ = ["METHODS", "Context", "Method", "choose_concentration"]
+
+#: particles that score the test steps: the estimate has converged where these agree
+SCORING_PARTICLES = (30, 100, 300)
+
+
+class Context:
+    """One corpus and one seed; what several methods share is made once."""
+
+    def __init__(self, task: Task, split: SequenceSplit, concentration: float, seed: int) -> None:
+        self.task, self.split, self.seed = task, split, seed
+        self.concentration = concentration
+        self._markov: tuple[MarkovEM, float] | None = None
+
+    def make_ssl(self, cell: str = "lstm") -> TopicalSSL:
+        """A new model, its random numbers fixed by the seed."""
+        pyro.set_rng_seed(self.seed)
+        pyro.clear_param_store()
+        return TopicalSSL(
+            self.task.num_states,
+            self.split.vocabulary.words,
+            hidden_size=self.task.hidden_size,
+            concentration=self.concentration,
+            cell=cell,
+        ).to(self.split.train.words.device)
+
+    @property
+    def train(self) -> tuple[Tensor, Tensor | None]:
+        """Words, and lengths where these differ."""
+        return data(self.split.train)
+
+    @property
+    def valid(self) -> tuple[Tensor, Tensor | None, int]:
+        """Words, lengths and start."""
+        few = self.split.valid.select(range(min(self.task.num_valid, len(self.split.valid.kept))))
+        return *data(few), self.split.start
+
+    def markov(self) -> tuple[MarkovEM, float]:
+        """The fitted HMM that all methods start from, and seconds per iteration."""
+        if self._markov is None:
+            started = time.perf_counter()
+            ssl = self.make_ssl()
+            hmm = fit_markov(ssl.model, self.train, self.valid, self.task.markov_steps, 1)
+            seconds = (time.perf_counter() - started) / self.task.markov_steps
+            self._markov = hmm, seconds
+        return self._markov
+
+    def perplexity(self, log_p: Tensor) -> float:
+        """Of the test steps, given log p ``(T, B)``."""
+        start, test = self.split.start, self.split.test
+        return math.exp(-float(log_p[start:][test.mask[start:]].double().mean()))
+
+
+class Method(NamedTuple):
+    """A row of the table."""
+
+    title: str
+    run: Callable[[Context], dict[str, Any]]
+
+
+def data(batch: TextBatch) -> tuple[Tensor, Tensor | None]:
+    """Words and lengths; no lengths where all are full, which is faster."""
+    full = bool((batch.lengths == len(batch.words)).all())
+    return batch.words, None if full else batch.lengths
+
+
+def choose_concentration(task: Task, split: SequenceSplit) -> dict[str, float]:
+    """Validation perplexity of the HMM after 20 iterations, by concentration of its prior."""
+    found = {}
+    for concentration in task.concentrations:
+        context = Context(task, split, concentration, seed=0)
+        hmm = fit_markov(context.make_ssl().model, context.train, context.valid, 20, 1)
+        words, lengths, start = context.valid
+        found[str(concentration)] = hmm.perplexity(words, lengths, start=start)
+        tqdm.write(f"concentration {concentration}: valid {found[str(concentration)]:.1f}")
+    return found
+
+
+def unigram(context: Context) -> dict[str, Any]:
+    """Every count plus one."""
+    train, test = context.split.train, context.split.test
+    V = len(context.split.vocabulary)
+    counts = torch.bincount(train.words[train.mask], minlength=V).double() + 1.0
+    log_p = (counts / counts.sum()).log()
+    return {"perplexity": context.perplexity(log_p[test.words]), "parameters": V}
+
+
+def markov(context: Context) -> dict[str, Any]:
+    """The exact HMM of as many states."""
+    hmm, seconds = context.markov()
+    K, V = context.task.num_states, len(context.split.vocabulary)
+    log_p = hmm.log_likelihood(*data(context.split.test))
+    return {
+        "perplexity": context.perplexity(log_p),
+        "parameters": K + K * K + K * V,
+        "seconds_per_epoch": seconds,
+    }
+
+
+def ssl(context: Context, *, cell: str = "lstm", **fit: Any) -> dict[str, Any]:
+    """A topical SSL, fitted in the way that ``fit`` says."""
+    model, task, hmm = context.make_ssl(cell), context.task, context.markov()[0]
+    pyro.set_rng_seed(context.seed)
+    options = {
+        "num_epochs": task.num_epochs,
+        "batch_size": task.batch_size,
+        "num_gradient_steps": task.num_gradient_steps,
+        "transition_steps": task.transition_steps,
+        "num_valid_particles": 50,
+    }
+    history = model.fit(*context.train, valid=context.valid, markov=hmm, **options | fit)
+    by_particles = {}
+    for P in SCORING_PARTICLES:
+        with pyro.get_param_store().scope():
+            score = ParticleFilter(model.fitted_model, P).log_likelihood
+            by_particles[str(P)] = context.perplexity(score(*data(context.split.test)))
+    transition = sum(p.numel() for p in model.transition.parameters())
+    return {
+        "perplexity": by_particles[str(max(SCORING_PARTICLES))],
+        "perplexity_by_particles": by_particles,
+        "parameters": transition + task.num_states * len(context.split.vocabulary),
+        **learning(history),
+        "change_rate": [record.change_rate for record in history],
+    }
+
+
+def language_model(context: Context) -> dict[str, Any]:
+    """An LSTM over the words themselves."""
+    pyro.set_rng_seed(context.seed)
+    task, V = context.task, len(context.split.vocabulary)
+    # As many units as the SSL's LSTM, and vectors as wide.
+    model = LanguageModel(V, embedding_size=64, hidden_size=64).to(context.train[0].device)
+    history = model.fit(
+        *context.train,
+        valid=context.valid,
+        num_epochs=task.language_model_epochs,
+        batch_size=task.language_model_batch,
+        learning_rate=0.005,
+        patience=2,
+    )
+    log_p = model.log_likelihood(*data(context.split.test))
+    return {
+        "perplexity": context.perplexity(log_p),
+        "parameters": model.num_parameters,
+        **learning(history),
+    }
+
+
+def learning(history: list[Any]) -> dict[str, Any]:
+    """What a history says of the course of learning."""
+    valid = [record.valid_perplexity for record in history]
+    return {
+        "seconds_per_epoch": sum(record.seconds for record in history) / len(history),
+        "valid_perplexity": valid,
+        "kept_epoch": 1 + min(range(len(valid)), key=valid.__getitem__),
+    }
+
+
+METHODS = {
+    "unigram": Method("unigram", unigram),
+    "hmm": Method("exact HMM", markov),
+    "lla": Method("SSL, LLA (left to right)", lambda c: ssl(c, inference="smc", num_particles=1)),
+    "mean_field": Method(
+        "SSL, mean-field SVI",
+        lambda c: ssl(
+            c,
+            inference="mean_field",
+            num_particles=2,
+        ),
+    ),
+    "smc": Method("SSL, unconditional SMC", lambda c: ssl(c, inference="smc")),
+    "pg": Method("SSL, particle Gibbs", ssl),
+    "pg_mlstm": Method("SSL (mLSTM), particle Gibbs", lambda c: ssl(c, cell="mlstm")),
+    "lm": Method("LSTM language model", language_model),
+}

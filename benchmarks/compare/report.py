@@ -1,0 +1,104 @@
+"""Tables (Markdown) and a picture, from the results alone."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from .corpora import TASKS
+from .methods import METHODS
+from .store import RESULTS, Store
+
+__all__ = ["report"]
+
+
+def report() -> None:
+    """Write ``tables.md`` and ``perplexity.png`` beside the results, and print the tables."""
+    stores = {name: Store(name) for name in TASKS}
+    stores = {name: store for name, store in stores.items() if store.content["runs"]}
+    text = "\n".join(table(store) for store in stores.values())
+    print(text)
+    (RESULTS / "tables.md").write_text(text, encoding="utf-8")
+    draw(list(stores.values()))
+
+
+def mean_sd(values: list[float], digits: int = 1) -> str:
+    """``mean ± sd``."""
+    text = f"{statistics.fmean(values):,.{digits}f}"
+    return text if len(values) < 2 else f"{text} ± {statistics.stdev(values):.{digits}f}"
+
+
+def table(store: Store) -> str:
+    """One corpus as a Markdown table."""
+    settings = store.content["settings"]
+    lines = [
+        f"### {settings['title']}",
+        "",
+        f"{settings['num_train_tokens']:,} training tokens, {settings['num_test_tokens']:,} test "
+        f"tokens, V = {settings['vocab_size']:,}, K = {settings['num_states']}, "
+        f"H = {settings['hidden_size']}, {settings['num_epochs']} epochs, Dirichlet prior "
+        f"{settings['concentration']}.",
+        "",
+        "| method | perplexity | P = 30 / 100 / 300 | parameters | s/epoch | kept epoch | runs |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, method in METHODS.items():
+        runs = list(store.runs(name).values())
+        if runs:
+            lines.append(row(method.title, runs))
+    return "\n".join(lines) + "\n"
+
+
+def row(title: str, runs: list[dict[str, Any]]) -> str:
+    """One method."""
+    spread = "–"
+    if "perplexity_by_particles" in runs[0]:
+        spread = " / ".join(
+            f"{statistics.fmean(run['perplexity_by_particles'][P] for run in runs):,.1f}"
+            for P in runs[0]["perplexity_by_particles"]
+        )
+    seconds = [run["seconds_per_epoch"] for run in runs if "seconds_per_epoch" in run]
+    kept = [str(run["kept_epoch"]) for run in runs if "kept_epoch" in run]
+    cells = [
+        title,
+        mean_sd([run["perplexity"] for run in runs]),
+        spread,
+        f"{runs[0]['parameters']:,}",
+        f"{statistics.fmean(seconds):.1f}" if seconds else "–",
+        ", ".join(kept) or "–",
+        str(len(runs)),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def draw(stores: list[Store]) -> None:
+    """A panel per corpus: perplexity of each method, a point per seed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(
+        1, len(stores), figsize=(2.2 + 2.9 * len(stores), 3.4), layout="constrained", squeeze=False
+    )
+    shown = [name for name in METHODS if name != "unigram"]
+    for ax, store in zip(axes[0], stores, strict=True):
+        for i, name in enumerate(reversed(shown)):
+            values = [run["perplexity"] for run in store.runs(name).values()]
+            if not values:
+                continue
+            color = {"pg": "#EE7733", "pg_mlstm": "#CC3311"}.get(name, "#555555")
+            ax.plot(values, [i] * len(values), "o", color=color, alpha=0.45, markersize=5)
+            ax.plot(statistics.fmean(values), i, "|", color=color, markersize=16, markeredgewidth=2)
+        first = ax is axes[0][0]
+        ax.set_yticks(
+            range(len(shown)), [METHODS[n].title for n in reversed(shown)] if first else []
+        )
+        ax.set_ylim(-0.6, len(shown) - 0.4)
+        ax.set_title(store.content["settings"]["title"], size=10)
+        ax.set_xlabel("test perplexity")
+        ax.grid(axis="y", color="#EEEEEE")
+        ax.set_axisbelow(True)
+        ax.spines[["top", "right"]].set_visible(False)
+    fig.savefig(RESULTS / "perplexity.png", dpi=110)
+    plt.close(fig)

@@ -1,0 +1,50 @@
+"""Results on disk: one JSON file per corpus, one entry per method and seed."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+__all__ = ["RESULTS", "Store"]
+
+RESULTS = Path(__file__).parent.parent / "results" / "comparison"
+
+
+class Store:
+    """What is known of one corpus. Every change is on disk before the next run begins."""
+
+    def __init__(self, corpus: str, folder: Path = RESULTS) -> None:
+        self.path = folder / f"{corpus}.json"
+        self.content: dict[str, Any] = {"corpus": corpus, "settings": {}, "runs": {}}
+        if self.path.exists():
+            self.content = json.loads(self.path.read_text(encoding="utf-8"))
+
+    def runs(self, method: str) -> dict[str, dict[str, Any]]:
+        """Results of a method by seed."""
+        return self.content["runs"].get(method, {})
+
+    def has(self, method: str, seed: int) -> bool:
+        """Whether this run is done."""
+        return str(seed) in self.runs(method)
+
+    def add(self, method: str, seed: int, result: dict[str, Any]) -> None:
+        """Keep a run."""
+        self.content["runs"].setdefault(method, {})[str(seed)] = result
+        self._write()
+
+    def settings(self, **values: Any) -> None:
+        """Keep what holds for all runs."""
+        self.content["settings"].update(values)
+        self._write()
+
+    def _write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.content, indent=1, sort_keys=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=self.path.parent, delete=False, encoding="utf-8", suffix=".part"
+        ) as file:
+            file.write(text + "\n")
+        os.replace(file.name, self.path)

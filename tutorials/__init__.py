@@ -1,0 +1,1 @@
+"""Tutorials as notebooks with their outputs, and ``build``, which runs them anew."""
