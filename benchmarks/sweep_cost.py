@@ -10,8 +10,6 @@ median of the rounds' ratios is the result.
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
 
 import pyro
 import pyro.distributions as dist
@@ -20,20 +18,11 @@ import torch
 from pyro_ssl import LSTMTransition, ssl_transition
 from pyro_ssl.infer.program import run_model
 from pyro_ssl.smc import conditional_smc
+
+from ._common import timed
 from pyro_ssl.transitions import DiscreteTransition, MultiplicativeLSTMTransition
 
 B, P, T, K, H, V = 200, 10, 100, 50, 64, 5000
-
-
-def timed(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds that one call takes, to the end of the device's work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def main() -> None:

@@ -10,19 +10,21 @@ from .infer import (
     ParticleGibbsKernel,
     StochasticEM,
 )
-from .models import TopicalSSL
+from .models import LanguageModel, TopicalSSL
 from .primitive import ssl_transition
-from .transitions import LSTMTransition, MarkovTransition
+from .transitions import LSTMTransition, MarkovTransition, MultiplicativeLSTMTransition
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Forecast",
     "LSTMTransition",
+    "LanguageModel",
     "MarkovEM",
     "MarkovTransition",
     "MeanFieldELBO",
     "MeanFieldGuide",
+    "MultiplicativeLSTMTransition",
     "ParticleFilter",
     "ParticleGibbs",
     "ParticleGibbsKernel",

@@ -11,18 +11,24 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import Predictive
+from pyro import poutine
+from pyro.infer import SVI, Predictive
 from pyro.optim import Adam
 from torch.overrides import TorchFunctionMode
 
 import pyro_ssl
 from pyro_ssl import (
+    LanguageModel,
     LSTMTransition,
     MarkovEM,
     MarkovTransition,
+    MeanFieldELBO,
+    MeanFieldGuide,
+    MultiplicativeLSTMTransition,
     ParticleFilter,
     ParticleGibbs,
     StochasticEM,
+    TopicalSSL,
     ssl_transition,
 )
 from pyro_ssl.infer import exact
@@ -154,6 +160,66 @@ def particle_filter(w):
     return [ParticleFilter(model, 3).log_likelihood(w.words)]
 
 
+def mean_field(w):
+    guide = MeanFieldGuide(w.model)
+    svi = SVI(w.model, guide, Adam({"lr": 0.1}), loss=MeanFieldELBO())
+    svi.step(w.words)
+    svi.step(w.words)
+    return [*guide(w.words).values(), guide.marginals(w.words), *guide.values.values()]
+
+
+def tempered(w):
+    """``poutine.scale`` around the loop reaches the sweep as a tensor."""
+    model = poutine.scale(w.model, scale=0.5)
+    pg = ParticleGibbs(model, 3)
+    pg.run(w.words, num_samples=2, disable_progbar=True)
+    guide = MeanFieldGuide(model)
+    SVI(model, guide, Adam({"lr": 0.1}), loss=MeanFieldELBO()).step(w.words)
+    return [*pg.get_samples().values(), guide.marginals(w.words)]
+
+
+def multiplicative(w):
+    like = {"device": w.device, "dtype": w.dtype}
+    out = []
+    for squash in ("cell", "output"):
+        for weight_norm in (False, True):
+            transition = MultiplicativeLSTMTransition(
+                K, 4, input_size=2, squash=squash, weight_norm=weight_norm, variational_dropout=0.5
+            ).to(**like)
+            sweep = conditional_smc(transition, w.log_emission, 3, inputs=w.inputs)
+            log_p = transition.log_prob(sweep.path.T, w.inputs.transpose(0, 1))
+            assert log_p.dtype == w.dtype
+            out += [sweep.path, log_p]
+    return out
+
+
+def topical(w):
+    out = []
+    for inference in ("particle_gibbs", "smc", "mean_field"):
+        ssl = TopicalSSL(K, V, hidden_size=4).to(device=w.device, dtype=w.dtype)
+        ssl.fit(
+            w.words,
+            w.lengths,
+            valid=(w.words, w.lengths),
+            num_epochs=2,
+            batch_size=2,
+            inference=inference,
+            markov_steps=2,
+            markov_starts=1,
+            transition_steps=3,
+            disable_progbar=True,
+        )
+        out += [ssl.phi, ssl.occupancy, ssl.transform(w.words, w.lengths, num_samples=2)]
+    return out
+
+
+def language_model(w):
+    model = LanguageModel(V, embedding_size=3, hidden_size=4, layer="mlstm")
+    model.to(device=w.device, dtype=w.dtype)
+    model.fit(w.words, w.lengths, num_epochs=2, batch_size=2, disable_progbar=True)
+    return [model.log_likelihood(w.words, w.lengths)]
+
+
 def law(w):
     z = w.law().sample()
     return [z, w.law().sample((2,)), w.law().log_prob(z)]
@@ -191,6 +257,11 @@ ALL = [
     em,
     markov_em,
     particle_filter,
+    mean_field,
+    tempered,
+    multiplicative,
+    topical,
+    language_model,
     law,
     predictive,
     invariance,

@@ -32,8 +32,8 @@ class Task(NamedTuple):
     num_gradient_steps: int = 2
     transition_steps: int = 60
     num_valid: int = 200
-    markov_steps: int = 50
-    language_model_epochs: int = 10
+    markov_steps: int = 40
+    language_model_epochs: int = 6
     language_model_batch: int = 50
 
 
@@ -65,7 +65,7 @@ TASKS = {
         lambda path: imdb_continuation(path, num_reviews=5000, max_test=1000),
         num_states=50,
         hidden_size=64,
-        num_epochs=10,
+        num_epochs=8,
         batch_size=250,
     ),
     "wikitext2": Task(
@@ -73,7 +73,7 @@ TASKS = {
         lambda path: wikitext2_passages(path, max_test=1000),
         num_states=50,
         hidden_size=64,
-        num_epochs=10,
+        num_epochs=8,
         batch_size=250,
     ),
     "msnbc": Task(
@@ -83,10 +83,10 @@ TASKS = {
         ),
         num_states=20,
         hidden_size=32,
-        num_epochs=5,
+        num_epochs=4,
         batch_size=1000,
         num_valid=2000,
-        language_model_epochs=6,
+        language_model_epochs=5,
         language_model_batch=200,
     ),
 }

@@ -157,7 +157,7 @@ def language_model(context: Context) -> dict[str, Any]:
         num_epochs=task.language_model_epochs,
         batch_size=task.language_model_batch,
         learning_rate=0.005,
-        patience=2,
+        patience=1,
     )
     log_p = model.log_likelihood(*data(context.split.test))
     return {

@@ -5,6 +5,12 @@ from pyro_ssl.datasets.corpora import Corpus, load_python_docs
 from pyro_ssl.datasets.fetch import fetch_imdb, fetch_msnbc, fetch_wikitext2
 from pyro_ssl.datasets.imdb import PrefixSplit, Review, imdb_prefix_split, load_imdb
 from pyro_ssl.datasets.msnbc import MSNBC_CATEGORIES, load_msnbc
+from pyro_ssl.datasets.planted import (
+    PlantedMemory,
+    PlantedPosterior,
+    PlantedTransition,
+    planted_memory,
+)
 from pyro_ssl.datasets.splits import (
     SequenceSplit,
     imdb_continuation,
@@ -19,6 +25,9 @@ __all__ = [
     "MSNBC_CATEGORIES",
     "UNKNOWN",
     "Corpus",
+    "PlantedMemory",
+    "PlantedPosterior",
+    "PlantedTransition",
     "PrefixSplit",
     "Review",
     "SequenceSplit",
@@ -36,6 +45,7 @@ __all__ = [
     "load_python_docs",
     "load_wikitext2",
     "msnbc_sequences",
+    "planted_memory",
     "python_docs_passages",
     "split_passages",
     "tokenize",

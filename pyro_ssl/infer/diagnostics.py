@@ -65,7 +65,7 @@ class Diagnostics:
     def change_rate(self) -> Tensor:
         """Share of sequences whose z_t changed in a sweep, by t: ``(T,)``."""
         if self._changed is None or self._active is None:
-            return torch.zeros(0)
+            return torch.zeros(0, device="cpu", dtype=torch.float64)  # nothing is known yet
         return self._changed / (self._active * self.num_sweeps).clamp(min=1.0)
 
     def report(self) -> dict[str, Any]:
