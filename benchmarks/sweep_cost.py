@@ -18,9 +18,9 @@ import torch
 from pyro_ssl import LSTMTransition, ssl_transition
 from pyro_ssl.infer.program import run_model
 from pyro_ssl.smc import conditional_smc
+from pyro_ssl.transitions import DiscreteTransition, MultiplicativeLSTMTransition
 
 from ._common import timed
-from pyro_ssl.transitions import DiscreteTransition, MultiplicativeLSTMTransition
 
 B, P, T, K, H, V = 200, 10, 100, 50, 64, 5000
 
