@@ -28,7 +28,7 @@ class Task(NamedTuple):
     hidden_size: int
     num_epochs: int
     batch_size: int | None
-    concentrations: tuple[float, ...] = (0.01, 0.03, 0.1)
+    concentrations: tuple[float, ...] = (0.01, 0.03)
     num_gradient_steps: int = 2
     transition_steps: int = 60
     num_valid: int = 200
@@ -82,6 +82,7 @@ TASKS = {
             path, num_train=100_000, num_valid=2000, num_test=5000, max_len=30
         ),
         num_states=20,
+        concentrations=(0.1, 1.0),
         hidden_size=32,
         num_epochs=4,
         batch_size=1000,

@@ -86,11 +86,11 @@ def data(batch: TextBatch) -> tuple[Tensor, Tensor | None]:
 
 
 def choose_concentration(task: Task, split: SequenceSplit) -> dict[str, float]:
-    """Validation perplexity of the HMM after 20 iterations, by concentration of its prior."""
-    found = {}
+    """Validation perplexity of the HMM by concentration of its prior."""
+    found, steps = {}, task.markov_steps
     for concentration in task.concentrations:
         context = Context(task, split, concentration, seed=0)
-        hmm = fit_markov(context.make_ssl().model, context.train, context.valid, 20, 1)
+        hmm = fit_markov(context.make_ssl().model, context.train, context.valid, steps, 1)
         words, lengths, start = context.valid
         found[str(concentration)] = hmm.perplexity(words, lengths, start=start)
         tqdm.write(f"concentration {concentration}: valid {found[str(concentration)]:.1f}")

@@ -241,8 +241,8 @@ def check_transition_learns(run: ModelRun) -> None:
         warnings.warn(
             f'Site "{run.loop.name}": the parameters {", ".join(lost)} of its transition are not '
             "in Pyro's store, so they stay as they are; expected all that require a gradient. "
-            'Write pyro.module("transition", transition) in the model, under a name that no other module '
-            "has, or transition.requires_grad_(False).",
+            'Write pyro.module("transition", transition) in the model, under a name that no other '
+            "module has, or transition.requires_grad_(False).",
             RuntimeWarning,
             stacklevel=4,
         )
