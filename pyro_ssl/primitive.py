@@ -60,7 +60,7 @@ class SSLLoop(NamedTuple):
         return -1 - len(self.batch_shape)
 
     def distribution(self) -> TransitionDistribution:
-        """Return the law of the path, batch shape ``batch_shape``, event ``(T,)``."""
+        """Return the law of the path, batch shape ``batch_shape``, event ``(T,)`` or ``(T, D)``."""
         return TransitionDistribution(
             self.transition,
             self.num_steps,
@@ -80,17 +80,20 @@ class SSLLoop(NamedTuple):
         return self.steps().reshape((-1,) + (1,) * self.lengths.dim()) < self.lengths
 
     def time_first(self, z: Tensor) -> Tensor:
-        """Lay a path ``(..., B, T)`` out as the body reads it, ``(..., T, B)``."""
-        num_batch_dims = len(self.batch_shape)
-        if z.dim() == 0 or z.shape[-1] != self.num_steps:
+        """Lay a path ``(..., B, T)`` out as the body reads it, ``(..., T, B)``; D stays last."""
+        num_batch_dims, event = len(self.batch_shape), self.transition.event_shape
+        num_outer = z.dim() - len(event) - 1 - num_batch_dims
+        time = -1 - len(event)
+        if num_outer + num_batch_dims < 0 or z.shape[time:] != (self.num_steps, *event):
             raise ValueError(
                 f'Site "{self.name}": a path of shape {tuple(z.shape)} was given, expected '
-                f"{tuple(self.batch_shape) + (self.num_steps,)}, time last; "
-                f'write condition(model, {{"{self.name}": z}}) with z of shape (B, T).'
+                f"{(*self.batch_shape, self.num_steps, *event)}, time last"
+                f"{' but one' * bool(event)}; "
+                f'write condition(model, {{"{self.name}": z}}) with z of shape '
+                f"{'(B, T, D)' if event else '(B, T)'}."
             )
-        if z.dim() - 1 < num_batch_dims:
-            z = z.expand(self.batch_shape + z.shape[-1:])
-        num_outer = z.dim() - 1 - num_batch_dims
+        if num_outer < 0:
+            z, num_outer = z.expand(self.batch_shape + z.shape[time:]), 0
         if num_outer and self.outer_dim:
             # Pyro counts the event's dimension as a plate's when it lays out posterior samples.
             ones = (1,) * (-self.outer_dim - num_batch_dims - 2)
@@ -99,7 +102,7 @@ class SSLLoop(NamedTuple):
         elif num_outer and z.shape[num_outer - 1] == 1:  # T takes the place of a singleton
             num_outer -= 1
             z = z.squeeze(num_outer)
-        return z.movedim(-1, num_outer)
+        return z.movedim(time, num_outer)
 
     @contextmanager
     def body(self) -> Iterator[None]:
@@ -135,7 +138,13 @@ def ssl_transition(
     Pyro's own inference    ``arange(T)``  sample site ``name``, ``(..., B, T)``, event_dim 1;
                                            the body sees it time first, ``(..., T, B)``
     this library's samplers ``arange(T)``  every state, ``arange(K)`` as ``(K, 1, 1)``
+    ... over vectors, and   one step       the particles, ``(P, 1, B, D)``
+    no quadratic emission
     ======================  =============  ====================================================
+
+    Where the transition is over vectors, D stands to the right of all: the site is ``(..., B, T,
+    D)`` with event_dim 2, and the body sees ``(..., T, B, D)``, so that ``z @ C.T`` is a linear
+    emission's mean.
 
     :param str name: name of the latent sample site.
     :param Transition transition: p(z_t | z_{1:t-1}). Register its parameters by

@@ -14,7 +14,7 @@ import torch
 from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 
-__all__ = ["Diagnostics", "path_functionals"]
+__all__ = ["Diagnostics", "path_functionals", "vector_functionals"]
 
 
 def path_functionals(path: Tensor, lengths: Tensor | None, num_states: int) -> dict[str, Tensor]:
@@ -34,6 +34,25 @@ def path_functionals(path: Tensor, lengths: Tensor | None, num_states: int) -> d
     return {"switches": switches, "occupancy_entropy": torch.special.entr(share).sum(-1)}
 
 
+def vector_functionals(path: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:
+    """Functionals of vector paths ``(C, T, B, D)``, per chain: mean, mean square, mean step.
+
+    The last is the mean square of z_t - z_{t-1}.
+    """
+    C, T = path.shape[:2]
+    active = torch.ones(path.shape[1:3], dtype=torch.bool, device=path.device)
+    if lengths is not None:
+        active = torch.arange(T, device=path.device)[:, None] < lengths
+    wide = path.double() * active.unsqueeze(-1)
+    cells = (active.sum() * path.shape[-1]).clamp(min=1)
+    steps = (wide[:, 1:] - wide[:, :-1]).square() * active[1:].unsqueeze(-1)
+    return {
+        "mean": wide.flatten(1).sum(1) / cells,
+        "mean_square": wide.square().flatten(1).sum(1) / cells,
+        "mean_square_step": steps.flatten(1).sum(1) / cells,
+    }
+
+
 class Diagnostics:
     """Gathers, sweep by sweep, what tells whether the chains mix."""
 
@@ -46,9 +65,9 @@ class Diagnostics:
     def add(
         self, before: Tensor, after: Tensor, lengths: Tensor | None, series: dict[str, Tensor]
     ) -> None:
-        """Record one sweep of paths ``(C, T, B)``, and functionals ``(C,)`` of the result."""
+        """Record one sweep of paths ``(C, T, B, ...)``, and functionals ``(C,)`` of the result."""
         T = before.shape[1]
-        changed = before != after
+        changed = (before != after).reshape(*before.shape[:3], -1).any(-1)
         active = torch.ones_like(changed[0])
         if lengths is not None:
             active = torch.arange(T, device=before.device)[:, None] < lengths

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import NonFiniteError, SMCFailed
-from ..smc import Sweep, conditional_smc
+from ..smc import Sweep, conditional_smc, gaussian_smc
+from ..smc.particles import ParticleGrid
 from ..smc.resampling import RESAMPLING
-from .program import ModelRun
+from .program import Emission, ModelRun, check_emission_is_local
 
-__all__ = ["SMCSettings", "check_placement", "draw_paths"]
+__all__ = ["SMCSettings", "check_placement", "draw_paths", "read_emission"]
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,21 @@ def check_placement(run: ModelRun, table: Tensor) -> None:
             )
 
 
+def read_emission(run: ModelRun, *, verify: bool = False) -> Emission:
+    """Return a run's emission, checked.
+
+    :param bool verify: also check that it is a function of z_t alone.
+    """
+    table = run.grid.table()
+    check_placement(run, table)
+    if verify:
+        check_emission_is_local(run, table)
+    return run.emission(table)
+
+
 def draw_paths(
     run: ModelRun,
-    table: Tensor,
+    emission: Emission,
     reference: Tensor | None,
     settings: SMCSettings,
     *,
@@ -75,8 +89,8 @@ def draw_paths(
 ) -> tuple[Sweep, Tensor]:
     """One sweep for the sequences of a run, or of several chains side by side.
 
-    :param Tensor table: log-emissions, ``(T, C B, K)``.
-    :param Tensor reference: ``(T, C B)``, or ``None``.
+    :param emission: of all C B sequences; ``None``: the body says, within the sweep.
+    :param Tensor reference: ``(T, C B, ...)``, or ``None``.
     :param str on_failure: what becomes of a sequence whose particles all die: ``"raise"``, or
         ``"keep"`` its reference, with a warning.
     :returns: the sweep, and the drawn paths ``(T, C B)``.
@@ -89,17 +103,23 @@ def draw_paths(
             return value
         return value.repeat(*(num_chains if d == dim else 1 for d in range(value.dim())))
 
-    sweep = conditional_smc(
-        run.transition,
-        table,
-        settings.num_particles,
-        reference,
-        lengths=tiled(run.grid.lengths, 0),
-        inputs=tiled(run.inputs, 1),
-        resampling=settings.resampling,
-        ancestor_sampling=settings.ancestor_sampling,
-        transition_scale=tiled(run.grid.transition_scale, 0),
-    )
+    P = settings.num_particles
+    options: dict[str, Any] = {
+        "lengths": tiled(run.grid.lengths, 0),
+        "inputs": tiled(run.inputs, 1),
+        "resampling": settings.resampling,
+        "ancestor_sampling": settings.ancestor_sampling,
+        "transition_scale": tiled(run.grid.transition_scale, 0),
+    }
+    if isinstance(emission, Tensor):
+        sweep = conditional_smc(run.transition, emission, P, reference, **options)
+    elif emission is not None:
+        sweep = gaussian_smc(run.transition, emission, P, reference, **options)
+    else:
+        particles = ParticleGrid(P, reference, num_chains, **options)
+        run.again(particles)
+        assert particles.sweep is not None
+        sweep = particles.sweep
     failed = sweep.failed
     if not bool(failed.any()):
         return sweep, sweep.path
@@ -120,4 +140,5 @@ def draw_paths(
     if on_failure == "raise" or reference is None:
         raise SMCFailed(message + " Nothing was updated.")
     warnings.warn(message + " Their paths are kept as they were.", RuntimeWarning, stacklevel=3)
+    failed = failed.reshape(-1, *(1 for _ in run.transition.event_shape))
     return sweep, torch.where(failed, reference, sweep.path)

@@ -23,7 +23,7 @@ from torch import Tensor
 from ..transitions import MarkovTransition
 from .conjugate import Counts, dirichlet_counts, dirichlet_point, normalised
 from .exact import markov_log_likelihood, sample_markov_paths
-from .program import ModelRun, latent_dirichlets, run_model
+from .program import ModelRun, latent_dirichlets, require_discrete, run_model
 
 __all__ = ["MarkovEM"]
 
@@ -154,6 +154,7 @@ class MarkovEM:
         """Run the model; the first time, break the symmetry between the states."""
         with torch.no_grad():
             run = run_model(self.model, args, kwargs, self.values)
+            require_discrete(run, "MarkovEM")
             if self._chain is not None:
                 return run
             K, table = run.transition.num_states, run.grid.table()

@@ -37,7 +37,14 @@ from ..errors import NonFiniteError
 from .conjugate import Counts, dirichlet_counts, dirichlet_point, reaches_transition
 from .exact import markov_marginals
 from .markov_em import MarkovEM
-from .program import Given, ModelRun, check_transition_learns, latent_dirichlets, run_model
+from .program import (
+    Given,
+    ModelRun,
+    check_transition_learns,
+    latent_dirichlets,
+    require_discrete,
+    run_model,
+)
 
 __all__ = ["MeanFieldELBO", "MeanFieldGuide"]
 
@@ -148,6 +155,7 @@ class MeanFieldGuide:
     def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelRun:
         """Run the model with its Dirichlet sites at their estimates; the first time, draw them."""
         run = run_model(self.model, args, kwargs, self.values)
+        require_discrete(run, "MeanFieldGuide")
         for name in latent_dirichlets(run, purpose="MeanFieldGuide"):
             self.values.setdefault(name, run.sites[name]["value"].detach())
         return run

@@ -15,8 +15,8 @@ from pyro import poutine
 from torch import Tensor
 
 from ..smc import Sweep, roll_out
-from .estep import SMCSettings, check_placement, draw_paths
-from .program import ModelRun, require_no_latents, run_model
+from .estep import SMCSettings, draw_paths, read_emission
+from .program import ModelRun, require_discrete, require_no_latents, run_model
 
 __all__ = ["Forecast", "ParticleFilter"]
 
@@ -93,6 +93,7 @@ class ParticleFilter:
         :returns: :class:`Forecast` of the T - s later steps.
         """
         run = self._run(args, kwargs)
+        require_discrete(run, "forecast")
         loop, P = run.loop, self.settings.num_particles
         if not 0 <= start < loop.num_steps:
             raise ValueError(
@@ -122,6 +123,4 @@ class ParticleFilter:
     def _filter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[ModelRun, Sweep]:
         run = self._run(args, kwargs)
         with torch.no_grad():
-            table = run.grid.table()
-            check_placement(run, table)
-            return run, draw_paths(run, table, None, self.settings)[0]
+            return run, draw_paths(run, read_emission(run), None, self.settings)[0]

@@ -15,7 +15,7 @@ from pyro import poutine
 from torch import Tensor
 from tqdm.auto import trange
 
-from .estep import SMCSettings, check_placement, draw_paths
+from .estep import SMCSettings, draw_paths, read_emission
 from .particle_gibbs_kernel import Params, ParticleGibbsKernel, check_reference
 from .program import require_no_latents, run_model
 
@@ -153,19 +153,18 @@ class ParticleGibbs:
     def sweep(self, reference: Tensor | None, *args: Any, **kwargs: Any) -> Tensor:
         r"""One conditional sweep z | everything else, for samplers that users compose.
 
-        :param reference: the current path, int64 ``(B, T)``; ``None`` draws a first one by
-            unconditional SMC.
+        :param reference: the current path, int64 ``(B, T)``, or ``(B, T, D)``; ``None`` draws a
+            first one by unconditional SMC.
         :returns: the next path, ``(B, T)``; its law given x is invariant under the sweep.
         :raises LatentSiteError: if the model has other latent sites; condition on their values.
         """
         with torch.no_grad():
             run = run_model(self.model, args, kwargs)
             require_no_latents(run, "sweep() draws the path given everything else")
-            table = run.grid.table()
-            check_placement(run, table)
+            emission = read_emission(run)
             if reference is not None:
                 reference = check_reference(run, reference)
-            return run.unflatten(draw_paths(run, table, reference, self.settings)[1])
+            return run.unflatten(draw_paths(run, emission, reference, self.settings)[1])
 
     def _ran(self) -> ParticleGibbsKernel:
         if self.kernel is None:

@@ -18,10 +18,11 @@ from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
+from ..smc import QuadraticEmission
 from .conjugate import dirichlet_counts, draw_dirichlet, reaches_transition
-from .diagnostics import Diagnostics, path_functionals
-from .estep import SMCSettings, check_placement, draw_paths
-from .program import ModelRun, check_emission_is_local, latent_dirichlets, run_model
+from .diagnostics import Diagnostics, path_functionals, vector_functionals
+from .estep import SMCSettings, draw_paths, read_emission
+from .program import Emission, ModelRun, latent_dirichlets, run_model
 
 __all__ = ["Params", "ParticleGibbsKernel", "check_reference"]
 
@@ -81,15 +82,10 @@ class ParticleGibbsKernel(MCMCKernel):
                     "the posterior given all data; expected subsample_size=None. For learning on "
                     "minibatches use StochasticEM."
                 )
-            table = run.grid.table()
-            check_placement(run, table)
-            if is_validation_enabled():
-                check_emission_is_local(self.model, args, kwargs, run, table)
+            read_emission(run, verify=is_validation_enabled())
         self._in_transition = reaches_transition(self.model, args, kwargs, self._dirichlets)
         if self._dirichlets and is_validation_enabled():
-            T, B, K = table.shape
-            every_state = torch.arange(T * B, device=table.device).reshape(T, B) % K
-            self._counts(every_state, verify=True)
+            self._counts(_any_path(run), verify=True)
         if self._initial_params is None:
             self._initial_params = self._draw_start(run)
         else:
@@ -109,10 +105,11 @@ class ParticleGibbsKernel(MCMCKernel):
         """One update of z, then of every Dirichlet site."""
         params = self._unsqueeze(params)
         values = {name: params[name] for name in self._dirichlets}
-        runs, tables = self._tables(values)
-        run = runs[0]
-        reference = torch.cat([run.flatten(z) for z in params[self._site].long()], 1)
-        path = self._sweep(runs, tables, reference)
+        runs, emissions = self._emissions(values)
+        run, z = runs[0], params[self._site]
+        z = z.long() if run.is_discrete else z  # Pyro's MCMC keeps all in floats
+        reference = torch.cat([run.flatten(chain) for chain in z], 1)
+        path = self._sweep(runs, emissions, reference)
         paths = path.unflatten(1, (self.num_chains, run.num_sequences)).transpose(0, 1)  # (C, T, B)
         new = {self._site: torch.stack([run.unflatten(z) for z in paths])}
         for name in self._dirichlets:
@@ -138,7 +135,7 @@ class ParticleGibbsKernel(MCMCKernel):
 
     # ------------------------------------------------------------------------------- its parts
 
-    def _tables(self, values: Params) -> tuple[list[ModelRun], list[Tensor]]:
+    def _emissions(self, values: Params) -> tuple[list[ModelRun], list[Emission]]:
         """Run the model once per chain, under the chain's own values."""
         with torch.no_grad():
             runs = [
@@ -147,22 +144,23 @@ class ParticleGibbsKernel(MCMCKernel):
                 )
                 for c in range(self.num_chains if values else 1)
             ]
-            tables = [run.grid.table() for run in runs]
-        return runs, tables * (self.num_chains // len(tables))
+            emissions = [run.emission(run.grid.table()) for run in runs]
+        return runs, emissions * (self.num_chains // len(emissions))
 
     def _sweep(
-        self, runs: list[ModelRun], tables: list[Tensor], reference: Tensor | None
+        self, runs: list[ModelRun], emissions: list[Emission], reference: Tensor | None
     ) -> Tensor:
-        """Sweep all chains at once, unless each has a transition of its own."""
+        """Sweep all chains at once, unless each has a transition or a body of its own."""
         C, run = self.num_chains, runs[0]
-        if not self._in_transition or C == 1:
-            table = tables[0] if C == 1 else torch.cat(tables, 1)
-            return draw_paths(run, table, reference, self.settings, num_chains=C)[1]
+        own_body = len(runs) > 1 and any(emission is None for emission in emissions)
+        if C == 1 or not (self._in_transition or own_body):
+            emission = _side_by_side(emissions)
+            return draw_paths(run, emission, reference, self.settings, num_chains=C)[1]
         references = [None] * C if reference is None else reference.chunk(C, 1)
         return torch.cat(
             [
-                draw_paths(r, table, ref, self.settings)[1]
-                for r, table, ref in zip(runs, tables, references, strict=True)
+                draw_paths(r, emission, ref, self.settings)[1]
+                for r, emission, ref in zip(runs, emissions, references, strict=True)
             ],
             1,
         )
@@ -186,7 +184,8 @@ class ParticleGibbsKernel(MCMCKernel):
                     f'Site "{name}": missing from initial_params, which hold {sorted(params)}; '
                     "expected a start for every latent site, or for none."
                 )
-        shapes = {self._site: tuple(run.loop.batch_shape) + (run.loop.num_steps,)}
+        event = run.transition.event_shape
+        shapes = {self._site: (*run.loop.batch_shape, run.loop.num_steps, *event)}
         shapes |= {name: tuple(fn.shape()) for name, fn in self._dirichlets.items()}
         for name, shape in shapes.items():
             if tuple(params[name].shape) != (self.num_chains, *shape):
@@ -204,8 +203,8 @@ class ParticleGibbsKernel(MCMCKernel):
             name: fn.sample((self.num_chains,)).clamp(min=1e-30)
             for name, fn in self._dirichlets.items()
         }
-        runs, tables = self._tables(values)
-        path = self._sweep(runs, tables, None)
+        runs, emissions = self._emissions(values)
+        path = self._sweep(runs, emissions, None)
         chains = path.unflatten(1, (self.num_chains, run.num_sequences)).unbind(1)
         return {self._site: torch.stack([run.unflatten(z) for z in chains]), **values}
 
@@ -219,7 +218,10 @@ class ParticleGibbsKernel(MCMCKernel):
             ]
         )
         lengths = run.grid.lengths
-        functionals = path_functionals(after, lengths, run.transition.num_states)
+        if run.is_discrete:
+            functionals = path_functionals(after, lengths, run.transition.num_states)
+        else:
+            functionals = vector_functionals(after, lengths)
         self._diagnostics.add(before, after, lengths, {"log_joint": log_joint, **functionals})
 
     def _squeeze(self, params: Params) -> Params:
@@ -230,9 +232,17 @@ class ParticleGibbsKernel(MCMCKernel):
 
 
 def check_reference(run: ModelRun, reference: Tensor) -> Tensor:
-    """Check a user's path ``(B, T)``, and lay it out as the sampler's ``(T, B)``."""
+    """Check a user's path ``(B, T, ...)``, and lay it out as the sampler's ``(T, B, ...)``."""
     loop = run.loop
-    shape, K = tuple(loop.batch_shape) + (loop.num_steps,), run.transition.num_states
+    shape = (*loop.batch_shape, loop.num_steps, *run.transition.event_shape)
+    if not run.is_discrete:
+        if tuple(reference.shape) != shape or not bool(reference.isfinite().all()):
+            raise ValueError(
+                f'Site "{loop.name}": the reference has shape {tuple(reference.shape)}, expected '
+                f"finite numbers {shape}: sequences first, then time, then the vector."
+            )
+        return run.flatten(reference)
+    K = run.transition.num_states
     integer = not reference.is_floating_point() and reference.dtype != torch.bool
     if tuple(reference.shape) != shape or not integer:
         raise ValueError(
@@ -245,3 +255,22 @@ def check_reference(run: ModelRun, reference: Tensor) -> Tensor:
             f"{int(reference.max())}, expected 0 to {K - 1}."
         )
     return run.flatten(reference.long())
+
+
+def _any_path(run: ModelRun) -> Tensor:
+    """A path that visits every state, or that is nowhere special: ``(T, B, ...)``."""
+    T, B, device = run.loop.num_steps, run.num_sequences, run.loop.device
+    if run.is_discrete:
+        return torch.arange(T * B, device=device).reshape(T, B) % run.transition.num_states
+    like = next(iter(run.transition.parameters()))
+    return torch.randn((T, B, *run.transition.event_shape), device=device, dtype=like.dtype)
+
+
+def _side_by_side(emissions: list[Emission]) -> Emission:
+    """Emissions of several chains as one of as many sequences in all."""
+    first = emissions[0]
+    if len(emissions) == 1 or first is None:
+        return first
+    if isinstance(first, Tensor):
+        return torch.cat(emissions, 1)  # type: ignore[arg-type]
+    return QuadraticEmission(*(torch.cat(parts, 1) for parts in zip(*emissions, strict=True)))

@@ -21,7 +21,7 @@ class PathMemory:
     """
 
     def __init__(self) -> None:
-        self._paths: Tensor | None = None  # (N, T), N over the full batch shape
+        self._paths: Tensor | None = None  # (N, T, ...), N over the full batch shape
         self._known: Tensor | None = None  # (N,)
         self._full_shape: torch.Size = torch.Size()
         self._values: list[Tensor] = []
@@ -41,34 +41,35 @@ class PathMemory:
 
     @property
     def paths(self) -> Tensor:
-        """The last paths, int64, full batch shape ``+ (T,)``; 0 where none was drawn yet."""
+        """The last paths, full batch shape ``+ (T, ...)``; 0 where none was drawn yet."""
         if self._paths is None:
             raise RuntimeError("No path was drawn yet; write em.step(...) first.")
-        return self._paths.reshape(self._full_shape + self._paths.shape[-1:])
+        return self._paths.reshape(self._full_shape + self._paths.shape[1:])
 
     def recall(self, run: ModelRun) -> tuple[Tensor, Tensor]:
-        """Return the paths ``(T, B)`` of a run's sequences, and which are known, ``(B,)``."""
+        """Return the paths ``(T, B, ...)`` of a run's sequences, and which are known, ``(B,)``."""
         T, B = run.loop.num_steps, run.num_sequences
         self._forget_if_stale(run)
         if self._paths is None or self._known is None:
-            path = torch.zeros(T, B, dtype=torch.long, device=run.loop.device)
+            path = torch.zeros(
+                (T, B, *run.transition.event_shape), dtype=_dtype(run), device=run.loop.device
+            )
             return path, torch.zeros(B, dtype=torch.bool, device=run.loop.device)
         index = _sequence_index(run)
-        rows = torch.nn.functional.pad(self._paths[index], (0, T - self._paths.shape[-1]))
-        return rows.T.contiguous(), self._known[index]
+        rows = _pad(self._paths[index], T)[:, :T]
+        return rows.transpose(0, 1).contiguous(), self._known[index]
 
     def store(self, run: ModelRun, path: Tensor) -> None:
-        """Keep the paths ``(T, B)`` of a run's sequences."""
+        """Keep the paths ``(T, B, ...)`` of a run's sequences."""
         T, device = run.loop.num_steps, path.device
         if self._paths is None or self._known is None:
             self._full_shape = _full_shape(run)
             N = self._full_shape.numel()
-            self._paths = torch.zeros(N, T, dtype=torch.long, device=device)
+            self._paths = torch.zeros((N, T, *path.shape[2:]), dtype=path.dtype, device=device)
             self._known = torch.zeros(N, dtype=torch.bool, device=device)
-        longer = max(T - self._paths.shape[-1], 0)
-        self._paths = torch.nn.functional.pad(self._paths, (0, longer))
+        self._paths = _pad(self._paths, T)
         index = _sequence_index(run)
-        self._paths[index, :T] = path.T
+        self._paths[index, :T] = path.transpose(0, 1)
         self._known[index] = True
         self._values = [site.value for site in run.grid.sites]
 
@@ -92,6 +93,16 @@ class PathMemory:
                 UserWarning,
                 stacklevel=4,
             )
+
+
+def _pad(paths: Tensor, T: int) -> Tensor:
+    """Give paths ``(N, T', ...)`` at least T steps."""
+    longer = max(T - paths.shape[1], 0)
+    return torch.nn.functional.pad(paths, (0, 0) * (paths.dim() - 2) + (0, longer))
+
+
+def _dtype(run: ModelRun) -> torch.dtype:
+    return torch.long if run.is_discrete else next(iter(run.transition.parameters())).dtype
 
 
 def _full_shape(run: ModelRun) -> torch.Size:

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from ..errors import EmissionNotLocalError, LatentSiteError
 from ..primitive import SSLLoop
-from ..smc import StateGrid
+from ..smc import QuadraticEmission, StateGrid
 from ..smc.emission import user_scale
+from ..smc.quadratic import fit_quadratic, probe_points
 from ..transitions import DiscreteTransition
 
 __all__ = [
@@ -32,21 +33,28 @@ __all__ = [
     "check_emission_is_local",
     "check_transition_learns",
     "latent_dirichlets",
+    "require_discrete",
     "require_no_latents",
     "run_model",
 ]
+
+
+#: log p(x_t | z_t): see :meth:`ModelRun.emission`
+Emission = Tensor | QuadraticEmission | None
 
 
 class ModelRun(NamedTuple):
     """A model run under the grid of all states. Sequences are flattened to B in every shape here.
 
     ``grid`` holds the loop and its emission, ``sites`` every sample site outside the loop, as in a
-    Pyro trace, and ``params`` the ``pyro.param`` statements.
+    Pyro trace, and ``params`` the ``pyro.param`` statements. ``again`` runs the model once more,
+    with the same values, under another grid.
     """
 
     grid: StateGrid
     sites: dict[str, dict[str, Any]]
     params: dict[str, dict[str, Any]]
+    again: Callable[[StateGrid], None]
 
     @property
     def loop(self) -> SSLLoop:
@@ -54,9 +62,14 @@ class ModelRun(NamedTuple):
         return self.grid.loop
 
     @property
-    def transition(self) -> DiscreteTransition:
-        """p(z_t | z_{1:t-1})."""
+    def transition(self) -> Any:
+        """p(z_t | z_{1:t-1}), a :class:`DiscreteTransition` or a :class:`GaussianTransition`."""
         return self.grid.transition
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether z_t is one of K states, not a vector."""
+        return isinstance(self.transition, DiscreteTransition)
 
     @property
     def num_sequences(self) -> int:
@@ -88,18 +101,20 @@ class ModelRun(NamedTuple):
         return factor
 
     def flatten(self, path: Tensor) -> Tensor:
-        """Turn a path ``batch_shape + (T,)`` into the samplers' ``(T, B)``."""
-        return path.reshape(-1, self.loop.num_steps).T.contiguous()
+        """Turn a path ``batch_shape + (T, ...)`` into the samplers' ``(T, B, ...)``."""
+        shape = (-1, self.loop.num_steps, *self.transition.event_shape)
+        return path.reshape(shape).transpose(0, 1).contiguous()
 
     def unflatten(self, path: Tensor) -> Tensor:
-        """Turn the samplers' path ``(T, B)`` into the site's shape, ``batch_shape + (T,)``."""
-        return path.T.reshape(self.loop.batch_shape + path.shape[:1])
+        """Turn the samplers' path ``(T, B, ...)`` into the site's, ``batch_shape + (T, ...)``."""
+        path = path.transpose(0, 1)
+        return path.reshape(self.loop.batch_shape + path.shape[1:])
 
     def log_transition(self, path: Tensor) -> Tensor:
-        """Return log p(z) of a path ``(T, B)``, ``(B,)``; differentiable."""
+        """Return log p(z) of a path ``(T, B, ...)``, ``(B,)``; differentiable."""
         loop, grid = self.loop, self.grid
         inputs = None if loop.inputs is None else loop.inputs.flatten(0, -3)
-        log_p = grid.transition.log_prob(path.T, inputs)  # (B, T)
+        log_p = grid.transition.log_prob(path.transpose(0, 1), inputs)  # (B, T)
         if grid.lengths is not None:
             steps = torch.arange(loop.num_steps, device=path.device)
             log_p = torch.where(steps < grid.lengths.unsqueeze(-1), log_p, 0.0)
@@ -107,8 +122,39 @@ class ModelRun(NamedTuple):
         return log_p.sum(-1) if scale is None else log_p.sum(-1) * scale
 
     def log_emission(self, path: Tensor) -> Tensor:
-        """Return log p(x | z) of a path ``(T, B)``, ``(B,)``; differentiable."""
-        return self.grid.path(path).sum(0)
+        """Return log p(x | z) of a path ``(T, B, ...)``, ``(B,)``; differentiable."""
+        if self.is_discrete:
+            return self.grid.path(path).sum(0)
+        grid = StateGrid(self._as_states(path.unsqueeze(0)))
+        self.again(grid)
+        return grid.table().squeeze(-1).sum(0)
+
+    def emission(self, table: Tensor) -> Emission:
+        """Return log p(x_t | z_t) as a function of z_t: what a sweep asks for.
+
+        A table over the K states, ``(T, B, K)``; over vectors a quadratic function, or ``None``
+        where it is not one, so that the body has to run within the sweep.
+
+        :param Tensor table: what ``grid.table()`` returned.
+        """
+        if self.is_discrete:
+            return table
+        points = probe_points(self.transition)
+        rough = fit_quadratic(table, points)
+        if rough is None:
+            return None
+        # Once more about the top of each function: far from it, large numbers cancel.
+        size = rough.precision.abs().amax((-2, -1), keepdim=True)
+        eye = torch.eye(points.shape[-1], device=points.device, dtype=points.dtype)
+        ridge = torch.finfo(points.dtype).eps * (1.0 + size) * eye
+        center = torch.linalg.solve(rough.precision + ridge, rough.linear)
+        grid = StateGrid(self._as_states(points[:, None, None] + center))
+        self.again(grid)
+        return fit_quadratic(grid.table(), points, center) or rough
+
+    def _as_states(self, z: Tensor) -> Tensor:
+        """``(S, T, B, D)`` to ``(S, T) + batch_shape + (D,)``."""
+        return z.reshape(*z.shape[:2], *self.loop.batch_shape, *z.shape[3:])
 
     def log_elsewhere(self, only_observed: bool = False) -> Tensor | float:
         """Return the log-density of all sites outside the loop, a scalar; differentiable."""
@@ -153,24 +199,24 @@ def run_model(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     values: Mapping[str, Tensor] | None = None,
-    order: Tensor | None = None,
+    states: Tensor | None = None,
 ) -> ModelRun:
     """Run a model with the states of its loop all at once, and gather what it says.
 
     :param values: values for latent sites outside the loop, and indices for subsampling plates.
-    :param order: K states that the body meets, in place of ``arange(K)``.
+    :param states: what the body meets in place of ``arange(K)``; see :class:`StateGrid`.
     :raises LatentSiteError: if there is no ``ssl_transition`` whose path is still to be drawn.
     """
-    grid = StateGrid(order)
+    grid = StateGrid(states)
     with _own_dims(), poutine.block(), poutine.trace() as tracer, Given(values or {}), grid:
         model(*args, **kwargs)
+    nodes = tracer.trace.nodes
     if not grid.answered:
         raise LatentSiteError(
             "The model has no ssl_transition whose path is still to be drawn; expected one: "
             'for t, z in ssl_transition("z", transition, T): ... (a path that is conditioned on, '
             "or hidden by poutine.block, cannot be sampled)."
         )
-    nodes = tracer.trace.nodes
     sites = {
         name: site
         for name, site in nodes.items()
@@ -179,7 +225,15 @@ def run_model(
         and not site["infer"].get("_ssl_emission")
         and not site["infer"].get("_deterministic")
     }
-    return ModelRun(grid, sites, {n: s for n, s in nodes.items() if s["type"] == "param"})
+    params = {name: site for name, site in nodes.items() if site["type"] == "param"}
+    fixed = {n: s["value"] for n, s in sites.items() if not s["is_observed"]}
+
+    def again(other: StateGrid) -> None:
+        # Not traced: the body may run once for each step.
+        with _own_dims(), poutine.block(), Given(fixed), other:
+            model(*args, **kwargs)
+
+    return ModelRun(grid, sites, params, again)
 
 
 def latent_dirichlets(run: ModelRun, *, purpose: str) -> dict[str, dist.Dirichlet]:
@@ -229,6 +283,19 @@ def require_no_latents(run: ModelRun, reason: str) -> None:
             )
 
 
+def require_discrete(run: ModelRun, who: str) -> None:
+    """Check that z_t is one of K states.
+
+    :raises TypeError: if it is a vector.
+    """
+    if not run.is_discrete:
+        raise TypeError(
+            f'Site "{run.loop.name}": its transition is a {type(run.transition).__name__}, but '
+            f"{who} sums over K states; expected a DiscreteTransition. StochasticEM, ParticleGibbs "
+            "and ParticleFilter take both kinds."
+        )
+
+
 def check_transition_learns(run: ModelRun) -> None:
     """Warn where the transition has parameters that no optimiser will see."""
     known = {site["value"].unconstrained() for site in run.params.values()}
@@ -249,9 +316,6 @@ def check_transition_learns(run: ModelRun) -> None:
 
 
 def check_emission_is_local(
-    model: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
     run: ModelRun,
     table: Tensor,
 ) -> None:
@@ -263,15 +327,16 @@ def check_emission_is_local(
 
     :raises EmissionNotLocalError: if it does.
     """
-    K = run.transition.num_states
+    K = table.shape[-1]
     if K == 1:
         return
-    states = torch.arange(K, device=table.device)
-    values = {n: s["value"] for n, s in run.sites.items() if not s["is_observed"]}
-    for order in (states.flip(0), torch.zeros_like(states)):
-        sites = run_model(model, args, kwargs, values, order).grid.sites
-        again = torch.stack([site.table() for site in sites]).sum(0)
-        if not torch.allclose(again, table[..., order]):
+    every = torch.arange(K, device=table.device)
+    states = every if run.is_discrete else probe_points(run.transition)
+    for order in (every.flip(0), torch.zeros_like(every)):
+        grid = StateGrid(states[order])
+        run.again(grid)
+        again = torch.stack([site.table() for site in grid.sites]).sum(0)
+        if not torch.allclose(again, table[..., order], equal_nan=True):
             raise EmissionNotLocalError(
                 f'Site "{run.grid.sites[0].name}": log p(x_t | z_t = k) changes with the states '
                 "that stand beside k, so the emission is not a function of z_t alone; in the loop "

@@ -28,12 +28,12 @@ from .conjugate import (
     draw_dirichlet,
     reaches_transition,
 )
-from .estep import SMCSettings, check_placement, draw_paths
+from .estep import SMCSettings, draw_paths, read_emission
 from .markov_em import MarkovEM
 from .path_memory import PathMemory
 from .program import (
+    Emission,
     ModelRun,
-    check_emission_is_local,
     check_transition_learns,
     latent_dirichlets,
     run_model,
@@ -142,17 +142,18 @@ class StochasticEM:
         :returns: -log p(z, x) of the drawn paths under the parameters before the M-step, scaled to
             the full data where a plate is subsampled.
         """
-        run, table, dirichlets = self._read(args, kwargs)
+        run, emission, dirichlets = self._read(args, kwargs)
         old, known = self._memory.recall(run)
         fresh = not self._memory
-        path = self._draw(run, table, old, known)
+        path = self._draw(run, emission, old, known)
         given = {**run.subsamples, **self._current}
         loss = self._ascend(args, kwargs, given, path)
         for _ in range(self.num_gradient_steps - 1):
             self._ascend(args, kwargs, given, path)
         if bool(known.any()):
             seen = run.grid.observed() & known
-            self.change_rate = float(((path != old) & seen).sum() / seen.sum().clamp(min=1))
+            moved = (path != old).reshape(*seen.shape, -1).any(-1)
+            self.change_rate = float((moved & seen).sum() / seen.sum().clamp(min=1))
         self._memory.store(run, path)
         if dirichlets:
             if fresh:
@@ -221,31 +222,31 @@ class StochasticEM:
 
     def _read(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[ModelRun, Tensor, dict[str, Dirichlet]]:
+    ) -> tuple[ModelRun, Emission, dict[str, Dirichlet]]:
         """Run the model for the E-step; the first time, check it and draw start values."""
         with torch.no_grad():
             run = run_model(self.model, args, kwargs, self._current)
             dirichlets = latent_dirichlets(run, purpose="StochasticEM")
-            table = run.grid.table()
-            check_placement(run, table)
+            verify = is_validation_enabled() and not self._memory
+            emission = read_emission(run, verify=verify)
             if not self._memory:
-                if is_validation_enabled():
+                if verify:
                     check_transition_learns(run)
-                    check_emission_is_local(self.model, args, kwargs, run, table)
                 for name in dirichlets:
                     self._current.setdefault(name, run.sites[name]["value"])
                     self.values.setdefault(name, self._current[name])
-        return run, table, dirichlets
+        return run, emission, dirichlets
 
-    def _draw(self, run: ModelRun, table: Tensor, old: Tensor, known: Tensor) -> Tensor:
-        """The E-step: a path for each sequence, ``(T, B)``."""
+    def _draw(self, run: ModelRun, emission: Emission, old: Tensor, known: Tensor) -> Tensor:
+        """The E-step: a path for each sequence, ``(T, B, ...)``."""
         if not self.conditional:
-            return draw_paths(run, table, None, self.settings)[1]
+            return draw_paths(run, emission, None, self.settings)[1]
         path = old
         if not bool(known.all()):  # sequences not met before start unconditionally
-            path = torch.where(known, old, draw_paths(run, table, None, self.settings)[1])
+            fresh = draw_paths(run, emission, None, self.settings)[1]
+            path = torch.where(_like_path(known, old), old, fresh)
         for _ in range(self.num_sweeps):
-            path = draw_paths(run, table, path, self.settings, on_failure="keep")[1]
+            path = draw_paths(run, emission, path, self.settings, on_failure="keep")[1]
         return path
 
     def _ascend(
@@ -345,3 +346,8 @@ class StochasticEM:
             self.model, args, kwargs, run.subsamples, dirichlets, objective, verify=verify
         )
         return elsewhere, change
+
+
+def _like_path(flag: Tensor, path: Tensor) -> Tensor:
+    """Lay a flag per sequence ``(B,)`` out to broadcast against a path ``(T, B, ...)``."""
+    return flag.reshape(-1, *(1 for _ in path.shape[2:]))

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from ..errors import EmissionNotLocalError, LatentSiteError, NonFiniteError, SMCFailed
 from ..primitive import SSLLoop
-from ..transitions import DiscreteTransition
+from ..transitions import DiscreteTransition, Transition
+from .quadratic import probe_points
 
 __all__ = ["EmissionSite", "StateGrid", "user_scale"]
 
@@ -130,12 +131,15 @@ class StateGrid(Messenger):
     to be drawn (not given by ``condition`` or ``replay``); then :attr:`loop` says what it was, and
     :attr:`sites` what its body observed.
 
-    :param Tensor order: K states that the body meets, in place of ``arange(K)``.
+    Over vectors the states are points of R^D at which log p(x_t | z_t) is to be known.
+
+    :param Tensor states: what the body meets in place of ``arange(K)``: ``(S,)`` or ``(S, D)``; or
+        a value for each step and sequence, ``(S, T) + batch_shape + (D,)``.
     """
 
-    def __init__(self, order: Tensor | None = None) -> None:
+    def __init__(self, states: Tensor | None = None) -> None:
         super().__init__()
-        self.order = order
+        self.states = states
         self._loop: SSLLoop | None = None
         self.sites: list[EmissionSite] = []
         self._path_site: dict[str, Any] = {}
@@ -153,9 +157,8 @@ class StateGrid(Messenger):
         return self._loop
 
     @property
-    def transition(self) -> DiscreteTransition:
+    def transition(self) -> Transition:
         """p(z_t | z_{1:t-1})."""
-        assert isinstance(self.loop.transition, DiscreteTransition)
         return self.loop.transition
 
     def _pyro_ssl_transition(self, msg: Any) -> None:
@@ -164,7 +167,11 @@ class StateGrid(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if msg["infer"].get("_ssl_path") and not msg["is_observed"] and msg["value"] is None:
             # The sweep draws z; the site only has to say which masks and scales stand on it.
-            msg["value"] = torch.zeros(msg["fn"].shape(), dtype=torch.long, device=self._device)
+            msg["value"] = torch.zeros(
+                msg["fn"].shape(),
+                dtype=torch.get_default_dtype() if self._is_vector else torch.long,
+                device=self._device,
+            )
             msg["done"] = self._placeholder = True
 
     def _pyro_post_sample(self, msg: Any) -> None:
@@ -173,6 +180,7 @@ class StateGrid(Messenger):
 
     def _run(self, loop: SSLLoop) -> Iterator[tuple[Tensor, Tensor]]:
         self._device, self._placeholder = loop.device, False
+        self._is_vector = bool(loop.transition.event_shape)
         z = pyro.sample(loop.name, loop.distribution(), infer={"_ssl_path": True})
         if not self._placeholder:
             with loop.body():
@@ -184,17 +192,30 @@ class StateGrid(Messenger):
                 f'"{self._loop.name}"), expected one. Sample them in turn, each with the other '
                 f'given: pyro.condition(model, {{"{loop.name}": path}}).'
             )
-        if not isinstance(loop.transition, DiscreteTransition):
-            raise TypeError(
-                f'Site "{loop.name}": its transition is a {type(loop.transition).__name__}, '
-                "expected a DiscreteTransition: this sampler draws z in 0..K-1 alone."
-            )
-        self._loop, K = loop, loop.transition.num_states
-        states = torch.arange(K, device=loop.device) if self.order is None else self.order
+        self._loop = loop
+        yield from self._answer(loop)
+
+    def _answer(self, loop: SSLLoop) -> Iterator[tuple[Tensor, Tensor]]:
+        """Run the body, in the place that the path's site left."""
+        states = self._states_of(loop)
+        S = len(states)
         # The frame keeps the states' dimension from a plate in the body, which the reader refuses.
-        frame = IndepMessenger(f"{loop.name}_states", K, dim=loop.time_dim - 1)
-        with loop.body(), frame, _EmissionReader(loop, K, self.sites):
-            yield loop.steps(), states.reshape((K,) + (1,) * (1 + len(loop.batch_shape)))
+        frame = IndepMessenger(f"{loop.name}_states", S, dim=loop.time_dim - 1)
+        with loop.body(), frame, _EmissionReader(loop, S, self.sites):
+            yield loop.steps(), states
+
+    def _states_of(self, loop: SSLLoop) -> Tensor:
+        """States as the body meets them, ``(S, 1, ..., 1) + event_shape`` at the least."""
+        states, event = self.states, loop.transition.event_shape
+        if states is None:
+            if not isinstance(loop.transition, DiscreteTransition):
+                states = probe_points(loop.transition)
+            else:
+                states = torch.arange(loop.transition.num_states, device=loop.device)
+        if states.dim() == 1 + len(event):
+            ones = (1,) * (1 + len(loop.batch_shape))
+            states = states.reshape(states.shape[:1] + ones + event)
+        return states
 
     @property
     def transition_scale(self) -> Tensor | None:
@@ -232,12 +253,12 @@ class StateGrid(Messenger):
         :raises NonFiniteError: on NaN or +inf.
         :raises SMCFailed: where an observation is impossible under every state.
         """
-        K = self.transition.num_states
         if not self.sites:
             raise EmissionNotLocalError(
                 f'Site "{self.loop.name}": its loop observed nothing; write '
                 'pyro.sample("x", Emission(phi[z]), obs=x[t]) in the body, before any break.'
             )
+        K = self.sites[0].shape[0]
         if K > 1 and not any(site.varies_with_state() for site in self.sites):
             site = self.sites[0]
             raise EmissionNotLocalError(
@@ -258,7 +279,7 @@ class StateGrid(Messenger):
                 )
             total = total + table
         impossible = (total == -torch.inf).all(-1)
-        if bool(impossible.any()):
+        if isinstance(self.transition, DiscreteTransition) and bool(impossible.any()):
             t, b = impossible.nonzero()[0].tolist()
             names = ", ".join(f'"{site.name}"' for site in self.sites)
             raise SMCFailed(

@@ -9,7 +9,7 @@ Two views of the same law must agree to float precision: *stepping*, which the p
 *teacher forcing* over a whole path in one fused call, which learning uses.
 :class:`pyro_ssl.testing.TransitionContract` is the test that holds every transition to it.
 
-Next files to read: ``cells.py``, ``recurrent.py``, then ``distribution.py``.
+Next files to read: ``cells.py``, ``recurrent.py``, ``gaussian.py``, then ``distribution.py``.
 """
 
 from __future__ import annotations
@@ -40,11 +40,17 @@ def positive_size(name: str, size: int) -> int:
 class Transition(nn.Module):
     """p(z_t | z_{1:t-1}, inputs_{1:t}), as a state machine over the latents.
 
-    Subclass :class:`DiscreteTransition` for z in ``{0..K-1}``.
+    Subclass :class:`DiscreteTransition` for z in ``{0..K-1}``, and
+    :class:`~pyro_ssl.transitions.GaussianTransition` for z in R^D.
     """
 
     #: number of exogenous inputs per step that the transition reads (0: none)
     input_size: int = 0
+
+    @property
+    def event_shape(self) -> torch.Size:
+        """Shape of one latent z_t: ``()`` where it is discrete, ``(D,)`` where it is a vector."""
+        return torch.Size()
 
     def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> NamedTuple:
         """Return the state before the first latent, tensors of shape ``batch_shape + (...)``."""
@@ -55,7 +61,7 @@ class Transition(nn.Module):
     ) -> tuple[dist.TorchDistribution, NamedTuple]:
         """Advance by one latent.
 
-        :param z_prev: z_{t-1}, ``(...)``; ``None`` at the first step.
+        :param z_prev: z_{t-1}, ``(...) + event_shape``; ``None`` at the first step.
         :param state: what the previous call (or :meth:`initial_state`) returned.
         :param inputs: exogenous inputs of step t, ``(..., input_size)``.
         :returns: p(z_t | z_{1:t-1}) of batch shape ``(...)``, and the new state.
@@ -65,9 +71,19 @@ class Transition(nn.Module):
     def log_prob(self, z: Tensor, inputs: Tensor | None = None) -> Tensor:
         """Teacher-forced log p(z_t | z_{1:t-1}) of every step of a path, in one fused call.
 
-        :param z: paths, ``(..., T)``.
+        :param z: paths, ``(..., T) + event_shape``.
         :param inputs: exogenous inputs, ``(..., T, input_size)``.
         :returns: ``(..., T)``; the sum over the last dimension is log p(z_{1:T}).
+        """
+        raise NotImplementedError
+
+    def stepper(
+        self, inputs: Tensor | None = None
+    ) -> Callable[[Tensor | None, Any, int], tuple[Any, Any]]:
+        """Return the samplers' step over *rows* of particles, without gradient.
+
+        What it returns of p(z_t | z_{1:t-1}) is the kind's: see :class:`DiscreteTransition` and
+        :class:`~pyro_ssl.transitions.GaussianTransition`.
         """
         raise NotImplementedError
 

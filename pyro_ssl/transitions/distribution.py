@@ -1,6 +1,6 @@
-"""The law of a whole latent path, as one Pyro distribution with event ``(T,)``.
+"""The law of a whole latent path, as one Pyro distribution with event ``(T,)`` or ``(T, D)``.
 
-The event dimension is T on purpose: were log p(z_t | z_{1:t-1}) spread over a time plate,
+T belongs to the event on purpose: were log p(z_t | z_{1:t-1}) spread over a time plate,
 ``Trace_ELBO`` would take log p(z_{t+1} | z_t) for independent of z_t and drop it from z_t's cost.
 """
 
@@ -19,7 +19,7 @@ __all__ = ["TransitionDistribution"]
 
 
 class TransitionDistribution(TorchDistribution):
-    """p(z_{1:T}) of batch shape ``(...)`` and event shape ``(T,)``.
+    """p(z_{1:T}) of batch shape ``(...)`` and event shape ``(T,) + transition.event_shape``.
 
     :param Transition transition: the law of each step.
     :param int num_steps: T.
@@ -48,15 +48,16 @@ class TransitionDistribution(TorchDistribution):
             () if inputs is None else inputs.shape[:-2],
             () if lengths is None else lengths.shape,
         )
-        super().__init__(batch_shape, torch.Size((num_steps,)), validate_args=validate_args)
+        event_shape = torch.Size((num_steps,)) + transition.event_shape
+        super().__init__(batch_shape, event_shape, validate_args=validate_args)
 
-    @constraints.dependent_property(is_discrete=True, event_dim=1)
+    @constraints.dependent_property
     def support(self) -> constraints.Constraint:
         """Integers in ``0..K-1`` where the transition is discrete, reals where it is not."""
         inner: constraints.Constraint = constraints.real
         if isinstance(self.transition, DiscreteTransition):
             inner = constraints.integer_interval(0, self.transition.num_states - 1)
-        return constraints.independent(inner, 1)
+        return constraints.independent(inner, len(self.event_shape))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> TransitionDistribution:
         """Return the same law over a larger batch."""
@@ -69,12 +70,12 @@ class TransitionDistribution(TorchDistribution):
             validate_args=False,
         )
 
-    def _zero_past_length(self, value: Tensor) -> Tensor:
-        """Put 0 into the steps ``(..., T)`` at or past each sequence's length."""
+    def _zero_past_length(self, value: Tensor, num_event_dims: int = 0) -> Tensor:
+        """Put 0 into the steps ``(..., T) + (...)`` at or past each sequence's length."""
         if self.lengths is None:
             return value
-        steps = torch.arange(self.num_steps, device=value.device)
-        return value.masked_fill(steps >= self.lengths.unsqueeze(-1), 0)
+        past = torch.arange(self.num_steps, device=value.device) >= self.lengths.unsqueeze(-1)
+        return value.masked_fill(past.reshape(past.shape + (1,) * num_event_dims), 0)
 
     def _inputs_for(self, batch_shape: torch.Size) -> Tensor | None:
         if self.inputs is None:
@@ -83,7 +84,8 @@ class TransitionDistribution(TorchDistribution):
 
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = torch.Size()) -> Tensor:
-        """Draw paths step by step, ``sample_shape + batch_shape + (T,)``."""
+        """Draw paths step by step, ``sample_shape + batch_shape + event_shape``."""
+        num_event_dims = len(self.transition.event_shape)
         batch_shape = torch.Size(sample_shape) + self.batch_shape
         inputs = self._inputs_for(batch_shape)
         state, z_prev, path = self.transition.initial_state(batch_shape), None, []
@@ -93,14 +95,14 @@ class TransitionDistribution(TorchDistribution):
             )
             z_prev = law.expand(batch_shape).sample()
             path.append(z_prev)
-        return self._zero_past_length(torch.stack(path, -1))
+        return self._zero_past_length(torch.stack(path, -1 - num_event_dims), num_event_dims)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Teacher-forced log p(z_{1:T}), one fused call: ``(..., T)`` to ``(...)``."""
+        """Teacher-forced log p(z_{1:T}), one fused call: ``(...) + event_shape`` to ``(...)``."""
         if self._validate_args:
             self._validate_sample(value)
-        value = value.expand(
-            torch.broadcast_shapes(value.shape[:-1], self.batch_shape) + value.shape[-1:]
-        )
-        log_p = self.transition.log_prob(value, self._inputs_for(value.shape[:-1]))
+        time_dim = -len(self.event_shape)
+        batch_shape = torch.broadcast_shapes(value.shape[:time_dim], self.batch_shape)
+        value = value.expand(batch_shape + value.shape[time_dim:])
+        log_p = self.transition.log_prob(value, self._inputs_for(batch_shape))
         return self._zero_past_length(log_p).sum(-1)

@@ -12,6 +12,7 @@ Next file to read: ``distribution.py``.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -22,11 +23,12 @@ from .base import DiscreteTransition, Stepper, positive_size
 from .cells import LSTMCell, RecurrentCell
 from .linear_add import linear_add
 from .multiplicative import MultiplicativeLSTMCell
+from .recurrent_base import RecurrentBase
 
 __all__ = ["LSTMTransition", "MultiplicativeLSTMTransition", "RecurrentTransition"]
 
 
-class RecurrentTransition(DiscreteTransition):
+class RecurrentTransition(RecurrentBase, DiscreteTransition):
     """p(z_t | z_{1:t-1}) = Cat(softmax(W h_t + b)) with h_t from a cell over z_{1:t-1}.
 
     :param int num_states: K, the number of latent states (topics).
@@ -46,25 +48,9 @@ class RecurrentTransition(DiscreteTransition):
 
     def __init__(self, num_states: int, cell: RecurrentCell, *, dropout: float = 0.0) -> None:
         super().__init__(num_states)
-        self.input_size = cell.input_size - (self.num_states + 1)
-        if self.input_size < 0:
-            raise ValueError(
-                f"{type(self).__name__}: the cell reads {cell.input_size} numbers, expected at "
-                f"least {self.num_states + 1}, one for each state and the start symbol; write "
-                f"{type(cell).__name__}({self.num_states + 1} + input_size, hidden_size)."
-            )
-        self.cell = cell
+        of = "one for each state and the start symbol"
+        self._read_with(cell, self.num_states + 1, dropout, of)
         self.head = nn.Linear(cell.hidden_size, self.num_states)
-        self.dropout = nn.Dropout(dropout)
-
-    @property
-    def hidden_size(self) -> int:
-        """H, the number of units of the cell."""
-        return self.cell.hidden_size
-
-    def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> Any:
-        """Return the cell's state before the first latent."""
-        return self.cell.initial_state(batch_shape)
 
     def _input_map(self) -> tuple[Tensor, Tensor]:
         """Projection of each one-hot z_{t-1}, ``(K+1, G)``, and the weight of what is exogenous."""
@@ -85,19 +71,12 @@ class RecurrentTransition(DiscreteTransition):
     def path_logits(self, z: Tensor, inputs: Tensor | None = None) -> Tensor:
         """Teacher-forced logits by one call of the cell over the sequence; see the base class."""
         batch_shape, T = z.shape[:-1], z.shape[-1]
-        if z.numel() == 0:
-            return self.head.weight.new_zeros(z.shape + (self.num_states,))
         # z_{0:T-1} with the start symbol K in front, time first: (T, N)
-        previous = F.pad(z.reshape(-1, T).T, (0, 0, 1, -1), value=self.num_states)
-        x = F.one_hot(previous, self.num_states + 1).to(self.head.weight.dtype)
-        if inputs is not None:
-            exogenous = inputs.expand(batch_shape + inputs.shape[-2:]).reshape(
-                -1, T, self.input_size
-            )
-            x = torch.cat([x, exogenous.transpose(0, 1)], -1)
-        h, _ = self.cell.sequence(x)  # (T, N, H)
-        logits = self.head(self.dropout(h))
-        return logits.transpose(0, 1).reshape(batch_shape + (T, self.num_states))
+        previous = F.pad(
+            z.reshape(math.prod(batch_shape), T).T, (0, 0, 1, 0), value=self.num_states
+        )
+        x = F.one_hot(previous[:T], self.num_states + 1).to(self.head.weight.dtype)
+        return self.head(self._hidden(x, inputs, batch_shape))
 
     @torch.no_grad()
     def stepper(self, inputs: Tensor | None = None) -> Stepper:

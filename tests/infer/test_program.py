@@ -173,7 +173,7 @@ def assert_same_joint(world, model):
 
     for ours, pyros in zip(gradients(found), gradients(expected), strict=True):
         torch.testing.assert_close(ours, pyros, rtol=0, atol=1e-11)
-    check_emission_is_local(model, (), {}, run, run.grid.table())
+    check_emission_is_local(run, run.grid.table())
 
 
 @pytest.mark.parametrize("shape", [(B,), (), (2, 3)], ids=["plate", "no plate", "two plates"])
@@ -330,7 +330,7 @@ def test_no_tensor_over_states_steps_sequences_and_symbols(law, ragged, latent):
 def table_of(world, body):
     model = world.model(body)
     run = run_model(model, (), {})
-    check_emission_is_local(model, (), {}, run, run.grid.table())
+    check_emission_is_local(run, run.grid.table())
 
 
 def latent(w, t, z):

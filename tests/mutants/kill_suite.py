@@ -81,6 +81,7 @@ def dirichlet_checks():
 
 SUITES = {
     "smc/sweep.py": smc_checks,
+    "smc/states.py": smc_checks,
     "smc/resampling.py": smc_checks,
     "smc/emission.py": emission_checks,
     "infer/conjugate.py": dirichlet_checks,

@@ -6,7 +6,7 @@ sampler as it is, with the reason; the kill suite must pass on them.
 
 from typing import NamedTuple
 
-SWEEP, RESAMPLING = "smc/sweep.py", "smc/resampling.py"
+SWEEP, STATES, RESAMPLING = "smc/sweep.py", "smc/states.py", "smc/resampling.py"
 EMISSION, CONJUGATE, GIBBS = (
     "smc/emission.py",
     "infer/conjugate.py",
@@ -24,15 +24,14 @@ def mutant(name, file, *edits):
     return Mutant(name, file, tuple(edits))
 
 
-PICK = "z = invert_cdf(cdf.view(B * P, K).index_select(0, gather), u_z[t].view(-1, 1)).view(B, P)"
-GATHER = (
-    "state = type(state)(*(value.index_select(0, gather) for value in state))\n        z_history"
-)
+GATHER = "state = type(state)(*(value.index_select(0, rows) for value in state))\n        z_history"
 RESAMPLE = "ancestors = resample(alpha, first, u_ancestor[t])"
-WEIGHTS = "weights = (near - near.amax(-1, keepdim=True)).exp_()"
-FINAL_SLOT = "slot = torch.randint(low, P, (B, 1), device=z.device)"
-TRACE_BACK = """path[t] = z[t].gather(-1, slot).squeeze(-1)
-        slot = ancestors[t].gather(-1, slot)"""
+WEIGHTS = "prior = (near - near.amax(-1, keepdim=True)).exp_()"
+FINAL_SLOT = "return torch.randint(1 if move else 0, P, (B,), device=device)"
+TRACE_BACK = """path[t] = z[t, sequences, slot]
+        slot = ancestors[t, sequences, slot]"""
+JOINT = "log_joint = law + self.log_emission[t].unsqueeze(1)"
+ALPHA = "return cdf[..., -1].double(), shift"
 
 MUTANTS = [
     # ------------------------------------------------------------------- the reference, and slots
@@ -42,95 +41,78 @@ MUTANTS = [
     mutant(
         "states gathered across sequences",
         SWEEP,
-        ("gather = (rows + ancestors)", "gather = (0 * rows + ancestors)"),
+        ("rows = (first_rows + ancestors)", "rows = (0 * first_rows + ancestors)"),
     ),
     mutant(
         "latent drawn by the slot, not by its ancestor",
         SWEEP,
         (
-            "index_select(0, gather), u_z[t]",
-            "index_select(0, (rows + slots).view(-1)), u_z[t]",
+            "local.draw(t, proposal, rows)",
+            "local.draw(t, proposal, (first_rows + slots).view(-1))",
         ),
     ),
-    mutant("one uniform for ancestor and latent", SWEEP, ("u_z[t].view", "u_ancestor[t].view")),
+    mutant(
+        "one uniform for ancestor and latent",
+        SWEEP,
+        (
+            "z = local.draw(t, proposal, rows)",
+            "local.u_z[t] = u_ancestor[t].view(-1, 1)\n        z = local.draw(t, proposal, rows)",
+        ),
+    ),
     # ---------------------------------------------------------------------------- the final path
-    mutant("returns the reference", SWEEP, (FINAL_SLOT, "slot = torch.zeros_like(z[0][:, :1])")),
-    mutant("no trace-back", SWEEP, ("slot = ancestors[t].gather(-1, slot)", "pass")),
+    mutant("returns the reference", SWEEP, (FINAL_SLOT, "return torch.zeros(B, dtype=torch.long)")),
+    mutant("no trace-back", SWEEP, ("slot = ancestors[t, sequences, slot]", "pass")),
     mutant(
         "trace-back one step early",
         SWEEP,
         (TRACE_BACK, "\n        ".join(reversed(TRACE_BACK.split("\n        ")))),
     ),
-    mutant("forced move always", SWEEP, ("if away_from_reference and P > 1", "if P > 1")),
-    mutant(
-        "forced move never", SWEEP, ("low = 1 if away_from_reference and P > 1 else 0", "low = 0")
-    ),
+    mutant("forced move always", SWEEP, ("move and P > 1", "P > 1")),
+    mutant("forced move never", SWEEP, ("move and P > 1", "False")),
     mutant(
         "final slot by the last look-ahead weights",
         SWEEP,
-        ("path = _trace_back(z_history,", "path = _trace_back(alpha, z_history,"),
-        ("def _trace_back(z: Tensor,", "def _trace_back(alpha, z: Tensor,"),
         (
-            FINAL_SLOT,
-            "alpha = alpha.nan_to_num(1.0) + 1e-9\n    alpha[:, :low] = 0.0\n"
-            "    slot = torch.multinomial(alpha, 1)",
+            "path = _trace_back(z_history, ancestor_history, weights, move)",
+            "path = _trace_back(z_history, ancestor_history, alpha.nan_to_num(1.0) + 1e-9, move)",
         ),
     ),
     # --------------------------------------------------------------------------------- the weights
     mutant(
         "prior left out",
-        SWEEP,
-        (
-            "log_joint = log_prior + log_emission",
-            "log_joint = 0 * log_prior + log_emission",
-        ),
+        STATES,
+        (JOINT, JOINT.replace("law +", "0 * law +")),
     ),
     mutant(
         "emission left out",
-        SWEEP,
-        (
-            "log_joint = log_prior + log_emission[t].unsqueeze(1)",
-            "log_joint = log_prior.clone()",
-        ),
+        STATES,
+        (JOINT, "log_joint = law.clone()"),
     ),
     mutant(
         "proposal from the prior, weights as they were",
-        SWEEP,
-        (
-            "cdf.view(B * P, K).index_select",
-            "log_prior.exp().cumsum(-1).view(B * P, K).index_select",
-        ),
+        STATES,
+        ("shift, cdf.view(B * P, K)", "shift, law.exp().cumsum(-1).view(B * P, K)"),
     ),
     mutant("weights to the power .9", SWEEP, (RESAMPLE, RESAMPLE.replace("alpha", "alpha**0.9"))),
     mutant("no weights at all", SWEEP, (RESAMPLE, RESAMPLE.replace("alpha", "alpha**0"))),
     mutant(
         "1e-6 added to the weights",
-        SWEEP,
-        (
-            "alpha = cdf[..., -1].double()",
-            "alpha = cdf[..., -1].double() + 1e-6",
-        ),
+        STATES,
+        (ALPHA, ALPHA.replace(".double()", ".double() + 1e-6")),
     ),
-    mutant("weights in float16", SWEEP, (".double()  # (B, P)", ".half().double()  # (B, P)")),
+    mutant("weights in float16", STATES, (ALPHA, ALPHA.replace(".double()", ".half().double()"))),
     mutant(
         "weights of each particle shifted by its own",
-        SWEEP,
-        (
-            "log_joint.view(B, P * K).amax(-1).clamp_(min=torch.finfo(dtype).min).view(B, 1, 1)",
-            "log_joint.amax(-1, keepdim=True)",
-        ),
-        (".add_(shift.view(B))", ".add_(shift.mean((1, 2)))"),
+        STATES,
+        ("log_joint.sub_(shift.view(B, 1, 1))", "log_joint.sub_(log_joint.amax(-1, keepdim=True))"),
     ),
     mutant("evidence by the sum", SWEEP, ("alpha.mean(-1).log_()", "alpha.sum(-1).log_()")),
-    mutant("shift not added back", SWEEP, (".log_().add_(shift.view(B))", ".log_()")),
-    mutant("dead particles are NaN", SWEEP, (".clamp_(min=torch.finfo(dtype).min)", "")),
+    mutant("shift not added back", SWEEP, (".log_().add_(shift)", ".log_()")),
+    mutant("dead particles are NaN", STATES, (".clamp_(min=torch.finfo(law.dtype).min)", "")),
     mutant(
         "scale left out of the weights",
-        SWEEP,
-        (
-            "log_prior = log_prior * scale\n",
-            "log_prior = log_prior * 1.0\n",
-        ),
+        STATES,
+        (JOINT, JOINT.replace("law +", "(law if self.scale is None else law / self.scale) +")),
     ),
     # ------------------------------------------------------------------------------ ragged, inputs
     mutant(
@@ -142,13 +124,15 @@ MUTANTS = [
         ),
     ),
     mutant(
-        "path not 0 past the length", SWEEP, ("path.masked_fill_(~active.squeeze(-1), 0)", "pass")
+        "path not 0 past the length",
+        SWEEP,
+        ("path.masked_fill_(past.view(T, B, *(1,) * len(event)), 0)", "pass"),
     ),
     mutant(
         "evidence past the length",
         SWEEP,
         (
-            "log_likelihood.masked_fill_(~active.squeeze(-1), 0.0)",
+            "log_likelihood.masked_fill_(past, 0.0)",
             "pass",
         ),
     ),
@@ -161,21 +145,21 @@ MUTANTS = [
         ),
     ),
     # --------------------------------------------------------------------------- ancestor sampling
-    mutant("ancestor sampling: uniform", SWEEP, (WEIGHTS, "weights = torch.ones_like(near)")),
+    mutant("ancestor sampling: uniform", SWEEP, (WEIGHTS, "prior = torch.ones_like(near)")),
     mutant(
         "ancestor sampling: times the look-ahead weight",
         SWEEP,
         (
-            "redraw(t, state, log_prior)",
-            "redraw(t, state, log_prior + alpha.log().unsqueeze(-1))",
+            "redraw(t, state, law, weights)",
+            "redraw(t, state, law + alpha.log().unsqueeze(-1), weights)",
         ),
     ),
     mutant(
         "ancestor sampling: over the look-ahead weight",
         SWEEP,
         (
-            "redraw(t, state, log_prior)",
-            "redraw(t, state, log_prior - alpha.log().unsqueeze(-1))",
+            "redraw(t, state, law, weights)",
+            "redraw(t, state, law - alpha.log().unsqueeze(-1), weights)",
         ),
     ),
     mutant(
@@ -201,8 +185,8 @@ MUTANTS = [
         "ancestor sampling: reference one step late",
         SWEEP,
         (
-            "step(self.reference[s - 1].repeat",
-            "step(self.reference[s].repeat",
+            "before = self.reference[s - 1]",
+            "before = self.reference[s]",
         ),
     ),
     mutant(
@@ -254,11 +238,11 @@ MUTANTS = [
         ),
     ),
     mutant(
-        "ancestor sampling: scale left out",
-        SWEEP,
+        "ancestor sampling: scaled law normalised",
+        STATES,
         (
-            "law if self.scale is None else law * self.scale",
-            "law",
+            "return law.gather(-1, index).squeeze(-1)",
+            "return law.log_softmax(-1).gather(-1, index).squeeze(-1)",
         ),
     ),
     mutant(
@@ -424,8 +408,8 @@ EQUIVALENT = [
         "ancestor sampling: with the emission",
         SWEEP,
         (
-            "redraw(t, state, log_prior)",
-            "redraw(t, state, log_prior + log_emission[t].unsqueeze(1))",
+            "redraw(t, state, law, weights)",
+            "redraw(t, state, law + local.log_emission[t].unsqueeze(1), weights)",
         ),
     ),
 ]

@@ -1,0 +1,81 @@
+r"""Is log p(x_t | z_t) a quadratic function of z_t? If so, which?
+
+A quadratic function on R^D has n = 1 + D + D (D + 1) / 2 coefficients. Its values at 2n points in
+general position determine them and tell, by what is left over, whether it is one; whatever the
+user's code. A linear-Gaussian emission is one, with any loading, offset, noise and mask.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..transitions import Transition
+
+__all__ = ["QuadraticEmission", "fit_quadratic", "probe_points"]
+
+
+class QuadraticEmission(NamedTuple):
+    """log p(x_t | z_t) as a quadratic function of z_t, for all t: exact, or about a point.
+
+    .. math:: c + b^\\top (z - m) - \\tfrac12 (z - m)^\\top Λ (z - m)
+
+    ``center`` m and ``linear`` b ``(T, B, D)``, ``constant`` c ``(T, B)``, ``precision`` Λ
+    ``(T, B, D, D)``, positive semi-definite.
+    """
+
+    center: Tensor
+    constant: Tensor
+    linear: Tensor
+    precision: Tensor
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Return its value at ``(..., T, B, D)``: ``(..., T, B)``."""
+        away = z - self.center
+        curved = (self.precision @ away.unsqueeze(-1)).squeeze(-1)
+        return self.constant + (away * (self.linear - 0.5 * curved)).sum(-1)
+
+
+def probe_points(transition: Transition) -> Tensor:
+    """Return the points at which an emission is looked at, ``(2n, D)``: the same at every call."""
+    like = next(iter((*transition.parameters(), *transition.buffers())))
+    (D,) = transition.event_shape
+    n = 1 + D + D * (D + 1) // 2
+    generator = torch.Generator(device="cpu").manual_seed(D)
+    points = torch.randn(2 * n, D, generator=generator, device="cpu", dtype=torch.float64)
+    return points.to(like)
+
+
+def fit_quadratic(
+    table: Tensor, points: Tensor, center: Tensor | None = None
+) -> QuadraticEmission | None:
+    """Return the quadratic function that takes the values ``table`` at ``points``.
+
+    :param Tensor table: ``(T, B, S)``.
+    :param Tensor points: ``(S, D)``, relative to the center.
+    :param Tensor center: ``(T, B, D)``; zero where left out.
+    :returns: ``None`` if there is none, or none that is concave.
+    """
+    S, D = points.shape
+    wide, x = table.double(), points.double()
+    row, column = torch.triu_indices(D, D, device=x.device)
+    design = torch.cat([torch.ones_like(x[:, :1]), x, x[:, row] * x[:, column]], -1)  # (S, n)
+    if not bool(wide.isfinite().all()):
+        return None
+    found = wide @ torch.linalg.pinv(design).T  # (T, B, n)
+    rest = (found @ design.T - wide).abs()
+    rounding = torch.finfo(table.dtype).eps
+    if bool((rest > 200.0 * rounding * (1.0 + wide.abs().amax(-1, keepdim=True))).any()):
+        return None
+    upper = torch.zeros((*table.shape[:2], D, D), device=x.device, dtype=x.dtype)
+    upper[..., row, column] = found[..., 1 + D :]
+    precision = -(upper + upper.mT)
+    size = precision.abs().amax((-2, -1)) + 1.0
+    if bool((torch.linalg.eigvalsh(precision)[..., 0] < -1e3 * rounding * size).any()):
+        return None
+    if center is None:
+        center = table.new_zeros((*table.shape[:2], D))
+    parts = (found[..., 0], found[..., 1 : 1 + D], precision)
+    return QuadraticEmission(center, *(part.to(table.dtype) for part in parts))

@@ -1,0 +1,16 @@
+"""Tests for your own models and transitions: is the sampler exact, does a transition keep its word.
+
+:func:`invariance_test` holds the sampler to the exact posterior of your model.
+:class:`TransitionContract` and :class:`GaussianTransitionContract` are pytest classes that every
+:class:`~pyro_ssl.transitions.Transition` must pass; inherit them in the tests of your own.
+"""
+
+from .contract import GaussianTransitionContract, TransitionContract
+from .invariance import InvarianceResult, invariance_test
+
+__all__ = [
+    "GaussianTransitionContract",
+    "InvarianceResult",
+    "TransitionContract",
+    "invariance_test",
+]

@@ -1,0 +1,111 @@
+r"""Transitions over R^D: the protocol's Gaussian half.
+
+.. math:: z_t \mid z_{1:t-1} \sim \mathrm{N}(\mu(s_t), \mathrm{diag}\, \sigma^2(s_t))
+
+(Zheng et al. 2017, arXiv 1711.11179, section 3, Example 1, eq. 9). Subclasses say what the moments
+are; stepping, scoring and the samplers' stepper follow.
+
+Next files to read: ``recurrent_gaussian.py``; ``linear_gaussian.py``, which has exact answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from .base import Transition, positive_size
+
+__all__ = ["GaussianStepper", "GaussianTransition", "Moments"]
+
+
+class Moments(NamedTuple):
+    """Of p(z_t | z_{1:t-1}): ``mean`` and ``scale``, standard deviations, each ``(..., D)``."""
+
+    mean: Tensor
+    scale: Tensor
+
+
+#: ``stepper(z_prev, state, t) -> (moments, state)``; see :meth:`GaussianTransition.stepper`.
+GaussianStepper = Callable[[Tensor | None, Any, int], tuple[Moments, Any]]
+
+
+class GaussianTransition(Transition):
+    """A transition over R^D with diagonal covariance: subclasses say what the moments are.
+
+    :param int dim: D, the dimension of z_t.
+
+    Write ``initial_state`` and :meth:`step_moments`. Override :meth:`path_moments` where one fused
+    call beats the loop, and :meth:`stepper` where work can be done once per sweep.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = positive_size("dim", dim)
+
+    @property
+    def event_shape(self) -> torch.Size:
+        """``(D,)``."""
+        return torch.Size((self.dim,))
+
+    def step_moments(
+        self, z_prev: Tensor | None, state: Any, inputs: Tensor | None = None
+    ) -> tuple[Moments, Any]:
+        """Return mean and scale of p(z_t | z_{1:t-1}), each ``(..., D)``, and the new state.
+
+        :param Tensor z_prev: z_{t-1}, ``(..., D)``; ``None`` at the first step.
+        :param state: what the previous call (or ``initial_state``) returned.
+        :param Tensor inputs: exogenous inputs of step t, ``(..., input_size)``.
+        """
+        raise NotImplementedError
+
+    def step(
+        self, z_prev: Tensor | None, state: Any, inputs: Tensor | None = None
+    ) -> tuple[dist.Independent, Any]:
+        """Advance by one latent; see :meth:`Transition.step`."""
+        (mean, scale), state = self.step_moments(z_prev, state, inputs)
+        return dist.Normal(mean, scale).to_event(1), state
+
+    def path_moments(self, z: Tensor, inputs: Tensor | None = None) -> Moments:
+        """Moments of every step of a given path: ``(..., T, D)`` to twice ``(..., T, D)``."""
+        state = self.initial_state(z.shape[:-2])
+        z_prev, means, scales = None, [], []
+        for t in range(z.shape[-2]):
+            (mean, scale), state = self.step_moments(
+                z_prev, state, None if inputs is None else inputs[..., t, :]
+            )
+            z_prev = z[..., t, :]
+            means.append(mean.expand_as(z_prev))
+            scales.append(scale.expand_as(z_prev))
+        if not means:
+            return Moments(torch.zeros_like(z), torch.ones_like(z))
+        return Moments(torch.stack(means, -2), torch.stack(scales, -2))
+
+    def log_prob(self, z: Tensor, inputs: Tensor | None = None) -> Tensor:
+        """Teacher-forced log-densities, ``(..., T, D)`` to ``(..., T)``.
+
+        See :meth:`Transition.log_prob`.
+        """
+        mean, scale = self.path_moments(z, inputs)
+        return dist.Normal(mean, scale, validate_args=False).log_prob(z).sum(-1)
+
+    def stepper(self, inputs: Tensor | None = None) -> GaussianStepper:
+        """Return a step function for one sweep over *rows* of particles, without gradient.
+
+        The sweep flattens sequences and particles to N rows, so that resampling is one row
+        gather. ``stepper(z_prev, state, t)`` takes ``(N, D)`` latents and a state of ``(N, ...)``
+        tensors, and returns the moments, each ``(N, D)``, and a new state.
+
+        :param inputs: exogenous inputs by row, ``(T, N, input_size)``.
+        """
+
+        @torch.no_grad()
+        def step(z_prev: Tensor | None, state: Any, t: int) -> tuple[Moments, Any]:
+            moments, state = self.step_moments(z_prev, state, None if inputs is None else inputs[t])
+            # A view of a parameter wants gradients even where none are taken.
+            return Moments(*(value.detach() for value in moments)), state
+
+        return step

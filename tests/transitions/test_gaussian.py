@@ -1,0 +1,227 @@
+"""Gaussian transitions keep the contract, and are the laws that they say."""
+
+from typing import NamedTuple
+
+import pyro.distributions as dist
+import pytest
+import torch
+
+from pyro_ssl.testing import GaussianTransitionContract
+from pyro_ssl.transitions import (
+    GaussianLSTMTransition,
+    GaussianMultiplicativeLSTMTransition,
+    GaussianTransition,
+    LinearGaussianTransition,
+    LSTMCell,
+    Moments,
+    RecurrentCell,
+    RecurrentGaussianTransition,
+)
+
+D, H, T = 2, 4, 5
+
+
+class TestLSTM(GaussianTransitionContract):
+    def make(self, dim=D):
+        return GaussianLSTMTransition(dim, H)
+
+
+class TestLSTMWithInputs(GaussianTransitionContract):
+    def make(self, dim=D):
+        return GaussianLSTMTransition(dim, H, input_size=3, residual=True)
+
+
+class TestLSTMWithDropout(GaussianTransitionContract):
+    def make(self, dim=D):
+        return GaussianLSTMTransition(dim, H, dropout=0.5, min_scale=0.3)
+
+
+class TestMultiplicative(GaussianTransitionContract):
+    def make(self, dim=D):
+        return GaussianMultiplicativeLSTMTransition(dim, H, residual=True)
+
+
+class TestMultiplicativeWithInputs(GaussianTransitionContract):
+    def make(self, dim=D):
+        return GaussianMultiplicativeLSTMTransition(
+            dim, H, input_size=2, squash="output", weight_norm=True
+        )
+
+
+class PlainState(NamedTuple):
+    h: torch.Tensor
+
+
+class PlainRNN(RecurrentCell):
+    """A cell that says no more than it must."""
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__(input_size, hidden_size)
+        self.inner = torch.nn.Linear(input_size, hidden_size)
+        self.outer = torch.nn.Linear(hidden_size, hidden_size)
+
+    def initial_state(self, batch_shape):
+        zeros = self.outer.weight.new_zeros((*batch_shape, self.hidden_size))
+        return PlainState(zeros)
+
+    def input_map(self):
+        return self.inner.weight, self.inner.bias
+
+    def advance(self, projected, state):
+        return PlainState(torch.tanh(projected + self.outer(state.h)))
+
+
+class TestOwnCell(GaussianTransitionContract):
+    def make(self, dim=D):
+        return RecurrentGaussianTransition(dim, PlainRNN(dim + 1 + 2, H), residual=True)
+
+
+# ------------------------------------------------------------------------------- the laws by hand
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_lstm_is_equation_9(residual):
+    """One step after another, by torch's own cell: [z, start, u], softplus and its floor."""
+    transition = GaussianLSTMTransition(D, H, input_size=1, residual=residual, min_scale=0.25)
+    z, u = torch.randn(3, T, D), torch.randn(3, T, 1)
+    lstm, by_hand = transition.cell.lstm, torch.nn.LSTMCell(D + 2, H)
+    by_hand.load_state_dict({n[: -len("_l0")]: p for n, p in lstm.state_dict().items()})
+    weight, bias = transition.head.weight, transition.head.bias
+    z_prev, start, state, expected = torch.zeros(3, D), torch.ones(3, 1), None, []
+    for t in range(T):
+        state = by_hand(torch.cat([z_prev, start, u[:, t]], -1), state)
+        mean = state[0] @ weight[:D].T + bias[:D] + (z_prev if residual else 0.0)
+        scale = torch.log1p((state[0] @ weight[D:].T + bias[D:]).exp()) + 0.25
+        expected.append(dist.Normal(mean, scale).log_prob(z[:, t]).sum(-1))
+        z_prev, start = z[:, t], torch.zeros(3, 1)
+    torch.testing.assert_close(transition.log_prob(z, u), torch.stack(expected, -1))
+
+
+def test_scale_never_falls_below_its_floor():
+    transition = GaussianLSTMTransition(D, H, min_scale=0.125)
+    with torch.no_grad():
+        transition.head.bias[D:] = -1e4
+    assert torch.equal(transition.path_moments(torch.randn(T, D)).scale, torch.full((T, D), 0.125))
+
+
+def test_start_is_not_a_latent_that_is_zero():
+    transition = GaussianLSTMTransition(D, H)
+    state = transition.initial_state(())
+    (at_start, _), _ = transition.step_moments(None, state)
+    (at_zero, _), _ = transition.step_moments(torch.zeros(D), state)
+    assert not torch.allclose(at_start, at_zero)
+
+
+def test_residual_adds_the_previous_latent():
+    plain, residual = (GaussianLSTMTransition(D, H, residual=r) for r in (False, True))
+    residual.load_state_dict(plain.state_dict())
+    z = torch.randn(T, D)
+    difference = residual.path_moments(z).mean - plain.path_moments(z).mean
+    torch.testing.assert_close(difference, torch.cat([torch.zeros(1, D), z[:-1]]))
+
+
+def test_dropout_is_for_learning_alone():
+    transition = GaussianLSTMTransition(D, H, dropout=0.5)  # train() mode
+    z = torch.randn(4, T, D)
+    assert not torch.equal(transition.log_prob(z), transition.log_prob(z))
+    z_prev, state = z[:, 0], transition.initial_state((4,))
+
+    def stepping():
+        step = transition.stepper()
+        return transition.step_moments(z_prev, state)[0], step(z_prev, state, 1)[0]
+
+    before = stepping()
+    transition.eval()
+    for found, expected in zip(before, stepping(), strict=True):
+        assert torch.equal(found.mean, expected.mean) and torch.equal(found.scale, expected.scale)
+
+
+def test_stepper_with_no_rows_in_float32():
+    step = GaussianLSTMTransition(D, H, input_size=1).float().stepper(torch.zeros(T, 0, 1).float())
+    state = LSTMCell(1, H).float().initial_state((0,))
+    moments, state = step(None, state, 0)
+    moments, _ = step(moments.mean, state, 1)
+    assert moments.mean.shape == (0, D) and moments.scale.dtype == torch.float32
+
+
+# ------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: GaussianLSTMTransition(0, H), "dim must be at least 1, found 0"),
+        (
+            lambda: GaussianLSTMTransition(D, H, min_scale=0.0),
+            "min_scale must be positive, found 0",
+        ),
+        (
+            lambda: RecurrentGaussianTransition(D, LSTMCell(D, H)),
+            r"the cell reads 2 numbers, expected at least 3, .*start flag; write LSTMCell\(3 \+",
+        ),
+        (
+            lambda: LinearGaussianTransition(D, scale=torch.ones(D, D)),
+            r"scale has shape \(2, 2\), expected \(2,\); write LinearGaussianTransition\(2,",
+        ),
+        (
+            lambda: LinearGaussianTransition(D, matrix=torch.ones(D)),
+            r"matrix has shape \(2,\), expected \(2, 2\)",
+        ),
+    ],
+)
+def test_refuses(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_the_default_path_is_the_loop():
+    """A transition that says only its steps is teacher-forced by them, down to no step at all."""
+
+    class Drift(GaussianTransition):
+        def initial_state(self, batch_shape):
+            return PlainState(torch.zeros(*batch_shape, 1))
+
+        def step_moments(self, z_prev, state, inputs=None):
+            mean = state.h + torch.ones(self.dim) if z_prev is None else z_prev + 1.0
+            return (mean, torch.full_like(mean, 0.5)), state
+
+    z = torch.randn(3, T, D)
+    drift = Drift(D)
+    mean, scale = drift.path_moments(z)
+    torch.testing.assert_close(mean, torch.cat([torch.zeros(3, 1, D), z[:, :-1]], 1) + 1.0)
+    assert torch.equal(scale, torch.full_like(z, 0.5))
+    assert drift.log_prob(z[:, :0]).shape == (3, 0)
+
+
+# ------------------------------------------------------------------------------- the contract
+
+
+class Wrong(GaussianLSTMTransition):
+    """Its fused call sees z_{t+1}, and takes variances for standard deviations."""
+
+    def path_moments(self, z, inputs=None):
+        mean, scale = super().path_moments(z.roll(-2, -2), inputs)
+        return Moments(mean, scale.square())
+
+    def log_prob(self, z, inputs=None):
+        return super().log_prob(z, inputs) + 0.1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_step_equals_fused_call",
+        "test_gradient_of_step_equals_that_of_fused_call",
+        "test_stepper_equals_step",
+        "test_gathered_state_equals_recomputed_prefix",
+        "test_later_values_change_nothing",
+        "test_small_sizes",
+        "test_moments_are_those_of_the_law",
+        "test_density_integrates_to_one",
+    ],
+)
+def test_contract_is_not_kept_by_a_wrong_transition(name):
+    contract = GaussianTransitionContract()
+    contract.make = lambda dim=D: Wrong(dim, H)
+    with pytest.raises(AssertionError):
+        getattr(contract, name)()
