@@ -6,9 +6,8 @@ With p(z_t | z_{1:t-1}) = N(μ, diag σ²) and, about a point m,
 
 α̃_t is the integral of the product and γ̃_t the product normalised: a Gaussian of precision
 diag σ^{-2} + Λ. Both are exact for a linear-Gaussian emission (Zheng et al. 2017, arXiv 1711.11179,
-Example 1), where Λ = CᵀR⁻¹C and b = CᵀR⁻¹(x_t - b_x - Cm). For any other emission the weights
-w_t = p(x_t | z_t) / exp(expansion at z_t) make up for the difference; the algorithm is in
-``sweep.py``.
+Example 1), where Λ = CᵀR⁻¹C and b = CᵀR⁻¹(x_t - b_x - Cm). For any other emission the weights w_t
+make up for the difference; the algorithm is in ``sweep.py``.
 """
 
 from __future__ import annotations
@@ -27,6 +26,9 @@ from .sweep import PROPOSAL_LAG, Steps, Sweep, finish, sweep_steps
 
 __all__ = ["gaussian_smc", "gaussian_steps"]
 
+#: how often the transition proposes z_t where the expansion is not exact
+DEFENSIVE_SHARE = 0.1
+
 
 class _Proposal(NamedTuple):
     """An expansion with the Gaussian γ̃ that it makes; all by row."""
@@ -37,6 +39,15 @@ class _Proposal(NamedTuple):
     precision: Tensor  # (..., D, D)
     cholesky: Tensor  # L of γ̃'s precision, (..., D, D)
     whitened: Tensor  # L^{-1} (σ^{-2} (μ - m) + b), so that γ̃'s mean is m + L^{-T} of it
+
+
+class _Mixture(NamedTuple):
+    """γ̃ of an emission that is not quadratic, by row, with log α̃ and the transition's law."""
+
+    expanded: _Proposal
+    trusted: Tensor
+    log_alpha: Tensor
+    law: Moments
 
 
 def gaussian_smc(
@@ -191,13 +202,13 @@ class _Quadratic(_Gaussian):
 
 
 class _Expanded(_Gaussian):
-    r"""Any emission, expanded about the transition's mean.
+    r"""Any emission, expanded about the transition's mean μ.
 
-    γ̃ is the product with the expansion, of which only the concave part of the curvature is used:
-    so γ̃ is never wider than the transition. α̃ is not the integral of the expansion, which may be
-    far off, but Laplace's, with the emission itself at the mean m̃ of γ̃:
-    p(m̃) p(x_t | m̃) / γ̃(m̃); or p(x_t | μ), if that is more. All are the same where the emission is
-    quadratic, and any positive α̃ is exact.
+    Only the concave part of the curvature is used. α̃ is Laplace's, with the emission itself at the
+    top m̃ of the product: p(m̃) p(x_t | m̃) / γ̃(m̃). A particle whose m̃ is no better than μ, or that
+    has no derivatives, takes the transition for γ̃ and p(x_t | μ) for α̃. As the expansion may miss
+    where the mass is, γ̃ is mixed with the transition (Hesterberg 1995, "Weighted average importance
+    sampling and defensive mixture distributions"): then w_t is bounded where p(x_t | z_t) is.
     """
 
     exact = False
@@ -211,11 +222,15 @@ class _Expanded(_Gaussian):
         scale: Tensor | None,
     ) -> None:
         super().__init__(dim, shape, like, scale)
+        T, B, P = shape
+        self.defend = (
+            torch.rand(T, B * P, 1, device=like.device, dtype=like.dtype) < DEFENSIVE_SHARE
+        )
         self.name, self._told = name, False
 
     def look_ahead(
         self, t: int, law: Moments
-    ) -> Generator[tuple[int, Tensor], Tensor, tuple[Tensor, Tensor, _Proposal]]:
+    ) -> Generator[tuple[int, Tensor], Tensor, tuple[Tensor, Tensor, _Mixture]]:
         """α̃, its shift, and γ̃."""
         point = law.mean.detach().clone().requires_grad_()
         at_mean, linear, precision = _derivatives((yield t, point), point)
@@ -230,28 +245,67 @@ class _Expanded(_Gaussian):
         zero = torch.zeros_like(at_mean)
         log_mass, proposal = self._propose(law, point, zero, linear, precision)
         peak = point + _solve_upper(proposal.cholesky, proposal.whitened).view_as(point)
+        at_peak = yield t, peak
         expansion = QuadraticEmission(point, zero, linear, precision)
-        laplace = log_mass + (yield t, peak) - expansion.log_prob(peak)
-        log_alpha = torch.where(laplace.isfinite(), laplace, at_mean)
+        rise = self._log_density(law, peak) + at_peak - self._log_density(law, point) - at_mean
+        trusted = known & (rise >= 0.0)  # also where both are the same point
+        laplace = log_mass + at_peak - expansion.log_prob(peak)
+        # p(z)^s is no density, but this times one
+        power = self._log_density(law, point) - _log_peak(self._tempered(law))
+        log_alpha = torch.where(trusted, laplace, at_mean + power)
         # Where one particle has no α̃ above 0, α̃ tells none apart: its draw may yet explain x_t.
         possible = log_alpha.isfinite().all(-1, keepdim=True)
         log_alpha = torch.where(possible, log_alpha, 0.0)
-        constant = (log_alpha - log_mass).flatten()
-        return *_shifted(log_alpha), proposal._replace(constant=constant)
+        mixture = _Mixture(
+            proposal._replace(constant=-log_mass.flatten()),
+            trusted.flatten(),
+            log_alpha.flatten(),
+            Moments(*(value.flatten(0, 1) for value in law)),
+        )
+        return *_shifted(log_alpha), mixture
+
+    def draw(self, t: int, proposal: _Mixture, rows: Tensor) -> Tensor:  # type: ignore[override]
+        """Draw from γ̃ of each row's ancestor, or now and then from the transition."""
+        z = super().draw(t, proposal.expanded, rows)
+        mean, scale = self._tempered(Moments(*(value[rows] for value in proposal.law)))
+        plain = self.defend[t] | ~proposal.trusted[rows].unsqueeze(-1)
+        return torch.where(plain, mean + scale * self.noise[t], z.flatten(0, 1)).view_as(z)
 
     def log_weight(
         self,
         t: int,
         law: Moments,
-        proposal: _Proposal,
+        proposal: _Mixture,
         rows: Tensor,
         z: Tensor,
         log_emission: Tensor,
     ) -> Tensor:
-        """What the emission is above its expansion, at the draws."""
-        parts = (proposal.center, proposal.constant, proposal.linear, proposal.precision)
-        expansion = QuadraticEmission(*(part[rows] for part in parts))
-        return log_emission - expansion.log_prob(z.flatten(0, 1)).view(self.B, self.P)
+        """log p(z_t | z_{1:t-1}) p(x_t | z_t) - log α̃ - log γ̃(z_t)."""
+        parts = proposal.expanded
+        expansion = QuadraticEmission(
+            *(part[rows] for part in (parts.center, parts.constant, parts.linear, parts.precision))
+        )
+        shape = (self.B, self.P)
+        flat = Moments(*(value[rows] for value in proposal.law))
+        at = Moments(*(value.view_as(z) for value in flat))
+        log_prior = self._log_density(at, z)
+        power = self._log_density(at, at.mean) - _log_peak(self._tempered(at))
+        # over p(z)^s: the transition as a density, and the expansion's product
+        plain = -power
+        expanded = expansion.log_prob(z.flatten(0, 1)).view(shape)
+        share = math.log(DEFENSIVE_SHARE), math.log1p(-DEFENSIVE_SHARE)
+        mixed = torch.logaddexp(share[0] + plain, share[1] + expanded)
+        log_gamma = log_prior + torch.where(proposal.trusted[rows].view(shape), mixed, plain)
+        return log_prior + log_emission - proposal.log_alpha[rows].view(shape) - log_gamma
+
+    def _tempered(self, law: Moments) -> Moments:
+        """p(z)^s, normalised; s is one per sequence, and rows stand sequence by sequence."""
+        if self.scale is None:
+            return law
+        scale = self.scale.sqrt()  # (B, 1)
+        if law.mean.dim() == 2:
+            scale = scale.expand(self.B, len(law.mean) // max(self.B, 1)).reshape(-1)
+        return Moments(law.mean, law.scale / scale.unsqueeze(-1))
 
     def _tell(self, known: Tensor) -> None:
         """Warn once that the transition proposes."""
@@ -287,6 +341,12 @@ def _derivatives(log_emission: Tensor, point: Tensor) -> tuple[Tensor, Tensor, T
         rows.append(row)
     hessian = torch.stack(rows, -1).detach()
     return value, linear.detach(), -0.5 * (hessian + hessian.mT)
+
+
+def _log_peak(law: Moments) -> Tensor:
+    """log of a diagonal Gaussian's density at its mean."""
+    D = law.mean.shape[-1]
+    return -law.scale.log().sum(-1) - 0.5 * D * math.log(2.0 * math.pi)
 
 
 def _shifted(log_alpha: Tensor) -> tuple[Tensor, Tensor]:
