@@ -65,7 +65,9 @@ TASKS = {
         lambda path: imdb_continuation(path, num_reviews=5000, max_test=1000),
         num_states=50,
         hidden_size=64,
-        num_epochs=6,
+        num_epochs=5,
+        markov_steps=30,
+        language_model_epochs=5,
         batch_size=250,
     ),
     "wikitext2": Task(

@@ -191,6 +191,7 @@ METHODS = {
     ),
     "smc": Method("SSL, unconditional SMC", lambda c: ssl(c, inference="smc")),
     "pg": Method("SSL, particle Gibbs", ssl),
+    "pg_sweeps": Method("SSL, particle Gibbs, 4 sweeps", lambda c: ssl(c, num_sweeps=4)),
     "pg_mlstm": Method("SSL (mLSTM), particle Gibbs", lambda c: ssl(c, cell="mlstm")),
     "lm": Method("LSTM language model", language_model),
 }

@@ -61,6 +61,7 @@ class StepSettings(NamedTuple):
 
     optim: Callable[..., Any]
     num_particles: int
+    num_sweeps: int
     num_gradient_steps: int
     ancestor_sampling: int
     draw_topics: bool
@@ -94,6 +95,7 @@ class _Sampled:
             settings.optim,
             settings.num_particles,
             conditional=conditional,
+            num_sweeps=settings.num_sweeps,
             num_gradient_steps=settings.num_gradient_steps,
             ancestor_sampling=settings.ancestor_sampling,
             dirichlet="mean",

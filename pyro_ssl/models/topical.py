@@ -140,6 +140,7 @@ class TopicalSSL:
         batch_size: int | None = None,
         inference: str = "particle_gibbs",
         num_particles: int = 10,
+        num_sweeps: int = 1,
         num_gradient_steps: int = 1,
         learning_rate: float = 0.01,
         weight_decay: float = 0.0,
@@ -168,6 +169,7 @@ class TopicalSSL:
             posterior; ``"smc"`` by unconditional SMC, biased (with one particle: LLA, Zaheer et
             al. 2017); ``"mean_field"`` factorises it, by Pyro's ``SVI``.
         :param int num_particles: P; under ``"mean_field"`` the draws that estimate the ELBO.
+        :param int num_sweeps: sweeps of ``"particle_gibbs"`` in a step, each from the last path.
         :param int num_gradient_steps: steps of the LSTM on each step's paths; under
             ``"mean_field"``, of the factors too.
         :param float learning_rate: of AdamW, for the LSTM (the factors' is ten times it).
@@ -198,6 +200,7 @@ class TopicalSSL:
         settings = StepSettings(
             AdamW(optim_args),
             num_particles,
+            num_sweeps,
             num_gradient_steps,
             ancestor_sampling,
             draw,
