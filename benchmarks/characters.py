@@ -95,7 +95,7 @@ def streams(text: Tensor) -> Tensor:
 
 def build(layer: str, V: int, hidden: int) -> LanguageModel:
     """Return a model that starts as its rival does."""
-    model = LanguageModel(V, embedding_size=EMBEDDING, hidden_size=hidden, layer=layer, dropout=0.0)
+    model = LanguageModel(V, embedding_size=EMBEDDING, hidden_size=hidden, cell=layer, dropout=0.0)
     if isinstance(model.recurrent, nn.LSTM):  # the mLSTM does this by itself
         with torch.no_grad():
             for block in model.recurrent.weight_hh_l0.split(hidden):
@@ -109,7 +109,7 @@ def build(layer: str, V: int, hidden: int) -> LanguageModel:
 def count_parameters(layer: str, V: int, hidden: int) -> int:
     """Return how many numbers a model learns."""
     with torch.device("meta"):
-        model = LanguageModel(V, embedding_size=EMBEDDING, hidden_size=hidden, layer=layer)
+        model = LanguageModel(V, embedding_size=EMBEDDING, hidden_size=hidden, cell=layer)
     return model.num_parameters
 
 

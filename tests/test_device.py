@@ -214,7 +214,7 @@ def topical(w):
 
 
 def language_model(w):
-    model = LanguageModel(V, embedding_size=3, hidden_size=4, layer="mlstm")
+    model = LanguageModel(V, embedding_size=3, hidden_size=4, cell="mlstm")
     model.to(device=w.device, dtype=w.dtype)
     model.fit(w.words, w.lengths, num_epochs=2, batch_size=2, disable_progbar=True)
     return [model.log_likelihood(w.words, w.lengths)]

@@ -60,11 +60,11 @@ class LanguageModel(nn.Module):
     :param int vocab_size: V, the number of symbols; symbol V is the start symbol, never predicted.
     :param int embedding_size: E, width of a symbol's vector.
     :param int hidden_size: H, units of the recurrent layer.
-    :param str layer: ``"lstm"``, or ``"mlstm"`` for the multiplicative LSTM (Krause et al. 2016,
+    :param str cell: ``"lstm"``, or ``"mlstm"`` for the multiplicative LSTM (Krause et al. 2016,
         arXiv 1609.07959).
     :param float dropout: probability of dropping a unit of h_t before the output layer, while
         the model learns.
-    :raises ValueError: if ``layer`` is neither.
+    :raises ValueError: if ``cell`` is neither.
 
     Data are time first, ``words`` int64 ``(T, B)`` and ``lengths`` ``(B,)``, as
     :func:`pyro_ssl.datasets.batchify` makes them; what stands past the lengths is never read.
@@ -85,16 +85,16 @@ class LanguageModel(nn.Module):
         *,
         embedding_size: int = 64,
         hidden_size: int = 64,
-        layer: str = "lstm",
+        cell: str = "lstm",
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        if layer not in _LAYERS:
-            raise ValueError(f'LanguageModel: layer is "{layer}", expected "lstm" or "mlstm".')
+        if cell not in _LAYERS:
+            raise ValueError(f'LanguageModel: cell is "{cell}", expected "lstm" or "mlstm".')
         self.vocab_size = int(vocab_size)
-        self.layer = layer
+        self.cell = cell
         self.embedding = nn.Embedding(self.vocab_size + 1, embedding_size)
-        self.recurrent = _LAYERS[layer](embedding_size, hidden_size)
+        self.recurrent = _LAYERS[cell](embedding_size, hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden_size, self.vocab_size)
         self.history: list[LanguageModelRecord] = []
@@ -223,7 +223,7 @@ class LanguageModel(nn.Module):
             "vocab_size": self.vocab_size,
             "embedding_size": self.embedding.embedding_dim,
             "hidden_size": self.head.in_features,
-            "layer": self.layer,
+            "cell": self.cell,
             "dropout": self.dropout.p,
             "history": [list(record) for record in self.history],
         }

@@ -26,7 +26,7 @@ def lengths():
 
 
 def small(layer="lstm", **settings):
-    model = LanguageModel(V, embedding_size=4, hidden_size=6, layer=layer, **settings)
+    model = LanguageModel(V, embedding_size=4, hidden_size=6, cell=layer, **settings)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3.0)  # far from uniform
@@ -169,7 +169,7 @@ def cycle():
 
 @every_layer
 def test_learns_a_cycle(cycle, layer):
-    model = LanguageModel(V, embedding_size=8, hidden_size=16, layer=layer, dropout=0.0)
+    model = LanguageModel(V, embedding_size=8, hidden_size=16, cell=layer, dropout=0.0)
     before = model.perplexity(cycle, start=1)
     seen = []
     model.fit(cycle, num_epochs=40, learning_rate=0.02, callback=seen.append, disable_progbar=True)
@@ -310,7 +310,7 @@ def test_save_and_load(words, tmp_path, layer):
     loaded = LanguageModel.load(tmp_path / "model")
     assert torch.equal(loaded.log_likelihood(words), model.log_likelihood(words))
     assert loaded.history == model.history and not loaded.training
-    assert loaded.layer == layer and loaded.dropout.p == 0.25
+    assert loaded.cell == layer and loaded.dropout.p == 0.25
     manifest = tmp_path / "model" / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "seal": "0"}))
     with pytest.raises(CheckpointError, match="was altered"):
@@ -353,8 +353,8 @@ def test_wrong_data(words, lengths, use, spoil, message):
 
 
 def test_wrong_layer():
-    with pytest.raises(ValueError, match='layer is "gru", expected "lstm" or "mlstm"'):
-        LanguageModel(V, layer="gru")
+    with pytest.raises(ValueError, match='cell is "gru", expected "lstm" or "mlstm"'):
+        LanguageModel(V, cell="gru")
 
 
 def test_no_words(words):
