@@ -1,7 +1,8 @@
 """Inference for models with an ``ssl_transition``."""
 
 from .markov_em import MarkovEM
-from .mean_field import MeanFieldELBO, MeanFieldGuide
+from .mean_field import MeanFieldGuide
+from .mean_field_elbo import MeanFieldELBO
 from .particle_filter import Forecast, ParticleFilter
 from .particle_gibbs import ParticleGibbs
 from .particle_gibbs_kernel import ParticleGibbsKernel

@@ -1,52 +1,33 @@
-r"""The factorised posterior q(z) = Π_t q_t(z_t), for Pyro's own ``SVI``: the baseline.
+"""The factorised posterior q(z) = Π_t q_t(z_t) as a Pyro guide: the baseline.
 
-.. math::
-    \mathrm{ELBO} = \underbrace{\sum_t \mathrm{E}_{q_t} [\log p(x_t \mid z_t) - \log q_t(z_t)]
-    }_{\text{exact: sums over } K} + \mathrm{E}_q [\log p(z_{1:T})]
-
-The last term couples all steps through the recurrent transition. With any (K, K) table a,
-
-.. math::
-    \mathrm{E}_q \log p(z) = \sum_t \underbrace{q_{t-1}^\top a \, q_t}_{\text{exact}}
-    + \sum_t \mathrm{E}_{q(z_{<t})} \underbrace{\sum_k q_t(k)
-    [\log p(k \mid z_{<t}) - a_{z_{t-1} k}]}_{r_t(z_{<t})}
-
-so only r_t is estimated, by draws of z from q: what the transition knows beyond z_{t-1}. Its
-gradient has an exact part (through q_t and the transition) and a score-function part (through the
-draws z_{<t}), where each draw's future Σ_{u>t} r_u is compared with the mean of the other draws'.
-The table is the running mean of log p(k | z_{<t}) given z_{t-1}, of earlier steps only, so that
-value and gradient stay unbiased; for a Markov transition r_t vanishes, and nothing is estimated.
+Its ELBO, and what of it is exact, is in ``mean_field_elbo.py``.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.infer import Trace_ELBO
 from pyro.poutine.indep_messenger import CondIndepStackFrame
-from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
-from ..errors import NonFiniteError
 from .conjugate import Counts, dirichlet_counts, dirichlet_point, reaches_transition
 from .exact import markov_marginals
 from .markov_em import MarkovEM
 from .program import (
     Given,
     ModelRun,
-    check_transition_learns,
     latent_dirichlets,
     require_discrete,
     run_model,
 )
 
-__all__ = ["MeanFieldELBO", "MeanFieldGuide"]
+__all__ = ["MarkovPart", "MeanFieldGuide"]
 
 #: probability of a state below which a start value of q is not believed
 _FLOOR = 1e-3
@@ -63,14 +44,14 @@ class MeanFieldGuide:
     :param float averaging: weight of the past in the counts, in [0, 1); needed with minibatches.
     :param str name: prefix of the parameter's name, ``"<name>.<site>.logits"``.
 
-    Train it with :class:`MeanFieldELBO`, which is exact where it can be. ``Trace_ELBO`` works too,
-    by a score-function gradient of much higher variance, and leaves :attr:`values` as they are.
+    Train it with :class:`~pyro_ssl.MeanFieldELBO`, which is exact where it can be. ``Trace_ELBO``
+    works too, by a gradient of much higher variance, and leaves :attr:`values` as they are.
 
     Example::
 
         >>> from pyro.infer import SVI
         >>> from pyro.optim import Adam
-        >>> from pyro_ssl import LSTMTransition, ssl_transition
+        >>> from pyro_ssl import LSTMTransition, MeanFieldELBO, ssl_transition
         >>> transition = LSTMTransition(3, 8)
         >>> def model(words):
         ...     pyro.module("transition", transition)
@@ -101,7 +82,7 @@ class MeanFieldGuide:
         #: point estimates of the Dirichlet sites
         self.values: dict[str, Tensor] = {}
         self._counts: Counts = {}
-        self._pairs: _MarkovPart | None = None
+        self._pairs: MarkovPart | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample the path from q, and put the Dirichlet sites at their estimates."""
@@ -198,11 +179,11 @@ class MeanFieldGuide:
             self._counts[name] = self.averaging * past + (1.0 - self.averaging) * now
             self.values[name] = dirichlet_point(fn, self._counts[name], self.dirichlet)
 
-    def markov_part(self, run: ModelRun) -> _MarkovPart:
-        """The table a of the module's docstring."""
+    def markov_part(self, run: ModelRun) -> MarkovPart:
+        """The table a of ``mean_field_elbo.py``."""
         if self._pairs is None:
             K, like = run.transition.num_states, run.grid.table()
-            self._pairs = _MarkovPart(like.new_zeros(K + 1, K), like.new_zeros(K + 1, 1))
+            self._pairs = MarkovPart(like.new_zeros(K + 1, K), like.new_zeros(K + 1, 1))
         return self._pairs
 
     def _param_name(self, run: ModelRun) -> str:
@@ -230,132 +211,18 @@ class MeanFieldGuide:
         return log_q + 0.1 * torch.randn_like(log_q)
 
 
-class MeanFieldELBO(Trace_ELBO):
-    """ELBO of a :class:`MeanFieldGuide`, exact but for what couples steps beyond neighbours.
-
-    Give it to Pyro's ``SVI`` as ``loss``. See the module's docstring for what is estimated.
-
-    :param int num_particles: S, draws of each path, at least 2: each is the others' baseline.
-
-    A step also updates the guide's Dirichlet estimates in closed form.
-    """
-
-    def __init__(self, num_particles: int = 2, **kwargs: Any) -> None:
-        if num_particles < 2:
-            raise ValueError(
-                f"num_particles is {num_particles}, expected at least 2: the mean of the other "
-                "draws is the baseline of each."
-            )
-        super().__init__(num_particles=num_particles, **kwargs)
-
-    def loss(
-        self, model: Callable[..., Any], guide: MeanFieldGuide, *args: Any, **kwargs: Any
-    ) -> float:
-        """Return -ELBO, estimated where it must be."""
-        with torch.no_grad():
-            return float(self._evaluate(guide, args, kwargs).loss)
-
-    def differentiable_loss(
-        self, model: Callable[..., Any], guide: MeanFieldGuide, *args: Any, **kwargs: Any
-    ) -> Tensor:
-        """Return -ELBO, with a gradient that is unbiased."""
-        return self._evaluate(guide, args, kwargs).loss
-
-    def loss_and_grads(
-        self, model: Callable[..., Any], guide: MeanFieldGuide, *args: Any, **kwargs: Any
-    ) -> float:
-        """Return -ELBO and leave the gradients in the parameters; update the guide's estimates.
-
-        :raises NonFiniteError: if the ELBO is not finite; nothing was updated.
-        """
-        found = self._evaluate(guide, args, kwargs)
-        if is_validation_enabled() and not guide.counts:
-            check_transition_learns(found.run)
-        if not bool(found.loss.isfinite()):
-            raise NonFiniteError(
-                f'Site "{found.run.loop.name}": the ELBO is {-found.loss.item()}, expected a '
-                "finite number; q gives weight to a path of probability 0, or a parameter is NaN. "
-                "Nothing was updated."
-            )
-        if found.loss.requires_grad:
-            found.loss.backward()
-        guide.markov_part(found.run).add(found.previous, found.log_p, found.active)
-        guide.update(args, kwargs, found.run, found.q)
-        return float(found.loss.detach())
-
-    def _evaluate(
-        self, guide: MeanFieldGuide, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> _Evaluation:
-        if not isinstance(guide, MeanFieldGuide):
-            raise TypeError(
-                f"MeanFieldELBO takes a MeanFieldGuide, found {type(guide).__name__}; write "
-                "SVI(model, MeanFieldGuide(model), optim, loss=MeanFieldELBO())."
-            )
-        run = guide.read(args, kwargs)
-        for name in run.params:  # ``run_model`` hides them from SVI, which has to know them
-            pyro.param(name)
-        loop, table, S = run.loop, run.grid.table(), self.num_particles
-        log_q = guide.log_q(run, table)
-        q, K = log_q.exp(), log_q.shape[-1]
-        steps = torch.arange(loop.num_steps, device=q.device)
-        active = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device)  # (B, T)
-        if run.grid.lengths is not None:
-            active = steps < run.grid.lengths.unsqueeze(-1)
-        entropy = -(q * torch.where(q > 0, log_q, 0.0)).sum(-1)  # (B, T)
-        emission = (q * torch.where(q > 0, table.transpose(0, 1), 0.0)).sum(-1)
-
-        z = torch.multinomial(q.detach().reshape(-1, K), S, replacement=True)  # (B T, S)
-        z = z.T.reshape(S, *q.shape[:2])
-        inputs = None if loop.inputs is None else loop.inputs.flatten(0, -3)
-        log_p = run.transition.path_logits(z, inputs).log_softmax(-1)  # (S, B, T, K)
-        previous = torch.cat([torch.full_like(z[..., :1], K), z[..., :-1]], -1)
-
-        pairs = guide.markov_part(run).table()  # (K + 1, K)
-        neighbours = torch.cat(
-            [pairs[K].expand(len(q), 1, K), q[:, :-1] @ pairs[:K]], 1
-        )  # E_q[a_{z_{t-1} k}], (B, T, K)
-        markov = (q * neighbours).sum(-1)
-        residual = (q * (log_p - pairs[previous])).sum(-1)  # r_t, (S, B, T)
-        if run.grid.transition_scale is not None:
-            weight = active * run.grid.transition_scale.unsqueeze(-1)
-        else:
-            weight = active.to(q.dtype)
-        markov, residual = markov * weight, residual * weight
-
-        # Σ_{u>t} r_u of each draw, less the mean of the other draws'
-        future = residual.detach().flip(-1).cumsum(-1).flip(-1) - residual.detach()
-        advantage = (future - future.mean(0)) * (S / (S - 1))
-        score = log_q.expand(S, -1, -1, -1).gather(-1, z.unsqueeze(-1)).squeeze(-1)
-        score = (advantage * torch.where(active, score, 0.0)).sum() / S
-
-        elbo = (torch.where(active, entropy, 0.0) + emission + markov).sum()
-        elbo = (elbo + residual.sum() / S) * run.subsample_factor + run.log_elsewhere()
-        score = score * run.subsample_factor
-        loss = -(elbo + score - score.detach())
-        return _Evaluation(loss, run, q.detach(), previous, log_p.detach(), active)
-
-
-class _Evaluation(NamedTuple):
-    """One evaluation of the ELBO, and what the guide learns from it."""
-
-    loss: Tensor
-    run: ModelRun
-    q: Tensor  # (B, T, K)
-    previous: Tensor  # z_{t-1} of each draw, K at t=0: (S, B, T)
-    log_p: Tensor  # (S, B, T, K)
-    active: Tensor  # (B, T)
-
-
-class _MarkovPart:
+class MarkovPart:
     """Running mean of log p(z_t = k | z_{<t}) given z_{t-1} = j: the best table a, row by row."""
 
     def __init__(self, sums: Tensor, weights: Tensor) -> None:
         self.sums, self.weights = sums, weights  # (K + 1, K), (K + 1, 1); row K: the first step
 
     def table(self) -> Tensor:
+        """Return a, ``(K + 1, K)``, 0 where nothing is known yet."""
         return self.sums / self.weights.clamp(min=1e-6)
 
     def add(self, previous: Tensor, log_p: Tensor, active: Tensor) -> None:
+        """Take in log p(k | z_{<t}) ``(S, B, T, K)`` with z_{t-1} ``(S, B, T)``."""
         weight = active.to(log_p.dtype).expand(previous.shape).reshape(-1, 1)
         log_p = log_p.reshape(-1, log_p.shape[-1]).clamp(min=-100.0) * weight
         for total, term in ((self.sums, log_p), (self.weights, weight)):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..primitive import SSLLoop
 from .emission import StateGrid, _EmissionReader
-from .gaussian import gaussian_steps
+from .expanded import gaussian_steps
 from .sweep import Sweep
 
 __all__ = ["ParticleGrid"]
