@@ -65,9 +65,9 @@ TASKS = {
         lambda path: imdb_continuation(path, num_reviews=5000, max_test=1000),
         num_states=50,
         hidden_size=64,
-        num_epochs=5,
+        num_epochs=4,
         markov_steps=30,
-        language_model_epochs=5,
+        language_model_epochs=4,
         batch_size=250,
     ),
     "wikitext2": Task(
