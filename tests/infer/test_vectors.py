@@ -1,0 +1,152 @@
+"""Models whose latents are vectors, under Pyro's tools and under every inference class."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import MCMC, Predictive
+from pyro.optim import Adam
+
+from pyro_ssl import (
+    MarkovEM,
+    MeanFieldGuide,
+    ParticleFilter,
+    ParticleGibbs,
+    ParticleGibbsKernel,
+    StochasticEM,
+    ssl_transition,
+)
+from pyro_ssl.infer.kalman import LinearEmission, kalman_filter
+from pyro_ssl.transitions import GaussianLSTMTransition, LinearGaussianTransition
+
+T, B, D, E = 5, 4, 2, 3
+
+
+@pytest.fixture
+def x():
+    return torch.randn(T, B, E)
+
+
+def make_model(transition, lengths=None, size=None, loading=None):
+    loading = torch.randn(E, D) if loading is None else loading
+
+    def model(x, index=None):
+        pyro.module("transition", transition)
+        scale = pyro.param("scale", torch.ones(E), constraint=dist.constraints.positive)
+        with pyro.plate("sequences", size or x.shape[1], subsample=index) as i:
+            if index is not None:
+                x = x[:, i]
+            for t, z in ssl_transition("z", transition, len(x), lengths=lengths):
+                pyro.sample("x", dist.Normal(z @ loading.T, scale).to_event(1), obs=x[t])
+
+    return model
+
+
+# --------------------------------------------------------------------------- under Pyro's tools
+
+
+def test_the_path_is_one_site_with_time_and_dimension_in_its_event(x):
+    transition = GaussianLSTMTransition(D, 4)
+    lengths = torch.tensor([5, 1, 3, 0])
+    trace = poutine.trace(make_model(transition, lengths)).get_trace(x)
+    trace.compute_log_prob()
+    site = trace.nodes["z"]
+    assert site["value"].shape == (B, T, D) and site["fn"].event_shape == (T, D)
+    log_p = transition.log_prob(site["value"])
+    active = torch.arange(T) < lengths[:, None]
+    torch.testing.assert_close(site["log_prob"], log_p.where(active, 0.0).sum(-1))
+    assert trace.nodes["x"]["fn"].batch_shape == (T, B)
+    assert not site["value"][~active].any()
+
+
+def test_condition_and_predictive(x):
+    model = make_model(GaussianLSTMTransition(D, 4))
+    path = torch.randn(B, T, D)
+    trace = poutine.trace(pyro.condition(model, {"z": path})).get_trace(x)
+    seen = trace.nodes["x"]["fn"].base_dist.loc
+    assert seen.shape == (T, B, E) and torch.equal(trace.nodes["z"]["value"], path)
+    assert Predictive(model, num_samples=3)(x)["z"].reshape(3, B, T, D).isfinite().all()
+    wrong = pyro.condition(model, {"z": torch.randn(B, T)})
+    with pytest.raises(ValueError, match=r"expected \(4, 5, 2\), time last but one"):
+        wrong(x)
+
+
+# --------------------------------------------------------------------------- under the samplers
+
+
+def test_chains_batched_and_in_pyros_mcmc(x):
+    model = make_model(LinearGaussianTransition(D))
+    sampler = ParticleGibbs(model, 5)
+    sampler.run(x, num_samples=6, num_chains=3, disable_progbar=True)
+    assert sampler.get_samples(group_by_chain=True)["z"].shape == (3, 6, B, T, D)
+    report = sampler.diagnostics()
+    assert report["change_rate"].shape == (T,) and (report["change_rate"] > 0.1).all()
+    assert math.isfinite(report["mean_square"]["mean"])
+    mcmc = MCMC(ParticleGibbsKernel(model, 5), num_samples=4, disable_progbar=True)
+    mcmc.run(x)
+    assert mcmc.get_samples()["z"].shape == (4, B, T, D)
+
+
+def test_diagnostics_are_of_the_steps_within_the_lengths(x):
+    lengths = torch.tensor([5, 2, 3, 1])
+    sampler = ParticleGibbs(make_model(LinearGaussianTransition(D), lengths), 5)
+    sampler.run(x, num_samples=3, disable_progbar=True)
+    z = sampler.get_samples()["z"]
+    past = torch.arange(T) >= lengths[:, None]
+    assert not z[:, past].any()
+    square = z.square().sum((1, 2, 3)) / (lengths.sum() * D)
+    found = sampler.diagnostics()["mean_square"]["mean"]
+    assert found == pytest.approx(float(square.mean()))
+
+
+def test_filter_is_kalmans_on_one_step(x):
+    """At T=1 nothing is left to chance: α is the evidence."""
+    transition, loading = LinearGaussianTransition(D), torch.randn(E, D)
+    model = make_model(transition, loading=loading)
+    emission = LinearEmission(loading, torch.zeros(E), torch.eye(E))
+    expected = kalman_filter(transition, emission, x[:1]).log_likelihood
+    found = ParticleFilter(model, 3).log_likelihood(x[:1])
+    torch.testing.assert_close(found, expected.detach())
+
+
+def test_learning_raises_the_evidence(x):
+    torch.manual_seed(1)
+    true = LinearGaussianTransition(
+        D, matrix=0.9 * torch.eye(D), scale=torch.full((D,), 0.3), initial_scale=torch.ones(D)
+    )
+    model = make_model(true)
+    with torch.no_grad():
+        z = poutine.trace(model).get_trace(torch.zeros(40, 30, E)).nodes["x"]["fn"].sample()
+    learned = GaussianLSTMTransition(D, 8)
+    model = make_model(learned)
+    em = StochasticEM(model, Adam({"lr": 0.02}), num_particles=5, num_gradient_steps=3)
+    before = ParticleFilter(model, 50).log_evidence(z).sum()
+    for _ in range(15):
+        em.step(z)
+    assert ParticleFilter(model, 50).log_evidence(z).sum() > before + 100.0
+    assert em.paths.shape == (30, 40, D) and em.change_rate > 0.1
+
+
+def test_minibatches_keep_their_own_paths(x):
+    model = make_model(GaussianLSTMTransition(D, 4), size=B)
+    em = StochasticEM(model, Adam({"lr": 0.01}), num_particles=3)
+    em.step(x, torch.tensor([0, 2]))
+    first = em.paths.clone()
+    em.step(x, torch.tensor([1, 3]))
+    assert torch.equal(em.paths[[0, 2]], first[[0, 2]]) and not first[[1, 3]].any()
+    assert em.paths[[1, 3]].any()
+
+
+@pytest.mark.parametrize("what", ["hmm", "mean_field", "forecast"])
+def test_what_sums_over_states_says_so(x, what):
+    model = make_model(LinearGaussianTransition(D))
+    call = {
+        "hmm": lambda: MarkovEM(model).step(x),
+        "mean_field": lambda: MeanFieldGuide(model)(x),
+        "forecast": lambda: ParticleFilter(model, 3).forecast(x, start=2),
+    }[what]
+    with pytest.raises(TypeError, match="sums over K states; expected a DiscreteTransition"):
+        call()
