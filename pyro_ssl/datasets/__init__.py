@@ -2,6 +2,7 @@
 
 from pyro_ssl.datasets.batch import TextBatch, UnknownWordsWarning, batchify
 from pyro_ssl.datasets.corpora import Corpus, load_python_docs
+from pyro_ssl.datasets.curves import CURVES, Curve, noisy_curve
 from pyro_ssl.datasets.fetch import fetch_imdb, fetch_msnbc, fetch_wikitext2
 from pyro_ssl.datasets.imdb import PrefixSplit, Review, imdb_prefix_split, load_imdb
 from pyro_ssl.datasets.msnbc import MSNBC_CATEGORIES, load_msnbc
@@ -22,6 +23,9 @@ from pyro_ssl.datasets.text import UNKNOWN, Vocabulary, split_passages, tokenize
 from pyro_ssl.datasets.wikitext import load_wikitext2
 
 __all__ = [
+    "CURVES",
+    "Curve",
+    "noisy_curve",
     "MSNBC_CATEGORIES",
     "UNKNOWN",
     "Corpus",

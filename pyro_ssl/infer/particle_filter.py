@@ -68,6 +68,10 @@ class ParticleFilter:
         run, sweep = self._filter(args, kwargs)
         return sweep.log_likelihood.reshape((-1,) + run.loop.batch_shape)
 
+    def sweep(self, *args: Any, **kwargs: Any) -> Sweep:
+        """Return the sweep itself: particles, ancestors, and the cell's last state."""
+        return self._filter(args, kwargs)[1]
+
     def log_evidence(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return log Ẑ of each sequence, float64 ``batch_shape``; Ẑ is unbiased for p(x)."""
         return self.log_likelihood(*args, **kwargs).sum(0)

@@ -22,7 +22,29 @@ from ..transitions.gaussian import GaussianTransition, Moments
 from .quadratic import QuadraticEmission
 from .sweep import PROPOSAL_LAG, Sweep, finish, sweep_steps
 
-__all__ = ["GaussianLocal", "Proposal", "gaussian_smc"]
+__all__ = ["GaussianLocal", "Proposal", "gaussian_smc", "roll_out_vectors"]
+
+
+@torch.no_grad()
+def roll_out_vectors(
+    transition: GaussianTransition, sweep: Sweep, num_steps: int, *, inputs: Tensor | None = None
+) -> Tensor:
+    """Let particles run on under the transition, from where an unconditional sweep left them.
+
+    :param Sweep sweep: a sweep over the first s steps, whose particles weigh the same.
+    :param int num_steps: S, how many steps to go on.
+    :param Tensor inputs: exogenous inputs of all s + S steps, ``(s + S, B, input_size)``.
+    :returns: their paths, ``(S, B, P, D)``.
+    """
+    start, B, P, D = sweep.z.shape
+    step = transition.stepper(None if inputs is None else inputs.repeat_interleave(P, 1))
+    state, z_prev = sweep.state, sweep.z[-1].reshape(B * P, D) if start else None
+    paths = []
+    for t in range(start, start + num_steps):
+        (mean, scale), state = step(z_prev, state, t)
+        z_prev = mean + scale * torch.randn_like(mean)
+        paths.append(z_prev.view(B, P, D))
+    return torch.stack(paths)
 
 
 class Proposal(NamedTuple):

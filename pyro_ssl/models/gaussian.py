@@ -1,0 +1,383 @@
+r"""The Gaussian SSL, ready-made (Zheng et al. 2017, arXiv 1711.11179, Example 1, eqs. 9 and 10).
+
+.. math::
+    z_t \mid z_{1:t-1} \sim \mathrm{N}(μ(s_t), \mathrm{diag}\, σ^2(s_t)), \qquad
+    x_t \mid z_t \sim \mathrm{N}(C z_t + b, R)
+
+Fitted by stochastic EM: paths by conditional SMC, whose proposal is exact here; the LSTM by
+gradient; R, and C and b if asked, in closed form. C and b are fixed by default: the LSTM's head
+could take up any change of them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.optim import AdamW
+from torch import Tensor
+from tqdm.auto import trange
+
+from ..infer import ParticleFilter, ParticleGibbs, StochasticEM
+from ..primitive import ssl_transition
+from ..smc.gaussian import roll_out_vectors
+from ..transitions import GaussianLSTMTransition, GaussianMultiplicativeLSTMTransition
+
+__all__ = ["GaussianForecast", "GaussianRecord", "GaussianSSL", "Tracked"]
+
+_TRANSITIONS = {"lstm": GaussianLSTMTransition, "mlstm": GaussianMultiplicativeLSTMTransition}
+
+
+class GaussianRecord(NamedTuple):
+    """What one epoch of :meth:`GaussianSSL.fit` came to.
+
+    ``loss`` is -log p(z, x) in nats per observed step, ``change_rate`` the share of latents that
+    the epoch renewed.
+    """
+
+    epoch: int
+    loss: float
+    change_rate: float
+    seconds: float
+
+
+class Tracked(NamedTuple):
+    """``mean`` and ``scale`` (standard deviation) of C z_t + b, each ``(T, B, E)``."""
+
+    mean: Tensor
+    scale: Tensor
+
+
+class GaussianForecast(NamedTuple):
+    """The law of later observations: draws ``samples`` ``(P, S, B, E)``, ``mean`` ``(S, B, E)``."""
+
+    samples: Tensor
+    mean: Tensor
+
+    def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
+        """Return the ends of the central interval, each ``(S, B, E)``."""
+        tail = (1.0 - level) / 2.0
+        return self.samples.quantile(tail, 0), self.samples.quantile(1.0 - tail, 0)
+
+
+class GaussianSSL:
+    r"""A path in R^D with long memory behind observations in R^E.
+
+    :param int dim: D, dimension of the latents.
+    :param int hidden_size: H, units of the LSTM.
+    :param str cell: ``"lstm"`` or ``"mlstm"``.
+    :param bool residual: the transition's mean is a step from z_{t-1}.
+    :param float dropout: dropout of the LSTM's output while it learns.
+
+    Data are time first, ``x`` ``(T, B, E)``, with ``lengths`` ``(B,)`` and ``mask`` bool
+    ``(T, B)``, true where x_t was observed; steps that hold NaN count as not observed.
+    :attr:`model` is the Pyro model, for use with any other inference.
+
+    Example::
+
+        >>> from pyro_ssl.datasets import noisy_curve
+        >>> x = noisy_curve("circle", num_steps=30).x
+        >>> ssl = GaussianSSL(dim=2, hidden_size=8)
+        >>> history = ssl.fit(x, num_epochs=2, num_paths=2, disable_progbar=True)
+        >>> ssl.filter(x).mean.shape, ssl.forecast(x, horizon=5).mean.shape
+        (torch.Size([30, 1, 2]), torch.Size([5, 1, 2]))
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        hidden_size: int = 32,
+        cell: str = "lstm",
+        residual: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        if cell not in _TRANSITIONS:
+            raise ValueError(f'cell is "{cell}", expected one of {sorted(_TRANSITIONS)}.')
+        self.transition = _TRANSITIONS[cell](dim, hidden_size, residual=residual, dropout=dropout)
+        #: C ``(E, D)``, b ``(E,)`` and R ``(E, E)``, once fitted
+        self.loading: Tensor | None = None
+        self.offset: Tensor | None = None
+        self.covariance: Tensor | None = None
+        self.history: list[GaussianRecord] = []
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.transition.dim
+
+    def model(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        mask: Tensor | None = None,
+        num_paths: int = 1,
+    ) -> None:
+        """Run the generative process of the class's docstring, as a Pyro model.
+
+        :param int num_paths: copies of each sequence side by side, which share its data.
+        """
+        loading, offset, covariance = self._emission
+        pyro.module("transition", self.transition)
+        x, observed = _observed(x, mask)
+        x, observed = x.repeat(1, num_paths, 1), observed.repeat(1, num_paths)
+        lengths = None if lengths is None else lengths.repeat(num_paths)
+        with pyro.plate("sequences", x.shape[1]):
+            for t, z in ssl_transition("z", self.transition, len(x), lengths=lengths):
+                law = dist.MultivariateNormal(z @ loading.T + offset, covariance)
+                pyro.sample("x", law.mask(observed[t]), obs=x[t])
+
+    def fit(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        loading: Tensor | None = None,
+        offset: Tensor | None = None,
+        learn_loading: bool = False,
+        num_epochs: int = 60,
+        num_particles: int = 10,
+        num_paths: int = 8,
+        conditional: bool = True,
+        num_gradient_steps: int = 3,
+        learning_rate: float = 0.01,
+        weight_decay: float = 0.01,
+        ancestor_sampling: int = 10,
+        averaging: float = 0.8,
+        callback: Callable[[GaussianRecord], None] | None = None,
+        disable_progbar: bool | None = None,
+    ) -> list[GaussianRecord]:
+        """Fit by stochastic EM, from start values that the data give.
+
+        R starts from second differences of x, which of a smooth path are noise alone; the
+        transition starts with steps well below the noise, so that the first paths are smooth.
+
+        :param Tensor x: ``(T, B, E)``.
+        :param Tensor loading: C, ``(E, D)``, and ``offset`` b, ``(E,)``. By default each latent is
+            a coordinate of x, standardised (E = D), or a principal component of x (E > D).
+        :param bool learn_loading: estimate C and b too, by regression of x on the paths.
+        :param int num_particles: P.
+        :param int num_paths: paths drawn of each sequence, of which the M-step is the average.
+        :param bool conditional: ``False`` for unconditional SMC (one particle: the factored
+            inference that ignores what later observations say).
+        :param float averaging: weight of the past in the moments that C, b and R come from.
+        :returns: :attr:`history`, one record per epoch.
+        :raises ValueError: if nothing was observed, or C or b does not fit.
+        """
+        self._start(x, lengths, mask, loading, offset)
+        seen = _seen(x, lengths, mask)
+        z_seen = seen.repeat(1, num_paths)  # (T, B M)
+        target = x.repeat(1, num_paths, 1)[z_seen]
+        disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
+        moments: Tensor | None = None
+        self.history = []
+        with pyro.get_param_store().scope():
+            em = StochasticEM(
+                self.model,
+                AdamW({"lr": learning_rate, "weight_decay": weight_decay}),
+                num_particles,
+                conditional=conditional,
+                num_gradient_steps=num_gradient_steps,
+                ancestor_sampling=ancestor_sampling,
+            )
+            self.transition.train()
+            with trange(
+                1, num_epochs + 1, desc="GaussianSSL", unit="epoch", disable=disable
+            ) as bar:
+                for epoch in bar:
+                    started = time.perf_counter()
+                    loss = em.step(x, lengths, mask, num_paths) / max(len(target), 1)
+                    now = self._moments(em.paths.transpose(0, 1)[z_seen], target)
+                    moments = (
+                        now if moments is None else averaging * moments + (1 - averaging) * now
+                    )
+                    self._estimate(moments, learn_loading)
+                    seconds = time.perf_counter() - started
+                    self.history.append(GaussianRecord(epoch, loss, em.change_rate, seconds))
+                    bar.set_postfix(
+                        moved=f"{em.change_rate:.3f}", loss=f"{loss:.3f}", refresh=False
+                    )
+                    if callback is not None:
+                        callback(self.history[-1])
+            self.transition.eval()
+        return self.history
+
+    def log_likelihood(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        num_particles: int = 1000,
+    ) -> Tensor:
+        """Return log p̂(x_t | x_{1:t-1}) in nats, over all E coordinates together, ``(T, B)``."""
+        with pyro.get_param_store().scope():
+            return ParticleFilter(self.model, num_particles).log_likelihood(x, lengths, mask)
+
+    @torch.no_grad()
+    def filter(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        num_particles: int = 1000,
+    ) -> Tracked:
+        """Return where C z_t + b is, given x_{1:t}."""
+        with pyro.get_param_store().scope():
+            sweep = ParticleFilter(self.model, num_particles).sweep(x, lengths, mask)
+        place = self._place(sweep.z)  # (T, B, P, E)
+        return Tracked(place.mean(2), place.std(2))
+
+    @torch.no_grad()
+    def smooth(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        num_samples: int = 100,
+        warmup_steps: int = 20,
+        num_chains: int = 4,
+        num_particles: int = 20,
+    ) -> Tracked:
+        """Return where C z_t + b is, given all of x, by particle Gibbs."""
+        with pyro.get_param_store().scope():
+            sampler = ParticleGibbs(self.model, num_particles)
+            sampler.run(
+                x,
+                lengths,
+                mask,
+                num_samples=num_samples,
+                warmup_steps=warmup_steps,
+                num_chains=num_chains,
+                disable_progbar=True,
+            )
+        place = self._place(sampler.get_samples()["z"].transpose(1, 2))  # (S, T, B, E)
+        return Tracked(place.mean(0), place.std(0))
+
+    @torch.no_grad()
+    def forecast(
+        self,
+        x: Tensor,
+        horizon: int,
+        *,
+        mask: Tensor | None = None,
+        num_particles: int = 1000,
+    ) -> GaussianForecast:
+        """Return the law of x_{T+1:T+S} given x_{1:T}, a mixture over particles rolled out.
+
+        :param int horizon: S.
+        """
+        _, _, covariance = self._emission
+        with pyro.get_param_store().scope():
+            sweep = ParticleFilter(self.model, num_particles).sweep(x, None, mask)
+        paths = roll_out_vectors(self.transition, sweep, horizon)  # (S, B, P, D)
+        place = self._place(paths).permute(2, 0, 1, 3)  # (P, S, B, E)
+        noise = dist.MultivariateNormal(torch.zeros_like(place), covariance).sample()
+        return GaussianForecast(place + noise, place.mean(0))
+
+    def to(self, *args: object, **kwargs: object) -> GaussianSSL:
+        """Move to a device or dtype, as :meth:`torch.nn.Module.to`."""
+        self.transition.to(*args, **kwargs)
+        for name in ("loading", "offset", "covariance"):
+            value = getattr(self, name)
+            setattr(self, name, None if value is None else value.to(*args, **kwargs))
+        return self
+
+    @property
+    def _emission(self) -> tuple[Tensor, Tensor, Tensor]:
+        if self.loading is None or self.offset is None or self.covariance is None:
+            raise RuntimeError("GaussianSSL is not fitted yet; write ssl.fit(x) first.")
+        return self.loading, self.offset, self.covariance
+
+    def _place(self, z: Tensor) -> Tensor:
+        """C z + b."""
+        loading, offset, _ = self._emission
+        return z @ loading.T + offset
+
+    @torch.no_grad()
+    def _start(
+        self,
+        x: Tensor,
+        lengths: Tensor | None,
+        mask: Tensor | None,
+        loading: Tensor | None,
+        offset: Tensor | None,
+    ) -> None:
+        """Start values of C, b, R and of the transition's scale."""
+        seen = _seen(x, lengths, mask)
+        D, E = self.dim, x.shape[-1]
+        if int(seen.sum()) < 2 or E < D and loading is None:
+            raise ValueError(
+                f"GaussianSSL.fit: x has shape {tuple(x.shape)} with {int(seen.sum())} steps "
+                f"observed, expected (T, B, E) with 2 at least and E >= D = {D}; give loading= to "
+                "choose C yourself."
+            )
+        points = x[seen]  # (N, E)
+        mean, spread = points.mean(0), points.std(0).clamp(min=1e-6)
+        if loading is None and E == D:
+            loading = torch.diag(spread)
+        elif loading is None:
+            _, value, vector = torch.linalg.svd(points - mean, full_matrices=False)
+            loading = vector[:D].T * (value[:D] / math.sqrt(len(points)))
+        offset = mean if offset is None else offset
+        if loading.shape != (E, D) or offset.shape != (E,):
+            raise ValueError(
+                f"GaussianSSL.fit: loading has shape {tuple(loading.shape)} and offset "
+                f"{tuple(offset.shape)}, expected {(E, D)} and {(E,)}."
+            )
+        self.loading, self.offset = loading, offset
+        triple = seen[2:] & seen[1:-1] & seen[:-2]
+        bend = (x[2:] - 2 * x[1:-1] + x[:-2])[triple]
+        noise = bend.square().mean(0) / 6.0 if len(bend) else 0.1 * spread.square()
+        noise = noise.clamp(min=1e-4 * spread.square(), max=0.5 * spread.square())
+        self.covariance = torch.diag(noise)
+        # of the latents that the noise would move
+        scale = 0.3 * (torch.linalg.pinv(loading).square() @ noise).sqrt().mean()
+        head = self.transition.head
+        self.transition.min_scale = float(0.3 * scale)
+        head.bias[D:] = torch.log(torch.expm1(0.7 * scale))
+        head.weight.mul_(0.1)
+
+    def _moments(self, z: Tensor, x: Tensor) -> Tensor:
+        """Second moments of [x, z, 1], ``(E + D + 1, E + D + 1)``, over the observed steps."""
+        joint = torch.cat([x, z, torch.ones_like(z[:, :1])], -1)
+        return joint.T @ joint / len(joint)
+
+    @torch.no_grad()
+    def _estimate(self, moments: Tensor, learn_loading: bool) -> None:
+        """R, and C and b if asked, that maximise the likelihood of x given the paths."""
+        loading, offset, _ = self._emission
+        E = len(offset)
+        xx, xz, zz = moments[:E, :E], moments[:E, E:], moments[E:, E:]
+        weight = torch.cat([loading, offset.unsqueeze(-1)], -1)
+        if learn_loading:
+            ridge = torch.diag(1e-6 * zz.diagonal())
+            weight = torch.linalg.solve(zz + ridge, xz.T).T
+            self.loading, self.offset = weight[:, :-1], weight[:, -1]
+        R = xx - weight @ xz.T - xz @ weight.T + weight @ zz @ weight.T
+        self.covariance = 0.5 * (R + R.T) + torch.diag(1e-6 * xx.diagonal())
+
+
+def _observed(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Data with 0 where nothing was observed, and where something was, bool ``(T, B)``."""
+    there = x.isfinite().all(-1)
+    if mask is not None:
+        there = there & mask
+    return torch.where(there.unsqueeze(-1), x, 0.0), there
+
+
+def _seen(x: Tensor, lengths: Tensor | None, mask: Tensor | None) -> Tensor:
+    """Steps observed within the lengths, bool ``(T, B)``."""
+    there = _observed(x, mask)[1]
+    if lengths is not None:
+        there = there & (torch.arange(len(x), device=x.device)[:, None] < lengths)
+    return there

@@ -1,0 +1,155 @@
+"""GaussianSSL: against Kalman where its transition is linear, and on a curve."""
+
+import math
+
+import pyro
+import pytest
+import torch
+
+from pyro_ssl.datasets import CURVES, noisy_curve
+from pyro_ssl.infer.kalman import LinearEmission, kalman_filter, kalman_smoother
+from pyro_ssl.models import GaussianSSL
+from pyro_ssl.transitions import LinearGaussianTransition
+
+T, B, D, E = 12, 3, 2, 3
+
+
+@pytest.fixture
+def linear():
+    """A GaussianSSL whose transition is linear, with data, a mask, and Kalman's emission."""
+    ssl = GaussianSSL(D)
+    ssl.transition = LinearGaussianTransition(
+        D,
+        matrix=torch.tensor([[0.8, 0.3], [-0.2, 0.7]]),
+        offset=torch.tensor([0.1, -0.2]),
+        scale=torch.tensor([0.4, 0.6]),
+        initial_mean=torch.zeros(D),
+        initial_scale=torch.ones(D),
+    )
+    ssl.loading, ssl.offset = torch.randn(E, D), torch.randn(E)
+    root = torch.randn(E, E)
+    ssl.covariance = root @ root.T + 0.2 * torch.eye(E)
+    x, mask = torch.randn(T, B, E), torch.rand(T, B) > 0.2
+    x[~mask] = torch.nan
+    return ssl, x, mask, LinearEmission(ssl.loading, ssl.offset, ssl.covariance)
+
+
+def place(emission, mean, covariance):
+    """Mean and variances of C z + b."""
+    C = emission.matrix
+    return mean @ C.T + emission.offset, (C @ covariance @ C.T).diagonal(dim1=-2, dim2=-1)
+
+
+@pytest.mark.stage("statistical")
+def test_filter_is_kalmans(linear):
+    """4,000 particles; |z| < 6 with errors taken twice as large as for independent draws."""
+    ssl, x, mask, emission = linear
+    exact = kalman_filter(ssl.transition, emission, x, mask=mask)
+    mean, variance = place(emission, exact.mean, exact.covariance)
+    P = 4000
+    found = ssl.filter(x, num_particles=P)
+    assert ((found.mean - mean).abs() < 12 * (variance / P).sqrt()).all()
+    assert ((found.scale.square() / variance).log().abs() < 12 * math.sqrt(2 / P)).all()
+    log_p = ssl.log_likelihood(x, num_particles=P)
+    assert log_p[~mask].abs().max() < 1e-12
+    assert (log_p - exact.log_likelihood).abs().max() < 0.2
+
+
+@pytest.mark.stage("statistical")
+def test_smooth_is_the_smoothers(linear):
+    """4 chains of 250 sweeps; |z| < 6 with errors of 100 independent draws."""
+    ssl, x, mask, emission = linear
+    exact = kalman_smoother(ssl.transition, emission, x, mask=mask)
+    mean, variance = place(emission, exact.mean, exact.covariance)
+    found = ssl.smooth(x, num_samples=250)
+    assert ((found.mean - mean).abs() < 6 * (variance / 100).sqrt()).all()
+    assert ((found.scale.square() / variance).log().abs() < 6 * math.sqrt(2 / 100)).all()
+
+
+@pytest.mark.stage("statistical")
+def test_forecast_is_the_filter_carried_on(linear):
+    ssl, x, mask, emission = linear
+    S, P = 4, 4000
+    longer = torch.cat([x, torch.full((S, B, E), torch.nan)])
+    there = torch.cat([mask, torch.zeros(S, B, dtype=torch.bool)])
+    exact = kalman_filter(ssl.transition, emission, longer, mask=there)
+    mean, variance = place(emission, exact.mean[T:], exact.covariance[T:])
+    found = ssl.forecast(x, S, num_particles=P)
+    assert ((found.mean - mean).abs() < 12 * (variance / P).sqrt()).all()
+    sd = (variance + emission.covariance.diagonal()).sqrt()
+    low, high = found.interval(0.9)
+    assert ((low - (mean - 1.645 * sd)).abs() < 0.2 * sd).all()
+    assert ((high - (mean + 1.645 * sd)).abs() < 0.2 * sd).all()
+
+
+@pytest.mark.parametrize("learn", [False, True])
+def test_emission_is_the_regression_of_the_data_on_the_paths(learn):
+    ssl, z = GaussianSSL(D), torch.randn(200, D)
+    C, b = torch.randn(E, D), torch.randn(E)
+    x = z @ C.T + b + 0.1 * torch.randn(200, E)
+    ssl.loading, ssl.offset, ssl.covariance = C, b, torch.eye(E)
+    ssl._estimate(ssl._moments(z, x), learn)
+    if learn:
+        design = torch.cat([z, torch.ones(200, 1)], -1)
+        weight = torch.linalg.lstsq(design, x).solution.T
+        torch.testing.assert_close(ssl.loading, weight[:, :D], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ssl.offset, weight[:, D], rtol=1e-4, atol=1e-4)
+    rest = x - z @ ssl.loading.T - ssl.offset
+    torch.testing.assert_close(ssl.covariance, rest.T @ rest / 200, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_tracks_a_circle_in_any_unit(scale):
+    """Root mean square error well below the noise of .3; R near its .09."""
+    x, z = noisy_curve("circle", num_steps=60)
+    ssl = GaussianSSL(2, hidden_size=16)
+    history = ssl.fit(scale * x + 5.0, num_epochs=25, num_paths=4, disable_progbar=True)
+    error = (ssl.filter(scale * x + 5.0).mean - 5.0) / scale - z
+    assert error.square().mean().sqrt() < 0.2
+    assert (ssl.covariance.diagonal() / scale**2 - 0.09).abs().max() < 0.05
+    assert len(history) == 25 and history[-1].change_rate > 0.1
+
+
+def test_missing_steps_lengths_and_components():
+    x = torch.randn(8, 3, 4).cumsum(0)
+    x[2, 1] = torch.nan
+    lengths = torch.tensor([8, 5, 3])
+    ssl = GaussianSSL(2, hidden_size=4)
+    ssl.fit(x, lengths, num_epochs=2, num_paths=2, learn_loading=True, disable_progbar=True)
+    assert ssl.loading.shape == (4, 2) and ssl.loading.isfinite().all()
+    log_p = ssl.log_likelihood(x, lengths)
+    seen = (torch.arange(8)[:, None] < lengths) & x.isfinite().all(-1)
+    assert ((log_p.abs() > 1e-9) == seen).all()
+    smoothed = ssl.smooth(x, lengths, num_samples=3, warmup_steps=1, num_chains=2)
+    assert smoothed.mean.isfinite().all()
+
+
+def test_bad_input_is_told():
+    ssl = GaussianSSL(2)
+    with pytest.raises(RuntimeError, match="not fitted yet"):
+        ssl.filter(torch.randn(4, 1, 2))
+    with pytest.raises(ValueError, match=r"expected \(T, B, E\) with 2 at least and E >= D = 2"):
+        ssl.fit(torch.randn(4, 1, 1))
+    with pytest.raises(ValueError, match=r"loading has shape \(2, 2\) .* expected \(3, 2\)"):
+        ssl.fit(torch.randn(4, 1, 3), loading=torch.eye(2))
+    with pytest.raises(ValueError, match='kind is "spiral", expected one of'):
+        noisy_curve("spiral")
+    with pytest.raises(ValueError, match='cell is "gru"'):
+        GaussianSSL(2, cell="gru")
+
+
+@pytest.mark.parametrize("kind", CURVES)
+def test_curves(kind):
+    x, z = noisy_curve(kind, 500, 20, noise=0.3, seed=1)
+    noise = (x - z).flatten()
+    assert noise.std() == pytest.approx(0.3, abs=5 * 0.3 / math.sqrt(2 * noise.numel()))
+    assert (z[1:] - z[:-1]).norm(dim=-1).max() < 0.1
+    assert torch.equal(noisy_curve(kind, 500, 20, seed=1).x, x)
+
+
+def test_param_store_is_left_as_it_was():
+    pyro.param("mine", torch.zeros(2))
+    ssl = GaussianSSL(2, hidden_size=4)
+    ssl.fit(torch.randn(5, 2, 2), num_epochs=1, num_paths=1, disable_progbar=True)
+    ssl.forecast(torch.randn(5, 2, 2), 2)
+    assert list(pyro.get_param_store().keys()) == ["mine"]
