@@ -22,10 +22,13 @@ def report() -> None:
     draw(list(stores.values()))
 
 
-def mean_sd(values: list[float], digits: int = 1) -> str:
-    """``mean ± sd``."""
-    text = f"{statistics.fmean(values):,.{digits}f}"
-    return text if len(values) < 2 else f"{text} ± {statistics.stdev(values):.{digits}f}"
+def mean_sd(values: list[float]) -> str:
+    """``mean ± sd``, of runs that differ."""
+    mean = statistics.fmean(values)
+    digits = 1 if mean > 20 else 2
+    text = f"{mean:,.{digits}f}"
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{text} ± {spread:.{digits}f}" if spread else text
 
 
 def table(store: Store) -> str:
@@ -53,10 +56,9 @@ def row(title: str, runs: list[dict[str, Any]]) -> str:
     """One method."""
     spread = "–"
     if "perplexity_by_particles" in runs[0]:
-        spread = " / ".join(
-            f"{statistics.fmean(run['perplexity_by_particles'][P] for run in runs):,.1f}"
-            for P in runs[0]["perplexity_by_particles"]
-        )
+        by_P = [run["perplexity_by_particles"] for run in runs]
+        means = [statistics.fmean(r[P] for r in by_P) for P in sorted(by_P[0], key=int)]
+        spread = " / ".join(f"{mean:,.{1 if mean > 20 else 2}f}" for mean in means)
     seconds = [run["seconds_per_epoch"] for run in runs if "seconds_per_epoch" in run]
     kept = [str(run["kept_epoch"]) for run in runs if "kept_epoch" in run]
     cells = [
@@ -87,7 +89,7 @@ def draw(stores: list[Store]) -> None:
             values = [run["perplexity"] for run in store.runs(name).values()]
             if not values:
                 continue
-            color = {"pg": "#EE7733", "pg_mlstm": "#CC3311"}.get(name, "#555555")
+            color = "#EE7733" if name.startswith("pg") else "#555555"
             ax.plot(values, [i] * len(values), "o", color=color, alpha=0.45, markersize=5)
             ax.plot(statistics.fmean(values), i, "|", color=color, markersize=16, markeredgewidth=2)
         first = ax is axes[0][0]
