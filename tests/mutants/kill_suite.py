@@ -13,7 +13,7 @@ import torch
 
 from pyro_ssl.errors import LatentSiteError
 from tests.infer import test_particle_gibbs_law, test_program
-from tests.smc import test_evidence, test_movement, test_resampling
+from tests.smc import test_evidence, test_gaussian, test_movement, test_resampling
 from tests.statistics import ALPHA, one_sweep_p_value, random_problem
 
 KILLED, DIFFERENT_ERROR = 1, 2
@@ -65,6 +65,21 @@ def smc_checks():
         yield test_evidence.test_evidence_is_unbiased, arguments
 
 
+def vector_checks():
+    """Weights that differ from particle to particle, and look-ahead by expansion."""
+    for make in (test_gaussian.Linear, test_gaussian.AlmostLinear):
+        yield test_gaussian.test_evidence_is_unbiased_and_kalmans, {"make": make, "seed": 0, "P": 3}
+    for kind in ("count", "sensor"):
+        yield test_gaussian.test_evidence_of_other_emissions, {"kind": kind, "P": 10}
+    for ancestor_sampling in (0, 1):
+        for make in (test_gaussian.Linear, test_gaussian.AlmostLinear):
+            arguments = {"make": make, "P": 2, "ancestor_sampling": ancestor_sampling}
+            yield test_gaussian.test_one_sweep_keeps_the_exact_law, arguments
+        for kind, P in (("count", 2), ("count", 3), ("sensor", 2)):
+            arguments = {"kind": kind, "P": P, "ancestor_sampling": ancestor_sampling}
+            yield test_gaussian.test_one_sweep_keeps_the_law_on_the_grid, arguments
+
+
 def emission_checks():
     yield from cases(test_program.test_same_joint)
     yield from cases(test_program.test_same_joint_masked_and_scaled_outside)
@@ -81,6 +96,8 @@ def dirichlet_checks():
 
 SUITES = {
     "smc/sweep.py": smc_checks,
+    "smc/gaussian.py": vector_checks,
+    "smc/expanded.py": vector_checks,
     "smc/states.py": smc_checks,
     "smc/resampling.py": smc_checks,
     "smc/emission.py": emission_checks,

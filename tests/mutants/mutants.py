@@ -7,6 +7,7 @@ sampler as it is, with the reason; the kill suite must pass on them.
 from typing import NamedTuple
 
 SWEEP, STATES, RESAMPLING = "smc/sweep.py", "smc/states.py", "smc/resampling.py"
+GAUSSIAN, EXPANDED = "smc/gaussian.py", "smc/expanded.py"
 EMISSION, CONJUGATE, GIBBS = (
     "smc/emission.py",
     "infer/conjugate.py",
@@ -15,13 +16,16 @@ EMISSION, CONJUGATE, GIBBS = (
 
 
 class Mutant(NamedTuple):
+    """``suite``: whose checks must notice it, where these are not the file's own."""
+
     name: str
     file: str
     edits: tuple[tuple[str, str], ...]
+    suite: str
 
 
-def mutant(name, file, *edits):
-    return Mutant(name, file, tuple(edits))
+def mutant(name, file, *edits, suite=None):
+    return Mutant(name, file, tuple(edits), suite or file)
 
 
 GATHER = "state = type(state)(*(value.index_select(0, rows) for value in state))\n        z_history"
@@ -252,6 +256,80 @@ MUTANTS = [
             "inputs.repeat_interleave(2, 1)",
             "inputs.repeat(1, 2, 1)",
         ),
+    ),
+    # ------------------------------------------------------------------- weights that differ
+    mutant(
+        "weights of the last step forgotten",
+        SWEEP,
+        ("alpha = alpha * weights", "pass"),
+        suite=EXPANDED,
+    ),
+    mutant(
+        "weights left out of the evidence",
+        SWEEP,
+        ("log_likelihood[t] += (mean.log() + top).squeeze(-1)", "pass"),
+        suite=EXPANDED,
+    ),
+    mutant(
+        "final slot: whatever its weight",
+        SWEEP,
+        (
+            "if weights is None:\n        return torch.randint",
+            "if True:\n        return torch.randint",
+        ),
+    ),
+    mutant(
+        "final slot: move always accepted",
+        SWEEP,
+        ("possible & (u[1] * right < left)", "possible | (u[1] * right < left)"),
+        suite=EXPANDED,
+    ),
+    mutant(
+        "ancestor sampling: weights left out",
+        SWEEP,
+        ("prior = prior * weights", "pass"),
+        suite=EXPANDED,
+    ),
+    # ------------------------------------------------------------------------------------ vectors
+    mutant("look-ahead without its width", GAUSSIAN, ("- log_scale(cholesky)", "")),
+    mutant(
+        "look-ahead without the gap",
+        GAUSSIAN,
+        ("(whitened.square() - tau * away.square())", "whitened.square()"),
+    ),
+    mutant(
+        "vector drawn about the wrong mean",
+        GAUSSIAN,
+        ("noise = proposal.whitened[rows] + self.noise[t]", "noise = self.noise[t]"),
+    ),
+    mutant(
+        "vector drawn by the slot, not by its ancestor",
+        GAUSSIAN,
+        ("proposal.whitened[rows] + self", "proposal.whitened + self"),
+    ),
+    mutant("vector drawn too wide", GAUSSIAN, ("+ self.noise[t]", "+ 1.1 * self.noise[t]")),
+    mutant(
+        "expansion taken for exact",
+        EXPANDED,
+        (
+            "return log_prior + log_emission - proposal.log_alpha[rows].view(shape) - log_gamma",
+            "return torch.zeros_like(log_emission)",
+        ),
+    ),
+    mutant(
+        "defence left out of the density",
+        EXPANDED,
+        ("mixed = torch.logaddexp(share[0] + plain, share[1] + expanded)", "mixed = expanded"),
+    ),
+    mutant(
+        "defence too often",
+        EXPANDED,
+        ("dtype=like.dtype) < DEFENSIVE_SHARE", "dtype=like.dtype) < 3 * DEFENSIVE_SHARE"),
+    ),
+    mutant(
+        "look-ahead of another particle in the weight",
+        EXPANDED,
+        ("proposal.log_alpha[rows].view(shape)", "proposal.log_alpha.view(shape)"),
     ),
     # ---------------------------------------------------------------------------------- resampling
     mutant(

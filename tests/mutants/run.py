@@ -37,7 +37,7 @@ def run(mutant):
             shutil.copytree(ROOT / part, Path(folder, part), ignore=ignore)
         Path(folder, "pyro_ssl", mutant.file).write_text(mutated(mutant))
         done = subprocess.run(
-            [sys.executable, "-m", "tests.mutants.kill_suite", mutant.file],
+            [sys.executable, "-m", "tests.mutants.kill_suite", mutant.suite],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": "1"},
             capture_output=True,
