@@ -277,6 +277,7 @@ MUTANTS = [
             "if weights is None:\n        return torch.randint",
             "if True:\n        return torch.randint",
         ),
+        suite=EXPANDED,
     ),
     mutant(
         "final slot: move always accepted",
