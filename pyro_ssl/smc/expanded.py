@@ -45,14 +45,29 @@ def gaussian_steps(
     :param Tensor like: a tensor of the transition's dtype and device.
     :param settings: as for :func:`gaussian_smc`.
     """
-    local = _Expanded(transition.dim, shape, name, like, transition_scale)
-    return sweep_steps(transition, local, shape, reference, device=like.device, **settings)
+    local = _Expanded(transition.dim, shape, like, transition_scale)
+    sweep = yield from sweep_steps(
+        transition, local, shape, reference, device=like.device, **settings
+    )
+    if bool(local.blind):
+        warnings.warn(
+            f'Site "{name}": log p(x_t | z_t) has no finite first and second derivative with '
+            "respect to z_t at some step; there the transition itself proposes z_t. The draws stay "
+            "exact; more particles may be needed.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return sweep
 
 
 class _Mixture(NamedTuple):
-    """γ̃ of an emission that is not quadratic, by row, with log α̃ and the transition's law."""
+    """γ̃ of an emission that is not quadratic, by row, with log α̃ and the transition's law.
+
+    ``expansion`` is log of the product with the transition, over the transition, normalised.
+    """
 
     expanded: Proposal
+    expansion: QuadraticEmission
     trusted: Tensor
     log_alpha: Tensor
     law: Moments
@@ -74,7 +89,6 @@ class _Expanded(GaussianLocal):
         self,
         dim: int,
         shape: tuple[int, int, int],
-        name: str,
         like: Tensor,
         scale: Tensor | None,
     ) -> None:
@@ -83,7 +97,8 @@ class _Expanded(GaussianLocal):
         self.defend = (
             torch.rand(T, B * P, 1, device=like.device, dtype=like.dtype) < DEFENSIVE_SHARE
         )
-        self.name, self._told = name, False
+        #: whether derivatives were missing at any step; read once a sweep, as reading it waits
+        self.blind = torch.zeros((), dtype=torch.bool, device=like.device)
 
     def look_ahead(
         self, t: int, law: Moments
@@ -91,11 +106,9 @@ class _Expanded(GaussianLocal):
         """α̃, its shift, and γ̃."""
         point = law.mean.detach().clone().requires_grad_()
         at_mean, linear, precision = _derivatives((yield t, point), point)
-        point, known = (
-            point.detach(),
-            linear.isfinite().all(-1) & precision.isfinite().all((-2, -1)),
-        )
-        self._tell(known)
+        point = point.detach()
+        known = linear.isfinite().all(-1) & precision.isfinite().all((-2, -1))
+        self.blind |= ~known.all()
         linear = torch.where(known[..., None], linear, 0.0)
         values, vectors = torch.linalg.eigh(torch.where(known[..., None, None], precision, 0.0))
         precision = (vectors * values.clamp(min=0.0).unsqueeze(-2)) @ vectors.mT
@@ -107,14 +120,13 @@ class _Expanded(GaussianLocal):
         rise = self.log_density(law, peak) + at_peak - self.log_density(law, point) - at_mean
         trusted = known & (rise >= 0.0)  # also where both are the same point
         laplace = log_mass + at_peak - expansion.log_prob(peak)
-        # p(z)^s is no density, but this times one
-        power = self.log_density(law, point) - _log_peak(self._tempered(law))
-        log_alpha = torch.where(trusted, laplace, at_mean + power)
+        log_alpha = torch.where(trusted, laplace, at_mean + self._log_power(law))
         # Where one particle has no α̃ above 0, α̃ tells none apart: its draw may yet explain x_t.
         possible = log_alpha.isfinite().all(-1, keepdim=True)
         log_alpha = torch.where(possible, log_alpha, 0.0)
         mixture = _Mixture(
-            proposal._replace(constant=-log_mass.flatten()),
+            proposal,
+            QuadraticEmission(*(v.flatten(0, 1) for v in (point, -log_mass, linear, precision))),
             trusted.flatten(),
             log_alpha.flatten(),
             Moments(*(value.flatten(0, 1) for value in law)),
@@ -137,23 +149,21 @@ class _Expanded(GaussianLocal):
         z: Tensor,
         log_emission: Tensor,
     ) -> Tensor:
-        """log p(z_t | z_{1:t-1}) p(x_t | z_t) - log α̃ - log γ̃(z_t)."""
-        parts = proposal.expanded
+        """log p(x_t | z_t) - log α̃ - log [γ̃(z_t) / p(z_t | z_{1:t-1})]."""
+        at = Moments(*(value[rows].view_as(z) for value in proposal.law))
         expansion = QuadraticEmission(
-            *(part[rows] for part in (parts.center, parts.constant, parts.linear, parts.precision))
+            *(part[rows].view(z.shape[:2] + part.shape[1:]) for part in proposal.expansion)
         )
-        shape = (self.B, self.P)
-        flat = Moments(*(value[rows] for value in proposal.law))
-        at = Moments(*(value.view_as(z) for value in flat))
-        log_prior = self.log_density(at, z)
-        power = self.log_density(at, at.mean) - _log_peak(self._tempered(at))
-        # over p(z)^s: the transition as a density, and the expansion's product
-        plain = -power
-        expanded = expansion.log_prob(z.flatten(0, 1)).view(shape)
+        plain, expanded = -self._log_power(at), expansion.log_prob(z)
         share = math.log(DEFENSIVE_SHARE), math.log1p(-DEFENSIVE_SHARE)
         mixed = torch.logaddexp(share[0] + plain, share[1] + expanded)
-        log_gamma = log_prior + torch.where(proposal.trusted[rows].view(shape), mixed, plain)
-        return log_prior + log_emission - proposal.log_alpha[rows].view(shape) - log_gamma
+        trusted = proposal.trusted[rows].view(z.shape[:2])
+        log_gamma = torch.where(trusted, mixed, plain)
+        return log_emission - proposal.log_alpha[rows].view(z.shape[:2]) - log_gamma
+
+    def _log_power(self, law: Moments) -> Tensor:
+        """log of what p(z)^s is over the density that is proportional to it, ``(B, P)``."""
+        return self.log_density(law, law.mean) - _log_peak(self._tempered(law))
 
     def _tempered(self, law: Moments) -> Moments:
         """p(z)^s, normalised; s is one per sequence, and rows stand sequence by sequence."""
@@ -163,19 +173,6 @@ class _Expanded(GaussianLocal):
         if law.mean.dim() == 2:
             scale = scale.expand(self.B, len(law.mean) // max(self.B, 1)).reshape(-1)
         return Moments(law.mean, law.scale / scale.unsqueeze(-1))
-
-    def _tell(self, known: Tensor) -> None:
-        """Warn once that the transition proposes."""
-        if self._told or bool(known.all()):
-            return
-        self._told = True
-        warnings.warn(
-            f'Site "{self.name}": log p(x_t | z_t) has no finite first and second derivative with '
-            "respect to z_t at some step; there the transition itself proposes z_t. The draws stay "
-            "exact; more particles may be needed.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
 
 
 @torch.enable_grad()

@@ -48,14 +48,11 @@ def roll_out_vectors(
 
 
 class Proposal(NamedTuple):
-    """An expansion with the Gaussian γ̃ that it makes; all by row."""
+    """The Gaussian γ̃, by row: mean m + L^{-T} w, precision L Lᵀ."""
 
-    center: Tensor  # (..., D)
-    constant: Tensor  # (...)
-    linear: Tensor  # (..., D)
-    precision: Tensor  # (..., D, D)
-    cholesky: Tensor  # L of γ̃'s precision, (..., D, D)
-    whitened: Tensor  # L^{-1} (σ^{-2} (μ - m) + b), so that γ̃'s mean is m + L^{-T} of it
+    center: Tensor  # m, (..., D)
+    cholesky: Tensor  # L, (..., D, D)
+    whitened: Tensor  # w = L^{-1} (σ^{-2} (μ - m) + b), (..., D)
 
 
 def gaussian_smc(
@@ -147,15 +144,10 @@ class GaussianLocal:
             + 0.5 * (whitened.square() - tau * away.square()).sum(-1)
             - log_scale(cholesky)
         )
-        parts = (
-            center.expand(B, P, D),
-            constant.expand(B, P),
-            linear.expand(B, P, D),
-            precision.expand(B, P, D, D),
-            cholesky,
-            whitened,
+        proposal = Proposal(
+            *(v.flatten(0, 1) for v in (center.expand_as(mean), cholesky, whitened))
         )
-        return log_alpha, Proposal(*(part.reshape(B * P, *part.shape[2:]) for part in parts))
+        return log_alpha, proposal
 
     def draw(self, t: int, proposal: Proposal, rows: Tensor) -> Tensor:
         """Draw from γ̃ of each row's ancestor."""

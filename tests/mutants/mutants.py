@@ -313,7 +313,7 @@ MUTANTS = [
         "expansion taken for exact",
         EXPANDED,
         (
-            "return log_prior + log_emission - proposal.log_alpha[rows].view(shape) - log_gamma",
+            "return log_emission - proposal.log_alpha[rows].view(z.shape[:2]) - log_gamma",
             "return torch.zeros_like(log_emission)",
         ),
     ),
@@ -330,7 +330,7 @@ MUTANTS = [
     mutant(
         "look-ahead of another particle in the weight",
         EXPANDED,
-        ("proposal.log_alpha[rows].view(shape)", "proposal.log_alpha.view(shape)"),
+        ("proposal.log_alpha[rows].view(", "proposal.log_alpha.view("),
     ),
     # ---------------------------------------------------------------------------------- resampling
     mutant(
