@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from benchmarks._common import mean_sd
 from benchmarks._planted_inference import METHODS
 from pyro_ssl.plotting.colors import OTHER
 from pyro_ssl.plotting.curves import _CURVES
@@ -16,12 +17,6 @@ __all__ = ["STARTS", "plot", "report"]
 
 #: where the HMM's EM starts, from which all methods start
 STARTS = {"near_truth": "from the true emission, blurred", "random": "from random starts"}
-
-
-def mean_sd(values: list[float], digits: int) -> str:
-    """``mean ± sd``."""
-    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.{digits}f}{spread}"
 
 
 def report(results: dict[str, Any]) -> None:

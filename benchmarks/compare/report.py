@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from .._common import mean_sd
 from .corpora import TASKS
 from .methods import METHODS
 from .store import RESULTS, Store
@@ -22,13 +23,9 @@ def report() -> None:
     draw(list(stores.values()))
 
 
-def mean_sd(values: list[float]) -> str:
-    """``mean ± sd``, of runs that differ."""
-    mean = statistics.fmean(values)
-    digits = 1 if mean > 20 else 2
-    text = f"{mean:,.{digits}f}"
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{text} ± {spread:.{digits}f}" if spread else text
+def digits_of(mean: float) -> int:
+    """How many decimals tell something."""
+    return 1 if mean > 20 else 2
 
 
 def table(store: Store) -> str:
@@ -58,12 +55,13 @@ def row(title: str, runs: list[dict[str, Any]]) -> str:
     if "perplexity_by_particles" in runs[0]:
         by_P = [run["perplexity_by_particles"] for run in runs]
         means = [statistics.fmean(r[P] for r in by_P) for P in sorted(by_P[0], key=int)]
-        spread = " / ".join(f"{mean:,.{1 if mean > 20 else 2}f}" for mean in means)
+        spread = " / ".join(f"{mean:,.{digits_of(mean)}f}" for mean in means)
     seconds = [run["seconds_per_epoch"] for run in runs if "seconds_per_epoch" in run]
     kept = [str(run["kept_epoch"]) for run in runs if "kept_epoch" in run]
+    perplexities = [run["perplexity"] for run in runs]
     cells = [
         title,
-        mean_sd([run["perplexity"] for run in runs]),
+        mean_sd(perplexities, digits_of(statistics.fmean(perplexities))),
         spread,
         f"{runs[0]['parameters']:,}",
         f"{statistics.fmean(seconds):.1f}" if seconds else "–",
