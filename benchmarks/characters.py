@@ -15,7 +15,6 @@ validation curves is written beside it. A run takes one to two minutes; there ar
 """
 
 import argparse
-import json
 import math
 import os
 import statistics
@@ -33,6 +32,8 @@ from tqdm.auto import trange
 from pyro_ssl.datasets.files import find_file, open_text
 from pyro_ssl.models import LanguageModel
 from pyro_ssl.plotting.curves import _CURVES, _label_right
+
+from ._results import RESULTS, Results
 
 NAMES = {"mlstm": "mLSTM", "lstm": "LSTM"}
 STREAMS, WINDOW, EMBEDDING = 50, 50, 64
@@ -177,27 +178,6 @@ def train(
 # ----------------------------------------------------------------------------------- the results
 
 
-def load_results(path: Path, settings: Settings) -> dict[str, Any]:
-    """Read the runs that are done, if they are of the same settings."""
-    if not path.exists():
-        return {"settings": asdict(settings), "runs": {}}
-    results = json.loads(path.read_text())
-    if results["settings"] != asdict(settings):
-        raise SystemExit(
-            f"{path} holds runs of {results['settings']}, not of {asdict(settings)}; write "
-            "--results with another file."
-        )
-    return results
-
-
-def store(path: Path, results: dict[str, Any]) -> None:
-    """Write the file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(results, indent=1) + "\n")
-    os.replace(temporary, path)
-
-
 def by_layer(results: dict[str, Any], key: str) -> dict[str, list[Any]]:
     """Gather one entry of every run."""
     out: dict[str, list[Any]] = {layer: [] for layer in NAMES}
@@ -243,7 +223,7 @@ def main() -> None:
     """Run what is not done yet; print the table, and plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--path", type=Path, help="the folder of WikiText-2")
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/characters.json"))
+    parser.add_argument("--results", type=Path, default=RESULTS / "characters.json")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--hidden", type=int, default=128, help="H of the mLSTM")
@@ -257,7 +237,7 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     settings = Settings(o.steps, o.hidden, o.every, o.rare, o.valid_characters, o.test_characters)
-    results = load_results(o.results, settings)
+    store = Results(o.results, asdict(settings))
 
     text = read_text(o.path, "train")
     alphabet = build_alphabet(text, o.rare)
@@ -270,7 +250,7 @@ def main() -> None:
     print(f"{seen:,} characters to learn from, {test[1:].numel():,} to be scored on, per run")
     for seed in range(o.seeds):
         for layer in NAMES:
-            if f"{layer}-{seed}" in results["runs"]:
+            if f"{layer}-{seed}" in store:
                 continue
             torch.manual_seed(seed)
             offset = int(torch.randint(len(train_text) // 2, ()))
@@ -279,10 +259,9 @@ def main() -> None:
             run |= {"layer": layer, "seed": seed, "hidden": sizes[layer], "V": V}
             run |= {"parameters": model.num_parameters, "characters": seen}
             run["test_bits"] = bits_per_character(model, test)
-            results["runs"][f"{layer}-{seed}"] = run
-            store(o.results, results)
-    report(results)
-    plot(results, o.results.with_suffix(".png"))
+            store.add(f"{layer}-{seed}", run)
+    report(store.content)
+    plot(store.content, o.results.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ import argparse
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,6 @@ from benchmarks._planted_inference import (
     perplexity,
 )
 from benchmarks._planted_report import STARTS, plot, report
-from benchmarks.characters import load_results, store
 from pyro_ssl import (
     MarkovEM,
     ParticleFilter,
@@ -73,6 +73,8 @@ from pyro_ssl import (
 )
 from pyro_ssl.datasets import PlantedMemory
 from pyro_ssl.models.fitting import fit_markov
+
+from ._results import RESULTS, Results
 
 # ------------------------------------------------------------------------------------- learning
 
@@ -172,23 +174,23 @@ def learn_from(start: str, seed: int, s: Settings, run: dict[str, Any]) -> Itera
 def main() -> None:
     """Run what is not done yet; print the tables, and plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/planted.json"))
+    parser.add_argument("--results", type=Path, default=RESULTS / "planted.json")
     parser.add_argument("--seeds", type=int, default=5)
     o = parser.parse_args()
     torch.set_num_threads(1)
     s = Settings()
-    results = load_results(o.results, s)
+    store = Results(o.results, asdict(s))
     jobs = [(seed, start) for seed in range(o.seeds) for start in (*STARTS, "inferred")]
     for seed, start in tqdm(jobs, unit="start", disable=bool(os.environ.get("CI"))):
-        run = results["runs"].setdefault(str(seed), {})
+        run = store.runs.setdefault(str(seed), {})
         if start == "inferred" and start not in run:
             run[start] = infer(seed, s)
-            store(o.results, results)
+            store.write()
         if start in STARTS:
             for _ in learn_from(start, seed, s, run):
-                store(o.results, results)
-    report(results)
-    plot(results, o.results.with_suffix(".png"))
+                store.write()
+    report(store.content)
+    plot(store.content, o.results.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ median of the rounds' ratios is the result.
 """
 
 import argparse
-import statistics
 
 import pyro
 import pyro.distributions as dist
@@ -20,7 +19,7 @@ from pyro_ssl.infer.program import run_model
 from pyro_ssl.smc import conditional_smc
 from pyro_ssl.transitions import DiscreteTransition, MultiplicativeLSTMTransition
 
-from ._common import timed
+from ._common import print_ratios
 
 B, P, T, K, H, V = 200, 10, 100, 50, 64, 5000
 
@@ -64,18 +63,8 @@ def main() -> None:
         "mLSTM sweep, no ancestor sampling": lambda: sweep(0, mlstm_transition),
         "mLSTM sweep, every 10 steps": lambda: sweep(10, mlstm_transition),
     }
-    for job in (forward, *work.values()):
-        timed(job, device)  # warm up
-    ratios: dict[str, list[float]] = {name: [] for name in work}
-    floor: list[float] = []
-    for _ in range(options.rounds):
-        floor.append(timed(forward, device))
-        for name, job in work.items():
-            ratios[name].append(timed(job, device) / floor[-1])
-    print(f"nn.LSTM forward, {B * P} sequences: {statistics.median(floor) * 1e3:.1f} ms, 1 thread")
-    for name, values in ratios.items():
-        low, high = min(values), max(values)
-        print(f"{name:<42} {statistics.median(values):6.2f} x  ({low:.2f} to {high:.2f})")
+    title = f"nn.LSTM forward, {B * P} sequences, 1 thread"
+    print_ratios(title, forward, work, options.rounds, device)
 
 
 if __name__ == "__main__":

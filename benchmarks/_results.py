@@ -1,0 +1,52 @@
+"""Runs that are done, in one JSON file, so that a benchmark can be stopped and gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+__all__ = ["RESULTS", "Results"]
+
+RESULTS = Path(__file__).parent / "results"
+
+
+class Results:
+    """The runs of one file by their key. Every change is on disk before the next run begins.
+
+    :param settings: what all runs of the file share.
+    :raises SystemExit: if the file holds runs of other settings.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self.path = path
+        self.content: dict[str, Any] = {"settings": settings, "runs": {}}
+        if path.exists():
+            self.content = json.loads(path.read_text(encoding="utf-8"))
+        if self.content["settings"] != json.loads(json.dumps(settings)):
+            raise SystemExit(
+                f"{path} holds runs of {self.content['settings']}, not of {settings}; write "
+                "--results with another file."
+            )
+
+    @property
+    def runs(self) -> dict[str, Any]:
+        """What each run came to."""
+        return self.content["runs"]
+
+    def __contains__(self, key: str) -> bool:
+        """Whether this run is done."""
+        return key in self.runs
+
+    def add(self, key: str, result: Any) -> None:
+        """Keep a run."""
+        self.runs[key] = result
+        self.write()
+
+    def write(self) -> None:
+        """Write the file whole or not at all."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_name(self.path.name + ".part")
+        part.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
+        os.replace(part, self.path)
