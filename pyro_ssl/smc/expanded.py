@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ..transitions.gaussian import GaussianTransition, Moments
-from .gaussian import GaussianLocal, Proposal, shifted, solve_upper
+from .gaussian import GaussianLocal, shifted
+from .product import Product
 from .quadratic import QuadraticEmission
 from .sweep import Steps, sweep_steps
 
@@ -66,7 +67,7 @@ class _Mixture(NamedTuple):
     ``expansion`` is log of the product with the transition, over the transition, normalised.
     """
 
-    expanded: Proposal
+    expanded: Product
     expansion: QuadraticEmission
     trusted: Tensor
     log_alpha: Tensor
@@ -113,14 +114,14 @@ class _Expanded(GaussianLocal):
         values, vectors = torch.linalg.eigh(torch.where(known[..., None, None], precision, 0.0))
         precision = (vectors * values.clamp(min=0.0).unsqueeze(-2)) @ vectors.mT
         zero = torch.zeros_like(at_mean)
-        log_mass, proposal = self.propose(law, point, zero, linear, precision)
-        peak = point + solve_upper(proposal.cholesky, proposal.whitened).view_as(point)
+        log_mass, proposal = self.propose(law, linear, precision)
+        peak = proposal.mean()
         at_peak = yield t, peak
         expansion = QuadraticEmission(point, zero, linear, precision)
         rise = self.log_density(law, peak) + at_peak - self.log_density(law, point) - at_mean
         trusted = known & (rise >= 0.0)  # also where both are the same point
         laplace = log_mass + at_peak - expansion.log_prob(peak)
-        log_alpha = torch.where(trusted, laplace, at_mean + self._log_power(law))
+        log_alpha = torch.where(trusted, laplace, at_mean + self.log_power(law))
         # Where one particle has no α̃ above 0, α̃ tells none apart: its draw may yet explain x_t.
         possible = log_alpha.isfinite().all(-1, keepdim=True)
         log_alpha = torch.where(possible, log_alpha, 0.0)
@@ -136,7 +137,7 @@ class _Expanded(GaussianLocal):
     def draw(self, t: int, proposal: _Mixture, rows: Tensor) -> Tensor:  # type: ignore[override]
         """Draw from γ̃ of each row's ancestor, or now and then from the transition."""
         z = super().draw(t, proposal.expanded, rows)
-        mean, scale = self._tempered(Moments(*(value[rows] for value in proposal.law)))
+        mean, scale = self.tempered(Moments(*(value[rows] for value in proposal.law)))
         plain = self.defend[t] | ~proposal.trusted[rows].unsqueeze(-1)
         return torch.where(plain, mean + scale * self.noise[t], z.flatten(0, 1)).view_as(z)
 
@@ -154,25 +155,12 @@ class _Expanded(GaussianLocal):
         expansion = QuadraticEmission(
             *(part[rows].view(z.shape[:2] + part.shape[1:]) for part in proposal.expansion)
         )
-        plain, expanded = -self._log_power(at), expansion.log_prob(z)
+        plain, expanded = -self.log_power(at), expansion.log_prob(z)
         share = math.log(DEFENSIVE_SHARE), math.log1p(-DEFENSIVE_SHARE)
         mixed = torch.logaddexp(share[0] + plain, share[1] + expanded)
         trusted = proposal.trusted[rows].view(z.shape[:2])
         log_gamma = torch.where(trusted, mixed, plain)
         return log_emission - proposal.log_alpha[rows].view(z.shape[:2]) - log_gamma
-
-    def _log_power(self, law: Moments) -> Tensor:
-        """log of what p(z)^s is over the density that is proportional to it, ``(B, P)``."""
-        return self.log_density(law, law.mean) - _log_peak(self._tempered(law))
-
-    def _tempered(self, law: Moments) -> Moments:
-        """p(z)^s, normalised; s is one per sequence, and rows stand sequence by sequence."""
-        if self.scale is None:
-            return law
-        scale = self.scale.sqrt()  # (B, 1)
-        if law.mean.dim() == 2:
-            scale = scale.expand(self.B, len(law.mean) // max(self.B, 1)).reshape(-1)
-        return Moments(law.mean, law.scale / scale.unsqueeze(-1))
 
 
 @torch.enable_grad()
@@ -195,9 +183,3 @@ def _derivatives(log_emission: Tensor, point: Tensor) -> tuple[Tensor, Tensor, T
         rows.append(row)
     hessian = torch.stack(rows, -1).detach()
     return value, linear.detach(), -0.5 * (hessian + hessian.mT)
-
-
-def _log_peak(law: Moments) -> Tensor:
-    """log of a diagonal Gaussian's density at its mean."""
-    D = law.mean.shape[-1]
-    return -law.scale.log().sum(-1) - 0.5 * D * math.log(2.0 * math.pi)

@@ -13,16 +13,16 @@ make up for the difference (``expanded.py``). The algorithm is in ``sweep.py``.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..transitions.gaussian import GaussianTransition, Moments
+from .product import Product, product
 from .quadratic import QuadraticEmission
 from .sweep import PROPOSAL_LAG, Sweep, finish, sweep_steps
 
-__all__ = ["GaussianLocal", "Proposal", "gaussian_smc", "roll_out_vectors"]
+__all__ = ["GaussianLocal", "gaussian_smc", "roll_out_vectors"]
 
 
 @torch.no_grad()
@@ -45,14 +45,6 @@ def roll_out_vectors(
         z_prev = mean + scale * torch.randn_like(mean)
         paths.append(z_prev.view(B, P, D))
     return torch.stack(paths)
-
-
-class Proposal(NamedTuple):
-    """The Gaussian γ̃, by row: mean m + L^{-T} w, precision L Lᵀ."""
-
-    center: Tensor  # m, (..., D)
-    cholesky: Tensor  # L, (..., D, D)
-    whitened: Tensor  # w = L^{-1} (σ^{-2} (μ - m) + b), (..., D)
 
 
 def gaussian_smc(
@@ -118,6 +110,10 @@ class GaussianLocal:
         """The same at one z per sequence, ``(B, D)``."""
         return self.log_density(law, z.unsqueeze(1))
 
+    def scaled(self, log_prior: Tensor) -> Tensor:
+        """Log-densities ``(..., B, rows)``, scaled."""
+        return log_prior if self.scale is None else log_prior * self.scale
+
     def log_density(self, law: Moments, z: Tensor) -> Tensor:
         """log p(z_t | z_{1:t-1}) to the power that the user asked for, ``(B, rows)``."""
         D = z.shape[-1]
@@ -125,35 +121,30 @@ class GaussianLocal:
         log_p = -0.5 * square - law.scale.log().sum(-1) - 0.5 * D * math.log(2.0 * math.pi)
         return log_p if self.scale is None else log_p * self.scale
 
-    def propose(
-        self, law: Moments, center: Tensor, constant: Tensor, linear: Tensor, precision: Tensor
-    ) -> tuple[Tensor, Proposal]:
-        """log α̃ ``(B, P)`` by the expansion, and γ̃ by row."""
-        mean, scale = law
-        B, P, D = mean.shape
-        tau = scale.square().reciprocal()  # precision of the transition
-        if self.scale is not None:
-            tau = tau * self.scale.unsqueeze(-1)
-        away = mean - center
-        cholesky = torch.linalg.cholesky_ex(precision + torch.diag_embed(tau)).L
-        rhs = (tau * away + linear).unsqueeze(-1)
-        whitened = torch.linalg.solve_triangular(cholesky, rhs, upper=False).squeeze(-1)
-        log_alpha = (
-            constant
-            + self.log_density(law, mean)
-            + 0.5 * (whitened.square() - tau * away.square()).sum(-1)
-            - log_scale(cholesky)
-        )
-        proposal = Proposal(
-            *(v.flatten(0, 1) for v in (center.expand_as(mean), cholesky, whitened))
-        )
-        return log_alpha, proposal
+    def propose(self, law: Moments, gradient: Tensor, precision: Tensor) -> tuple[Tensor, Product]:
+        """log ∫ p(z)^s exp(g (z - μ) - ½ (z - μ) Λ (z - μ)) dz ``(B, P)``, and γ̃ by row."""
+        if self.scale is None:
+            found = product(*law, gradient, precision)
+            return found.log_mass, found
+        found = product(*self.tempered(law), gradient, precision)
+        return found.log_mass + self.log_power(law), found
 
-    def draw(self, t: int, proposal: Proposal, rows: Tensor) -> Tensor:
+    def tempered(self, law: Moments) -> Moments:
+        """p(z)^s, normalised; s is one per sequence, and rows stand sequence by sequence."""
+        if self.scale is None:
+            return law
+        scale = self.scale.sqrt()  # (B, 1)
+        if law.mean.dim() == 2:
+            scale = scale.expand(self.B, len(law.mean) // max(self.B, 1)).reshape(-1)
+        return Moments(law.mean, law.scale / scale.unsqueeze(-1))
+
+    def log_power(self, law: Moments) -> Tensor:
+        """log of what p(z)^s is over the density that is proportional to it, ``(B, P)``."""
+        return self.log_density(law, law.mean) - _log_peak(self.tempered(law))
+
+    def draw(self, t: int, proposal: Product, rows: Tensor) -> Tensor:
         """Draw from γ̃ of each row's ancestor."""
-        noise = proposal.whitened[rows] + self.noise[t]
-        z = proposal.center[rows] + solve_upper(proposal.cholesky[rows], noise)
-        return z.view(self.B, self.P, *self.event_shape)
+        return proposal.draw(rows, self.noise[t])
 
 
 class _Quadratic(GaussianLocal):
@@ -166,12 +157,17 @@ class _Quadratic(GaussianLocal):
     ) -> None:
         T, B, D = emission.center.shape
         super().__init__(D, (T, B, num_particles), emission.center, scale)
-        self.emission = emission
+        self.emission = list(zip(*(part.unsqueeze(2).unbind() for part in emission), strict=True))
 
-    def look_ahead(self, t: int, law: Moments) -> tuple[Tensor, Tensor, Proposal]:
+    def look_ahead(self, t: int, law: Moments) -> tuple[Tensor, Tensor, Product]:
         """α, its shift, and γ."""
-        log_alpha, proposal = self.propose(law, *(part[t].unsqueeze(1) for part in self.emission))
-        return *shifted(log_alpha), proposal
+        center, constant, linear, precision = self.emission[t]
+        away = law.mean - center
+        gradient = torch.baddbmm(linear, away, precision.squeeze(1), alpha=-1.0)  # Λ = Λᵀ
+        # c + b d - ½ d Λ d at d = μ - m
+        slope = torch.linalg.vecdot(away, linear + gradient)
+        log_mass, proposal = self.propose(law, gradient, precision)
+        return *shifted(log_mass + constant.add(slope, alpha=0.5)), proposal
 
     def log_weight(self, *args: object) -> Tensor:
         """Never asked: γ is exact."""
@@ -185,13 +181,7 @@ def shifted(log_alpha: Tensor) -> tuple[Tensor, Tensor]:
     return (log_alpha - shift.unsqueeze(-1)).exp_(), shift
 
 
-def log_scale(cholesky: Tensor) -> Tensor:
-    """log of a Gaussian's density at its mean, given the Cholesky factor of its precision."""
-    diagonal = cholesky.diagonal(dim1=-2, dim2=-1)
-    return diagonal.log().sum(-1) - 0.5 * diagonal.shape[-1] * math.log(2.0 * math.pi)
-
-
-def solve_upper(cholesky: Tensor, value: Tensor) -> Tensor:
-    """L^{-T} times a vector."""
-    solved = torch.linalg.solve_triangular(cholesky.mT, value.unsqueeze(-1), upper=True)
-    return solved.squeeze(-1)
+def _log_peak(law: Moments) -> Tensor:
+    """log of a diagonal Gaussian's density at its mean."""
+    D = law.mean.shape[-1]
+    return -law.scale.log().sum(-1) - 0.5 * D * math.log(2.0 * math.pi)

@@ -112,6 +112,10 @@ class _States:
         index = z.view(-1, 1, 1).expand(-1, law.shape[1], 1)
         return law.gather(-1, index).squeeze(-1)
 
+    def scaled(self, log_prior: Tensor) -> Tensor:
+        """Log-probabilities ``(..., B, rows)``, scaled."""
+        return log_prior if self.scale is None else log_prior * self.scale.squeeze(-1)
+
 
 @torch.no_grad()
 def roll_out(

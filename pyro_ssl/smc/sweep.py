@@ -29,7 +29,8 @@ Holenstein 2010, theorem 5). Two refinements keep it so:
   is redrawn from its conditional law, ∝ w_{t-1}^p p(ref_{t:T} | z^p_{1:t-1}); the emissions cancel.
   It is drawn before the other slots of the same step. The next L steps of the reference propose,
   ∝ w_{t-1}^p p(ref_{t:t+L} | z^p_{1:t-1}) for all P prefixes; the steps after decide, by a
-  Metropolis-Hastings ratio in which the first L cancel, for two prefixes only.
+  Metropolis-Hastings ratio in which the first L cancel, for two prefixes only. What they say of
+  the reference's own prefix is known from the redraw before.
 
 Layout: B sequences, P particles; states of the cell are kept as B·P rows, so that a resampling is
 one row gather. Ancestors and latents are stored ``(T, B, P)``, traced back once.
@@ -43,7 +44,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ..transitions.base import Stepper, Transition
+from ..transitions.base import Transition
 from .resampling import RESAMPLING, invert_cdf, monotone_cumsum
 
 __all__ = ["Local", "Sweep", "finish", "sweep_steps"]
@@ -110,6 +111,9 @@ class Local(Protocol):
     def log_prior(self, law: Any, z: Tensor) -> Tensor:
         """log p(z_t | z_{1:t-1}) of one latent per sequence ``(B, ...)``: ``(B, num_rows)``."""
 
+    def scaled(self, log_prior: Tensor) -> Tensor:
+        """log p(z_t | z_{1:t-1}) ``(..., B, rows)`` to the power that the user asked for."""
+
 
 #: yields (t, z), to be sent log p(x_t | z_t = z); returns the sweep
 Steps = Generator[tuple[int, Tensor], Tensor, Sweep]
@@ -155,8 +159,9 @@ def sweep_steps(
         active = torch.arange(T, device=device)[:, None, None] < lengths[:, None]  # (T, B, 1)
     redraw_at = _redraw_steps(T, 0 if reference is None or P < 2 else ancestor_sampling)
     if redraw_at and reference is not None:
-        pair = transition.stepper(None if inputs is None else inputs.repeat_interleave(2, 1))
-        redraw = _AncestorSampler(step, pair, local, reference, active, max(proposal_lag, 1))
+        redraw = _AncestorSampler(
+            transition, local, reference, active, inputs, max(proposal_lag, 1)
+        )
 
     first_rows = torch.arange(0, B * P, max(P, 1), device=device).unsqueeze(-1)  # of each slot 0
     slots = torch.arange(P, device=device).expand(B, P)
@@ -217,15 +222,23 @@ def _redraw_steps(T: int, every: int) -> range:
     return range(phase if phase else every, T, every)
 
 
-class _AncestorSampler(NamedTuple):
+class _AncestorSampler:
     """Redraws the reference's ancestor at a step, given the P prefixes that stand before it."""
 
-    step: Stepper  # over rows (B P, ...)
-    step_pair: Stepper  # over rows (B 2, ...)
-    local: Local
-    reference: Tensor
-    active: Tensor | None
-    lag: int
+    def __init__(
+        self,
+        transition: Transition,
+        local: Local,
+        reference: Tensor,
+        active: Tensor | None,
+        inputs: Tensor | None,
+        lag: int,
+    ) -> None:
+        self.transition, self.local, self.lag = transition, local, lag
+        self.reference, self.active, self.inputs = reference, active, inputs
+        T, B = reference.shape[:2]
+        #: log p(ref_s | its own prefix), (T, B, 1), of the steps that a next redraw may ask for
+        self.own = self._replay(0, T, None, transition.initial_state((B,)), 1)
 
     def __call__(self, t: int, state: Any, law: Any, weights: Tensor | None) -> Tensor:
         """Return the new ancestor of the reference's step t, ``(B,)``.
@@ -235,40 +248,46 @@ class _AncestorSampler(NamedTuple):
         :param weights: w_{t-1}, ``(B, P)``.
         """
         T, B = self.reference.shape[:2]
-        near = self._of_reference(t, law)  # (B, P)
+        near = self.local.log_prior(law, self.reference[t]).double()  # (B, P)
+        if self.active is not None:
+            near = torch.where(self.active[t], near, 0.0)
         P, device = near.shape[1], near.device
+        state, middle = self.transition.restore(state), min(t + self.lag, T)
+        if middle > t + 1:
+            near = near + self._replay(t + 1, middle, self.reference[t], state, P).sum(0)
         u = torch.rand(2, B, 1, device=device, dtype=torch.float64)
-        middle = min(t + self.lag, T)
-        near, state = self._score(self.step, t, middle, state, near)
         prior = (near - near.amax(-1, keepdim=True)).exp_()
         if weights is not None:
             prior = prior * weights
         proposed = invert_cdf(monotone_cumsum(prior), u[0])  # (B, 1)
         if middle == T:
             return proposed.squeeze(-1)
-        rows = torch.arange(0, B * P, P, device=device).unsqueeze(-1)
-        pair = torch.cat([rows, rows + proposed], -1).view(-1)  # the reference's own, and the new
-        state = type(state)(*(value.index_select(0, pair) for value in state))
-        zero = near.new_zeros(B, 2)
-        far, _ = self._score(self.step_pair, middle - 1, T, state, zero)
-        accepted = u[1].log() < far[:, 1:] - far[:, :1]
+        rows = torch.arange(0, B * P, P, device=device) + proposed.squeeze(-1)
+        state = type(state)(*(value.index_select(0, rows) for value in state))
+        far = self._replay(t + 1, T, self.reference[t], state, 1)[middle - t - 1 :]
+        own = self.own[middle:]
+        accepted = u[1].log() < far.sum(0) - own.sum(0)
+        self.own[middle:] = torch.where(accepted, far, own)
         return torch.where(accepted, proposed, 0).squeeze(-1)
 
-    def _score(
-        self, step: Stepper, start: int, stop: int, state: Any, total: Tensor
-    ) -> tuple[Tensor, Any]:
-        """Add log p(ref_s | ...) for s in start+1..stop-1 to ``total``, ``(B, rows)``."""
-        num_rows = total.shape[1]
-        for s in range(start + 1, stop):
-            before = self.reference[s - 1].repeat_interleave(num_rows, 0)
-            predicted, state = step(before, state, s)
-            total = total + self._of_reference(s, self.local.law(predicted, num_rows))
-        return total, state
+    def _replay(
+        self, start: int, stop: int, z_prev: Tensor | None, state: Any, num_rows: int
+    ) -> Tensor:
+        """log p(ref_s | ...) for s in start..stop-1 of some prefixes each, ``(S, B, rows)``."""
 
-    def _of_reference(self, s: int, law: Any) -> Tensor:
-        """log p(z_s = ref_s) under a law, ``(B, rows)``; 0 past a sequence's length."""
-        term = self.local.log_prior(law, self.reference[s]).double()
-        return term if self.active is None else torch.where(self.active[s], term, 0.0)
+        def each(value: Tensor, dim: int) -> Tensor:
+            return value if num_rows == 1 else value.repeat_interleave(num_rows, dim)
+
+        log_p = self.transition.replay(
+            each(self.reference[start:stop], 1),
+            None if z_prev is None else each(z_prev, 0),
+            state,
+            None if self.inputs is None else each(self.inputs[start:stop], 1),
+        )
+        log_p = self.local.scaled(log_p.view(stop - start, -1, num_rows).double())
+        if self.active is None:
+            return log_p
+        return torch.where(self.active[start:stop], log_p, 0.0)
 
 
 def _trace_back(z: Tensor, ancestors: Tensor, weights: Tensor | None, move: bool) -> Tensor:

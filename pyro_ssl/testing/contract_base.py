@@ -108,6 +108,25 @@ class Contract(Generic[TransitionT]):
                 state, z_prev = after, z[:, t]
 
     @torch.no_grad()
+    def test_replay_equals_the_rest_of_a_path(self) -> None:
+        """From the start, and from where a stepper is; without dropout."""
+        transition = self._make()
+        z, inputs = self._paths(transition, (6,))
+        expected, time_first = transition.log_prob(z, inputs).T, z.transpose(0, 1)
+        u = None if inputs is None else inputs.transpose(0, 1)
+        transition.train()
+        step, state, z_prev = self._stepper(transition, inputs), None, None
+        state = transition.initial_state((6,))
+        assert_close(transition.replay(time_first, None, state, u), expected)
+        for t in range(self.T - 1):
+            _, state = step(z_prev, state, t)
+            z_prev = time_first[t]
+            rest = None if u is None else u[t + 1 :]
+            restored = transition.restore(state)
+            found = transition.replay(time_first[t + 1 :], z_prev, restored, rest)
+            assert_close(found, expected[t + 1 :])
+
+    @torch.no_grad()
     def test_gathered_state_equals_recomputed_prefix(self) -> None:
         """The state is all that a particle remembers: gather it, and its past is gathered."""
         transition = self._make()

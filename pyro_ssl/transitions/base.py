@@ -87,6 +87,32 @@ class Transition(nn.Module):
         """
         raise NotImplementedError
 
+    def restore(self, carried: Any) -> Any:
+        """Return a state as :meth:`step` takes it, of one that a stepper returned."""
+        return carried
+
+    @torch.no_grad()
+    def replay(
+        self, z: Tensor, z_prev: Tensor | None, state: Any, inputs: Tensor | None = None
+    ) -> Tensor:
+        """log p(z_s | z_{1:s-1}) of paths that go on from a state, for the samplers.
+
+        Without gradient, and without dropout in any mode. Override it where one fused call beats
+        the loop.
+
+        :param Tensor z: the rest of N paths, time first, ``(S, N) + event_shape``.
+        :param z_prev: the latent before it, ``(N,) + event_shape``; ``None`` if there is none.
+        :param state: of ``(N, ...)`` tensors, as :meth:`step` takes it.
+        :param inputs: exogenous inputs of these steps, ``(S, N, input_size)``.
+        :returns: ``(S, N)``.
+        """
+        out = []
+        for s, value in enumerate(z):
+            law, state = self.step(z_prev, state, None if inputs is None else inputs[s])
+            out.append(law.log_prob(value).expand(z.shape[1:2]))
+            z_prev = value
+        return torch.stack(out)
+
 
 class DiscreteTransition(Transition):
     """A transition over K states: subclasses say what the logits are, all else follows.

@@ -32,7 +32,8 @@ class LSTMState(NamedTuple):
 class CellStepper(NamedTuple):
     """A cell's step for samplers: no gradient, weights arranged once per sweep.
 
-    It may carry the state in other units than the cell does, if zero is zero in both.
+    It may carry the state in other units than the cell does, if zero is zero in both; then
+    :meth:`RecurrentCell.restore` turns them back.
     """
 
     #: ``(G,)``, by which the head multiplies all projected inputs, once
@@ -97,6 +98,14 @@ class RecurrentCell(nn.Module):
             return state.h.new_zeros((0, *state.h.shape)), state
         return torch.stack(out), state
 
+    def replay(self, x: Tensor, state: Any) -> Tensor:
+        """h of every step as the samplers have it: :meth:`sequence` without any dropout."""
+        return self.sequence(x, state)[0]
+
+    def restore(self, carried: Any) -> Any:
+        """Return s_t, of what :meth:`stepper` carries."""
+        return carried
+
     def stepper(self) -> CellStepper:
         """Return the step that the samplers take; see :class:`CellStepper`."""
         _, bias = self.input_map()
@@ -146,6 +155,10 @@ class LSTMCell(RecurrentCell):
             return super().sequence(x, state)
         h, last = self.lstm(x, None if state is None else tuple(s.unsqueeze(0) for s in state))
         return h, LSTMState(*(s.squeeze(0) for s in last))
+
+    def restore(self, carried: LSTMState) -> LSTMState:
+        """Return (h, c), of (h/2, 2c)."""
+        return LSTMState(2.0 * carried.h, 0.5 * carried.c)
 
     @torch.no_grad()
     def stepper(self) -> CellStepper:

@@ -166,6 +166,20 @@ class MultiplicativeLSTMCell(RecurrentCell):
             return state.h.new_zeros((0, *state.h.shape)), state
         return torch.stack(out), state
 
+    def restore(self, carried: LSTMState) -> LSTMState:
+        """Return (h, c), of (h/2, 2c)."""
+        return LSTMState(2.0 * carried.h, 0.5 * carried.c)
+
+    @torch.no_grad()
+    def replay(self, x: Tensor, state: LSTMState) -> Tensor:
+        """All steps as :meth:`stepper` takes them; see the base class."""
+        scale, advance, hidden_scale = self.stepper()
+        carried, out = LSTMState(0.5 * state.h, 2.0 * state.c), []
+        for projected in self.project(x).mul_(scale):
+            carried = advance(projected, carried)
+            out.append(carried.h)
+        return hidden_scale * torch.stack(out)
+
     @torch.no_grad()
     def stepper(self) -> CellStepper:
         """Return the step that the samplers take, by sigmoids alone.

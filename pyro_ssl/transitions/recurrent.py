@@ -27,6 +27,9 @@ from .recurrent_base import RecurrentBase
 
 __all__ = ["LSTMTransition", "MultiplicativeLSTMTransition", "RecurrentTransition"]
 
+#: From this K over H on, stepping with look-ups beats a fused call that reads one-hots.
+LONG_ONE_HOT = 8
+
 
 class RecurrentTransition(RecurrentBase, DiscreteTransition):
     """p(z_t | z_{1:t-1}) = Cat(softmax(W h_t + b)) with h_t from a cell over z_{1:t-1}.
@@ -77,6 +80,21 @@ class RecurrentTransition(RecurrentBase, DiscreteTransition):
         )
         x = F.one_hot(previous[:T], self.num_states + 1).to(self.head.weight.dtype)
         return self.head(self._hidden(x, inputs, batch_shape))
+
+    @torch.no_grad()
+    def replay(
+        self, z: Tensor, z_prev: Tensor | None, state: Any, inputs: Tensor | None = None
+    ) -> Tensor:
+        """By one call of the cell over the rest of the paths; see the base class."""
+        if self.num_states > LONG_ONE_HOT * self.hidden_size:
+            return super().replay(z, z_prev, state, inputs)
+        first = torch.full_like(z[0], self.num_states) if z_prev is None else z_prev
+        previous = torch.cat([first.unsqueeze(0), z[:-1]])
+        x = F.one_hot(previous, self.num_states + 1).to(self.head.weight.dtype)
+        if inputs is not None:
+            x = torch.cat([x, inputs], -1)
+        log_p = torch.log_softmax(self.head(self.cell.replay(x, state)), -1)
+        return log_p.gather(-1, z.unsqueeze(-1)).squeeze(-1)
 
     @torch.no_grad()
     def stepper(self, inputs: Tensor | None = None) -> Stepper:

@@ -49,6 +49,10 @@ class RecurrentBase(Transition):
         """Return the cell's state before the first latent."""
         return self.cell.initial_state(batch_shape)
 
+    def restore(self, carried: Any) -> Any:
+        """Return the state in the cell's own units; see the base class."""
+        return self.cell.restore(carried)
+
     def _hidden(self, encoded: Tensor, inputs: Tensor | None, batch_shape: torch.Size) -> Tensor:
         """h_t of every step by one call of the cell, with dropout.
 

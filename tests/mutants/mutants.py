@@ -7,7 +7,8 @@ sampler as it is, with the reason; the kill suite must pass on them.
 from typing import NamedTuple
 
 SWEEP, STATES, RESAMPLING = "smc/sweep.py", "smc/states.py", "smc/resampling.py"
-GAUSSIAN, EXPANDED = "smc/gaussian.py", "smc/expanded.py"
+GAUSSIAN, EXPANDED, PRODUCT = "smc/gaussian.py", "smc/expanded.py", "smc/product.py"
+RECURRENT, CELLS = "transitions/recurrent.py", "transitions/cells.py"
 EMISSION, CONJUGATE, GIBBS = (
     "smc/emission.py",
     "infer/conjugate.py",
@@ -181,24 +182,22 @@ MUTANTS = [
         "ancestor sampling: last step of the future left out",
         SWEEP,
         (
-            "for s in range(start + 1, stop):",
-            "for s in range(start + 1, min(stop, len(self.reference) - 1)):",
+            "accepted = u[1].log() < far.sum(0) - own.sum(0)",
+            "accepted = u[1].log() < far[:-1].sum(0) - own[:-1].sum(0)",
         ),
     ),
     mutant(
         "ancestor sampling: reference one step late",
-        SWEEP,
-        (
-            "before = self.reference[s - 1]",
-            "before = self.reference[s]",
-        ),
+        RECURRENT,
+        ("torch.cat([first.unsqueeze(0), z[:-1]])", "z"),
+        suite=SWEEP,
     ),
     mutant(
         "ancestor sampling: ratio upside down",
         SWEEP,
         (
-            "far[:, 1:] - far[:, :1]",
-            "far[:, :1] - far[:, 1:]",
+            "far.sum(0) - own.sum(0)",
+            "own.sum(0) - far.sum(0)",
         ),
     ),
     mutant(
@@ -221,24 +220,24 @@ MUTANTS = [
         "ancestor sampling: first lag counted in the ratio too",
         SWEEP,
         (
-            "zero = near.new_zeros(B, 2)",
-            "zero = near.gather(-1, torch.cat([0 * proposed, proposed], -1))",
+            "far.sum(0) - own.sum(0)",
+            "far.sum(0) - own.sum(0) + near.gather(-1, proposed) - near[:, :1]",
         ),
     ),
     mutant(
         "ancestor sampling: states of other sequences",
         SWEEP,
         (
-            "torch.cat([rows, rows + proposed], -1)",
-            "torch.cat([rows, 0 * rows + proposed], -1)",
+            "device=device) + proposed.squeeze(-1)",
+            "device=device) * 0 + proposed.squeeze(-1)",
         ),
     ),
     mutant(
         "ancestor sampling: future past the length",
         SWEEP,
         (
-            "return term if self.active is None else",
-            "return term if True else",
+            "if self.active is None:\n            return log_p",
+            "if True:\n            return log_p",
         ),
     ),
     mutant(
@@ -253,9 +252,25 @@ MUTANTS = [
         "ancestor sampling: inputs of another sequence",
         SWEEP,
         (
-            "inputs.repeat_interleave(2, 1)",
-            "inputs.repeat(1, 2, 1)",
+            "else each(self.inputs[start:stop], 1)",
+            "else each(self.inputs[start:stop].flip(1), 1)",
         ),
+    ),
+    mutant(
+        "ancestor sampling: own past never learnt anew",
+        SWEEP,
+        ("self.own[middle:] = torch.where(accepted, far, own)", "pass"),
+    ),
+    mutant(
+        "ancestor sampling: refused past taken for one's own",
+        SWEEP,
+        ("self.own[middle:] = torch.where(accepted, far, own)", "self.own[middle:] = far"),
+    ),
+    mutant(
+        "ancestor sampling: state in the stepper's units",
+        CELLS,
+        ("return LSTMState(2.0 * carried.h, 0.5 * carried.c)", "return carried"),
+        suite=SWEEP,
     ),
     # ------------------------------------------------------------------- weights that differ
     mutant(
@@ -292,23 +307,42 @@ MUTANTS = [
         suite=EXPANDED,
     ),
     # ------------------------------------------------------------------------------------ vectors
-    mutant("look-ahead without its width", GAUSSIAN, ("- log_scale(cholesky)", "")),
+    mutant(
+        "look-ahead without its width",
+        PRODUCT,
+        ("square.mul_(0.5).sub_(det.log_())", "square.mul_(0.5)"),
+        suite=GAUSSIAN,
+    ),
     mutant(
         "look-ahead without the gap",
-        GAUSSIAN,
-        ("(whitened.square() - tau * away.square())", "whitened.square()"),
+        PRODUCT,
+        ("square.mul_(0.5).sub_(det.log_())", "-det.log_()"),
+        suite=GAUSSIAN,
     ),
     mutant(
         "vector drawn about the wrong mean",
-        GAUSSIAN,
-        ("noise = proposal.whitened[rows] + self.noise[t]", "noise = self.noise[t]"),
+        PRODUCT,
+        ("packed[:, :D] + noise", "noise"),
+        suite=GAUSSIAN,
     ),
     mutant(
         "vector drawn by the slot, not by its ancestor",
-        GAUSSIAN,
-        ("proposal.whitened[rows] + self", "proposal.whitened + self"),
+        PRODUCT,
+        ("self.packed if rows is None else", "self.packed if True else"),
+        suite=GAUSSIAN,
     ),
-    mutant("vector drawn too wide", GAUSSIAN, ("+ self.noise[t]", "+ 1.1 * self.noise[t]")),
+    mutant(
+        "vector drawn too wide",
+        PRODUCT,
+        ("packed[:, :D] + noise", "packed[:, :D] + 1.1 * noise"),
+        suite=GAUSSIAN,
+    ),
+    mutant(
+        "vector drawn with its coordinates uncoupled",
+        PRODUCT,
+        ("for k in range(i + 1, D):", "for k in range(0):"),
+        suite=GAUSSIAN,
+    ),
     mutant(
         "expansion taken for exact",
         EXPANDED,

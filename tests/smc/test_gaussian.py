@@ -205,11 +205,11 @@ def test_one_sweep_keeps_the_law_on_the_grid(kind, P, ancestor_sampling):
 @pytest.mark.stage("statistical")
 @pytest.mark.parametrize("make, sweeps", [(Linear, 60), (AlmostLinear, 40)])
 def test_marginals_are_those_of_the_smoother(make, sweeps):
-    """T=100, both moments of every coordinate: |z| < 5 over 400, a false alarm in 4,300 runs.
+    """T=100, both moments of every coordinate: |z| < 4.5 over 400, each a t with 255 degrees: a false alarm in 240 runs.
 
-    64 chains from unconditional starts, far from each other; their means are independent.
+    256 chains from unconditional starts, far from each other; their means are independent.
     """
-    case, chains = make(100, 1, missing=0.1), 64
+    case, chains = make(100, 1, missing=0.1), 256
     found = kalman_smoother(*case.oracle, **case.options)
     sampler, path, sums = ParticleGibbs(case.model, 10), None, 0.0
     for i in range(sweeps):
@@ -219,7 +219,7 @@ def test_marginals_are_those_of_the_smoother(make, sweeps):
             square = away.square() - found.covariance[:, 0].diagonal(dim1=-2, dim2=-1)
             sums = sums + torch.stack([away, square])
     z = sums.mean(1) / (sums.std(1) / math.sqrt(chains))
-    assert z.abs().max() < 5.0
+    assert z.abs().max() < 4.5
 
 
 # -------------------------------------------------------------------------------- other edges

@@ -188,7 +188,7 @@ def test_padding_and_scale_follow_the_exact_kernel(
         "proposal_lag": proposal_lag,
         "forced_move": True,
     }
-    problem = random_problem(2, 3, sharpness=4.0)._replace(transition_scale=torch.tensor([0.4]))
+    problem = random_problem(2, 3, sharpness=12.0)._replace(transition_scale=torch.tensor([0.4]))
     kernel = exact_kernel(problem, 2, **settings)
     counts = empirical_kernel(problem, 2, num_draws, padding=2, **settings)
     for row, law in zip(counts, kernel, strict=True):

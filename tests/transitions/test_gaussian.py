@@ -36,6 +36,20 @@ class TestLSTMWithDropout(GaussianTransitionContract):
         return GaussianLSTMTransition(dim, H, dropout=0.5, min_scale=0.3)
 
 
+class TestIncrements(GaussianTransitionContract):
+    def make(self, dim=D):
+        transition = GaussianLSTMTransition(dim, H, residual=True, reads="increments")
+        transition.increment_scale = 0.3
+        return transition
+
+
+class TestIncrementsWithInputs(GaussianTransitionContract):
+    def make(self, dim=D):
+        return GaussianMultiplicativeLSTMTransition(
+            dim, H, input_size=2, residual=True, reads="increments"
+        )
+
+
 class TestMultiplicative(GaussianTransitionContract):
     def make(self, dim=D):
         return GaussianMultiplicativeLSTMTransition(dim, H, residual=True)
@@ -120,6 +134,24 @@ def test_residual_adds_the_previous_latent():
     torch.testing.assert_close(difference, torch.cat([torch.zeros(1, D), z[:-1]]))
 
 
+def test_increments_are_what_positions_differ_by():
+    """The cell reads (z_{t-1} - z_{t-2}) / scale, and nothing at the second step."""
+    positions, increments = (
+        GaussianLSTMTransition(D, H, residual=True, reads=reads)
+        for reads in ("positions", "increments")
+    )
+    increments.load_state_dict(positions.state_dict())
+    increments.increment_scale = 0.5
+    z = torch.randn(3, T, D)
+    steps = torch.cat([torch.zeros(3, 1, D), 2.0 * z.diff(dim=1)], 1)
+    mean = increments.path_moments(z).mean
+    shifted = mean[:, 1:] - z[:, :-1]  # the head's output
+    expected = positions.path_moments(steps).mean[:, 1:] - steps[:, :-1]
+    torch.testing.assert_close(shifted, expected)
+    away = increments.path_moments(z + 7.0).mean[:, 1:] - 7.0
+    torch.testing.assert_close(away, mean[:, 1:])  # wherever the path goes
+
+
 def test_dropout_is_for_learning_alone():
     transition = GaussianLSTMTransition(D, H, dropout=0.5)  # train() mode
     z = torch.randn(4, T, D)
@@ -151,6 +183,14 @@ def test_stepper_with_no_rows_in_float32():
     ("make", "message"),
     [
         (lambda: GaussianLSTMTransition(0, H), "dim must be at least 1, found 0"),
+        (
+            lambda: GaussianLSTMTransition(D, H, reads="increments"),
+            'reads="increments" with residual=False, expected .* with residual=True',
+        ),
+        (
+            lambda: GaussianLSTMTransition(D, H, residual=True, reads="steps"),
+            'reads="steps" .* expected one of',
+        ),
         (
             lambda: GaussianLSTMTransition(D, H, min_scale=0.0),
             "min_scale must be positive, found 0",
