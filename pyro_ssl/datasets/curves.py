@@ -14,12 +14,15 @@ and x_t = z_t + noise of standard deviation 0.3 in each coordinate.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["CURVES", "Curve", "noisy_curve"]
+from pyro_ssl.infer.kalman import LinearEmission
+from pyro_ssl.transitions import LinearGaussianTransition
+
+__all__ = ["CURVES", "Curve", "Rotation", "noisy_curve", "noisy_rotation"]
 
 #: names of the curves
 CURVES = ("line", "sine", "circle", "swiss roll")
@@ -66,3 +69,60 @@ def noisy_curve(
     return Curve(
         z + noise * torch.randn(z.shape, generator=generator, device="cpu", dtype=dtype), z
     )
+
+
+class Rotation(NamedTuple):
+    """``x`` and ``z``, ``(T, B, 2)``, and the law that they were drawn from."""
+
+    x: Tensor
+    z: Tensor
+    transition: LinearGaussianTransition
+    emission: LinearEmission
+
+
+def noisy_rotation(
+    num_steps: int,
+    num_sequences: int = 1,
+    *,
+    angle: float = 0.3,
+    damping: float = 0.98,
+    scale: float = 0.15,
+    noise: float = 0.3,
+    seed: int = 0,
+) -> Rotation:
+    """Draw points that turn about the origin, pushed at random, and noisy observations of them.
+
+    z_t = ρ Rot(angle) z_{t-1} + scale ε with z_1 ~ N(0, 1), x_t = z_t + noise η: a planted model
+    whose exact answers :func:`~pyro_ssl.infer.kalman.kalman_filter` knows.
+
+    :param int num_steps: T.
+    :param int num_sequences: B.
+    :param float angle: of a step, in radians.
+    :param float damping: ρ.
+    :param int seed: of a generator of its own.
+
+    **Example**::
+
+        >>> data = noisy_rotation(num_steps=50, num_sequences=3)
+        >>> data.x.shape, data.transition.dim
+        (torch.Size([50, 3, 2]), 2)
+    """
+    like: dict[str, Any] = {"device": "cpu", "dtype": torch.get_default_dtype()}
+    turn = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+    matrix = damping * torch.tensor(turn, **like)
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    noises = torch.randn(2, num_steps, num_sequences, 2, generator=generator, **like)
+    path = [noises[0, 0]]
+    for t in range(1, num_steps):
+        path.append(path[-1] @ matrix.T + scale * noises[0, t])
+    z, zeros, ones = torch.stack(path), torch.zeros(2, **like), torch.ones(2, **like)
+    transition = LinearGaussianTransition(
+        2,
+        matrix=matrix,
+        offset=zeros,
+        scale=scale * ones,
+        initial_mean=zeros,
+        initial_scale=ones,
+    )
+    emission = LinearEmission(torch.eye(2, **like), zeros, noise**2 * torch.eye(2, **like))
+    return Rotation(z + noise * noises[1], z, transition, emission)

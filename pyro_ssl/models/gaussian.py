@@ -25,9 +25,11 @@ from torch import Tensor
 from tqdm.auto import trange
 
 from ..infer import ParticleFilter, ParticleGibbs, StochasticEM
+from ..infer.kalman import LinearEmission
 from ..primitive import ssl_transition
 from ..smc.gaussian import roll_out_vectors
 from ..transitions import GaussianLSTMTransition, GaussianMultiplicativeLSTMTransition
+from .gaussian_start import observed, seen_steps, start_values
 
 __all__ = ["GaussianForecast", "GaussianRecord", "GaussianSSL", "Tracked"]
 
@@ -72,8 +74,11 @@ class GaussianSSL:
     :param int dim: D, dimension of the latents.
     :param int hidden_size: H, units of the LSTM.
     :param str cell: ``"lstm"`` or ``"mlstm"``.
-    :param bool residual: the transition's mean is a step from z_{t-1}.
-    :param float dropout: dropout of the LSTM's output while it learns.
+    :param str reads: ``"increments"``: the LSTM reads the last step of the path, and says the next;
+        or ``"positions"``, as in the paper: what it learns is then bound to where the path was.
+    :param bool residual: the transition's mean is a step from z_{t-1}; increments ask for it.
+    :param float dropout: dropout of the LSTM's output while it learns. Where the data are one short
+        sequence, an LSTM without it soon takes the noise for the path.
 
     Data are time first, ``x`` ``(T, B, E)``, with ``lengths`` ``(B,)`` and ``mask`` bool
     ``(T, B)``, true where x_t was observed; steps that hold NaN count as not observed.
@@ -95,12 +100,15 @@ class GaussianSSL:
         *,
         hidden_size: int = 32,
         cell: str = "lstm",
+        reads: str = "increments",
         residual: bool = True,
-        dropout: float = 0.0,
+        dropout: float = 0.5,
     ) -> None:
         if cell not in _TRANSITIONS:
             raise ValueError(f'cell is "{cell}", expected one of {sorted(_TRANSITIONS)}.')
-        self.transition = _TRANSITIONS[cell](dim, hidden_size, residual=residual, dropout=dropout)
+        self.transition = _TRANSITIONS[cell](
+            dim, hidden_size, reads=reads, residual=residual, dropout=dropout
+        )
         #: C ``(E, D)``, b ``(E,)`` and R ``(E, E)``, once fitted
         self.loading: Tensor | None = None
         self.offset: Tensor | None = None
@@ -123,15 +131,15 @@ class GaussianSSL:
 
         :param int num_paths: copies of each sequence side by side, which share its data.
         """
-        loading, offset, covariance = self._emission
+        loading, offset, covariance = self.emission
         pyro.module("transition", self.transition)
-        x, observed = _observed(x, mask)
-        x, observed = x.repeat(1, num_paths, 1), observed.repeat(1, num_paths)
+        x, there = observed(x, mask)
+        x, there = x.repeat(1, num_paths, 1), there.repeat(1, num_paths)
         lengths = None if lengths is None else lengths.repeat(num_paths)
         with pyro.plate("sequences", x.shape[1]):
             for t, z in ssl_transition("z", self.transition, len(x), lengths=lengths):
                 law = dist.MultivariateNormal(z @ loading.T + offset, covariance)
-                pyro.sample("x", law.mask(observed[t]), obs=x[t])
+                pyro.sample("x", law.mask(there[t]), obs=x[t])
 
     def fit(
         self,
@@ -171,8 +179,8 @@ class GaussianSSL:
         :returns: :attr:`history`, one record per epoch.
         :raises ValueError: if nothing was observed, or C or b does not fit.
         """
-        self._start(x, lengths, mask, loading, offset)
-        seen = _seen(x, lengths, mask)
+        self.start(x, lengths, mask=mask, loading=loading, offset=offset)
+        seen = seen_steps(x, lengths, mask)
         z_seen = seen.repeat(1, num_paths)  # (T, B M)
         target = x.repeat(1, num_paths, 1)[z_seen]
         disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
@@ -208,6 +216,29 @@ class GaussianSSL:
                         callback(self.history[-1])
             self.transition.eval()
         return self.history
+
+    @torch.no_grad()
+    def start(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        loading: Tensor | None = None,
+        offset: Tensor | None = None,
+    ) -> None:
+        """Set the start values of :meth:`fit` alone, as for a fit of :attr:`model` by Pyro's SVI.
+
+        The transition's mean is then z_{t-1}, nearly; see :meth:`fit` for the parameters.
+        """
+        found = start_values(x, seen_steps(x, lengths, mask), self.dim, loading, offset)
+        self.loading, self.offset, self.covariance = found.emission
+        transition = self.transition
+        transition.min_scale = 0.3 * found.scale
+        transition.increment_scale = found.increment_scale
+        # softplus of the bias is the rest of the scale
+        transition.head.bias[self.dim :] = math.log(math.expm1(0.7 * found.scale))
+        transition.head.weight.mul_(0.1)
 
     def log_likelihood(
         self,
@@ -276,7 +307,7 @@ class GaussianSSL:
 
         :param int horizon: S.
         """
-        _, _, covariance = self._emission
+        _, _, covariance = self.emission
         with pyro.get_param_store().scope():
             sweep = ParticleFilter(self.model, num_particles).sweep(x, None, mask)
         paths = roll_out_vectors(self.transition, sweep, horizon)  # (S, B, P, D)
@@ -293,59 +324,19 @@ class GaussianSSL:
         return self
 
     @property
-    def _emission(self) -> tuple[Tensor, Tensor, Tensor]:
+    def emission(self) -> LinearEmission:
+        """C, b and R, of x_t given z_t.
+
+        :raises RuntimeError: if the model was neither fitted nor started.
+        """
         if self.loading is None or self.offset is None or self.covariance is None:
             raise RuntimeError("GaussianSSL is not fitted yet; write ssl.fit(x) first.")
-        return self.loading, self.offset, self.covariance
+        return LinearEmission(self.loading, self.offset, self.covariance)
 
     def _place(self, z: Tensor) -> Tensor:
         """C z + b."""
-        loading, offset, _ = self._emission
+        loading, offset, _ = self.emission
         return z @ loading.T + offset
-
-    @torch.no_grad()
-    def _start(
-        self,
-        x: Tensor,
-        lengths: Tensor | None,
-        mask: Tensor | None,
-        loading: Tensor | None,
-        offset: Tensor | None,
-    ) -> None:
-        """Start values of C, b, R and of the transition's scale."""
-        seen = _seen(x, lengths, mask)
-        D, E = self.dim, x.shape[-1]
-        if int(seen.sum()) < 2 or E < D and loading is None:
-            raise ValueError(
-                f"GaussianSSL.fit: x has shape {tuple(x.shape)} with {int(seen.sum())} steps "
-                f"observed, expected (T, B, E) with 2 at least and E >= D = {D}; give loading= to "
-                "choose C yourself."
-            )
-        points = x[seen]  # (N, E)
-        mean, spread = points.mean(0), points.std(0).clamp(min=1e-6)
-        if loading is None and E == D:
-            loading = torch.diag(spread)
-        elif loading is None:
-            _, value, vector = torch.linalg.svd(points - mean, full_matrices=False)
-            loading = vector[:D].T * (value[:D] / math.sqrt(len(points)))
-        offset = mean if offset is None else offset
-        if loading.shape != (E, D) or offset.shape != (E,):
-            raise ValueError(
-                f"GaussianSSL.fit: loading has shape {tuple(loading.shape)} and offset "
-                f"{tuple(offset.shape)}, expected {(E, D)} and {(E,)}."
-            )
-        self.loading, self.offset = loading, offset
-        triple = seen[2:] & seen[1:-1] & seen[:-2]
-        bend = (x[2:] - 2 * x[1:-1] + x[:-2])[triple]
-        noise = bend.square().mean(0) / 6.0 if len(bend) else 0.1 * spread.square()
-        noise = noise.clamp(min=1e-4 * spread.square(), max=0.5 * spread.square())
-        self.covariance = torch.diag(noise)
-        # of the latents that the noise would move
-        scale = 0.3 * (torch.linalg.pinv(loading).square() @ noise).sqrt().mean()
-        head = self.transition.head
-        self.transition.min_scale = float(0.3 * scale)
-        head.bias[D:] = torch.log(torch.expm1(0.7 * scale))
-        head.weight.mul_(0.1)
 
     def _moments(self, z: Tensor, x: Tensor) -> Tensor:
         """Second moments of [x, z, 1], ``(E + D + 1, E + D + 1)``, over the observed steps."""
@@ -355,7 +346,7 @@ class GaussianSSL:
     @torch.no_grad()
     def _estimate(self, moments: Tensor, learn_loading: bool) -> None:
         """R, and C and b if asked, that maximise the likelihood of x given the paths."""
-        loading, offset, _ = self._emission
+        loading, offset, _ = self.emission
         E = len(offset)
         xx, xz, zz = moments[:E, :E], moments[:E, E:], moments[E:, E:]
         weight = torch.cat([loading, offset.unsqueeze(-1)], -1)
@@ -365,19 +356,3 @@ class GaussianSSL:
             self.loading, self.offset = weight[:, :-1], weight[:, -1]
         R = xx - weight @ xz.T - xz @ weight.T + weight @ zz @ weight.T
         self.covariance = 0.5 * (R + R.T) + torch.diag(1e-6 * xx.diagonal())
-
-
-def _observed(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Data with 0 where nothing was observed, and where something was, bool ``(T, B)``."""
-    there = x.isfinite().all(-1)
-    if mask is not None:
-        there = there & mask
-    return torch.where(there.unsqueeze(-1), x, 0.0), there
-
-
-def _seen(x: Tensor, lengths: Tensor | None, mask: Tensor | None) -> Tensor:
-    """Steps observed within the lengths, bool ``(T, B)``."""
-    there = _observed(x, mask)[1]
-    if lengths is not None:
-        there = there & (torch.arange(len(x), device=x.device)[:, None] < lengths)
-    return there

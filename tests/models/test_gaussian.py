@@ -5,8 +5,12 @@ import math
 import pyro
 import pytest
 import torch
+from pyro.infer import SVI, Trace_ELBO
+from pyro.infer.autoguide import AutoNormal, init_to_value
+from pyro.optim import Adam
 
-from pyro_ssl.datasets import CURVES, noisy_curve
+from pyro_ssl import ParticleGibbs
+from pyro_ssl.datasets import CURVES, noisy_curve, noisy_rotation
 from pyro_ssl.infer.kalman import LinearEmission, kalman_filter, kalman_smoother
 from pyro_ssl.models import GaussianSSL
 from pyro_ssl.transitions import LinearGaussianTransition
@@ -108,6 +112,73 @@ def test_tracks_a_circle_in_any_unit(scale):
     assert error.square().mean().sqrt() < 0.2
     assert (ssl.covariance.diagonal() / scale**2 - 0.09).abs().max() < 0.05
     assert len(history) == 25 and history[-1].change_rate > 0.1
+
+
+@pytest.mark.stage("statistical")
+@pytest.mark.parametrize("kind", CURVES)
+def test_paths_move_at_every_step(kind):
+    """Each of 200 latents is renewed by a tenth of the sweeps at least: .25 and more as measured.
+
+    Of 160 sweeps, a step that moved in a quarter of them by right would fall below a tenth once in
+    a million.
+    """
+    x = noisy_curve(kind, num_steps=200).x
+    ssl = GaussianSSL(2, hidden_size=32)
+    ssl.fit(x, num_epochs=40, num_paths=4, disable_progbar=True)
+    sampler = ParticleGibbs(ssl.model, num_particles=10)
+    settings = {"num_samples": 20, "warmup_steps": 5, "num_chains": 8, "disable_progbar": True}
+    sampler.run(x, **settings)
+    z = sampler.get_samples(group_by_chain=True)["z"]  # (C, S, B, T, D)
+    assert z.shape == (8, 20, 1, 200, 2)
+    rate = (z[:, 1:] != z[:, :-1]).any(-1).double().mean((0, 1, 2))
+    assert rate.min() > 0.1
+
+
+@pytest.mark.stage("statistical")
+def test_intervals_cover_what_they_say():
+    """On a planted model, 90 % intervals of 20 points to come: between 85 and 95 % of 4,000.
+
+    The points of a sequence depend on each other; taken as 100 independent sequences with all
+    points alike, the share has a standard error of .03, in truth about .01.
+    """
+    train, test = noisy_rotation(60, 100, seed=1), noisy_rotation(60, 100, seed=2)
+    ssl = GaussianSSL(2, hidden_size=16, reads="positions", dropout=0.0)
+    ssl.fit(train.x, num_epochs=40, num_paths=2, disable_progbar=True)
+    low, high = ssl.forecast(test.x[:40], 20).interval()
+    assert 0.85 < ((low < test.x[40:]) & (test.x[40:] < high)).double().mean() < 0.95
+    found = ssl.log_likelihood(test.x).mean()
+    best = kalman_filter(test.transition, test.emission, test.x).log_likelihood.mean()
+    assert best - 0.15 < found < best + 0.01
+
+
+def test_rotation_follows_its_law():
+    """Standardised steps and residuals are standard normal: |mean| and |sd - 1| < 5 s.e."""
+    data = noisy_rotation(40, 200)
+    first, step = data.z[:1], data.z[1:] - data.z[:-1] @ data.transition.matrix.T
+    for value in (first, step / data.transition.scale, (data.x - data.z) / 0.3):
+        n = value.numel()
+        assert value.mean().abs() < 5 / math.sqrt(n)
+        assert (value.std() - 1).abs() < 5 / math.sqrt(2 * n)
+    assert torch.equal(noisy_rotation(40, 200).x, data.x)
+
+
+def test_start_leaves_a_model_for_pyros_svi():
+    """From start values, SVI with an AutoNormal over the path lowers the loss, and tracks."""
+    curve = noisy_curve("circle", num_steps=40)
+    ssl = GaussianSSL(2, hidden_size=8)
+    ssl.start(curve.x)
+    assert ssl.emission.matrix.shape == (2, 2) and not ssl.history
+    z = torch.linalg.solve(ssl.emission.matrix, (curve.x - ssl.emission.offset).unsqueeze(-1))
+    guide = AutoNormal(
+        pyro.poutine.block(ssl.model, expose=["z"]),
+        init_loc_fn=init_to_value(values={"z": z.squeeze(-1).transpose(0, 1)}),
+        init_scale=0.1,
+    )
+    svi = SVI(ssl.model, guide, Adam({"lr": 0.02}), Trace_ELBO())
+    losses = [svi.step(curve.x) for _ in range(150)]
+    assert sum(losses[-10:]) < sum(losses[:10])
+    place = guide.median()["z"].transpose(0, 1) @ ssl.emission.matrix.T + ssl.emission.offset
+    assert (place - curve.z).square().mean() < (curve.x - curve.z).square().mean()
 
 
 def test_missing_steps_lengths_and_components():

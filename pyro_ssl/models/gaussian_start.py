@@ -1,0 +1,89 @@
+"""Where the fit of a Gaussian SSL starts: values that the data give, without a model.
+
+Next file to read: ``gaussian.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..infer.kalman import LinearEmission
+
+__all__ = ["GaussianStart", "observed", "seen_steps", "start_values"]
+
+
+class GaussianStart(NamedTuple):
+    """Start values; ``scale`` and ``increment_scale`` are in units of the latents."""
+
+    emission: LinearEmission
+    #: standard deviation of a step of the path
+    scale: float
+    #: size of a step of the path
+    increment_scale: float
+
+
+def observed(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Data with 0 where nothing was observed, and where something was, bool ``(T, B)``."""
+    there = x.isfinite().all(-1)
+    if mask is not None:
+        there = there & mask
+    return torch.where(there.unsqueeze(-1), x, 0.0), there
+
+
+def seen_steps(x: Tensor, lengths: Tensor | None, mask: Tensor | None) -> Tensor:
+    """Steps observed within the lengths, bool ``(T, B)``."""
+    there = observed(x, mask)[1]
+    if lengths is not None:
+        there = there & (torch.arange(len(x), device=x.device)[:, None] < lengths)
+    return there
+
+
+@torch.no_grad()
+def start_values(
+    x: Tensor, seen: Tensor, dim: int, loading: Tensor | None, offset: Tensor | None
+) -> GaussianStart:
+    """Find start values for D latents behind ``x`` ``(T, B, E)``; ``loading`` and ``offset`` rule.
+
+    Of a smooth path x_t = C z_t + b + noise, second differences are noise alone, of variance 6R,
+    and E (x_{t+k} - x_t)² = k² v² + 2R, with v the size of its steps.
+
+    :raises ValueError: if too little was observed, or C or b does not fit.
+    """
+    E = x.shape[-1]
+    if int(seen.sum()) < 2 or E < dim and loading is None:
+        raise ValueError(
+            f"GaussianSSL.fit: x has shape {tuple(x.shape)} with {int(seen.sum())} steps "
+            f"observed, expected (T, B, E) with 2 at least and E >= D = {dim}; give loading= to "
+            "choose C yourself."
+        )
+    points = x[seen]  # (N, E)
+    mean, spread = points.mean(0), points.std(0).clamp(min=1e-6)
+    if loading is None and E == dim:
+        loading = torch.diag(spread)
+    elif loading is None:
+        _, value, vector = torch.linalg.svd(points - mean, full_matrices=False)
+        loading = vector[:dim].T * (value[:dim] / math.sqrt(len(points)))
+    offset = mean if offset is None else offset
+    if loading.shape != (E, dim) or offset.shape != (E,):
+        raise ValueError(
+            f"GaussianSSL.fit: loading has shape {tuple(loading.shape)} and offset "
+            f"{tuple(offset.shape)}, expected {(E, dim)} and {(E,)}."
+        )
+    triple = seen[2:] & seen[1:-1] & seen[:-2]
+    bend = (x[2:] - 2 * x[1:-1] + x[:-2])[triple]
+    noise = bend.square().mean(0) / 6.0 if len(bend) else 0.1 * spread.square()
+    noise = noise.clamp(min=1e-4 * spread.square(), max=0.5 * spread.square())
+    to_latent = torch.linalg.pinv(loading).square()
+    # Well below what the noise would move the latents by, so that the first paths are smooth.
+    scale = 0.3 * (to_latent @ noise).sqrt().mean()
+    k = min(10, max(len(x) // 4, 1))
+    apart = (x[k:] - x[:-k])[seen[k:] & seen[:-k]]
+    speed = (apart.square().mean(0) - 2 * noise).clamp(min=0.0) / k**2 if len(apart) else noise
+    step = (to_latent @ speed).mean().sqrt().clamp(min=scale)
+    return GaussianStart(
+        LinearEmission(loading, offset, torch.diag(noise)), float(scale), float(step)
+    )
