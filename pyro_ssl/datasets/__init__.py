@@ -1,8 +1,8 @@
-"""Texts to learn from: what turns them into a batch, and what loads known ones."""
+"""Texts and time series to learn from: what turns them into batches, and what loads known ones."""
 
 from pyro_ssl.datasets.batch import TextBatch, UnknownWordsWarning, batchify
 from pyro_ssl.datasets.corpora import Corpus, load_python_docs
-from pyro_ssl.datasets.curves import CURVES, Curve, noisy_curve
+from pyro_ssl.datasets.curves import CURVES, Curve, Rotation, noisy_curve, noisy_rotation
 from pyro_ssl.datasets.fetch import fetch_imdb, fetch_msnbc, fetch_wikitext2
 from pyro_ssl.datasets.imdb import PrefixSplit, Review, imdb_prefix_split, load_imdb
 from pyro_ssl.datasets.msnbc import MSNBC_CATEGORIES, load_msnbc
@@ -12,6 +12,10 @@ from pyro_ssl.datasets.planted import (
     PlantedTransition,
     planted_memory,
 )
+from pyro_ssl.datasets.planted_series import PlantedVariables, planted_variables
+from pyro_ssl.datasets.pm25 import PM25_VARIABLES, load_beijing_pm25
+from pyro_ssl.datasets.series import TimeSeries
+from pyro_ssl.datasets.sml2010 import SML2010_COLUMNS, load_sml2010
 from pyro_ssl.datasets.splits import (
     SequenceSplit,
     imdb_continuation,
@@ -21,35 +25,49 @@ from pyro_ssl.datasets.splits import (
 )
 from pyro_ssl.datasets.text import UNKNOWN, Vocabulary, split_passages, tokenize
 from pyro_ssl.datasets.wikitext import load_wikitext2
+from pyro_ssl.datasets.windows import Scaling, WindowedSplit, Windows, make_windows
 
 __all__ = [
     "CURVES",
     "Curve",
     "noisy_curve",
+    "noisy_rotation",
     "MSNBC_CATEGORIES",
+    "PM25_VARIABLES",
+    "SML2010_COLUMNS",
     "UNKNOWN",
     "Corpus",
     "PlantedMemory",
     "PlantedPosterior",
     "PlantedTransition",
+    "PlantedVariables",
     "PrefixSplit",
     "Review",
+    "Rotation",
+    "Scaling",
     "SequenceSplit",
     "TextBatch",
+    "TimeSeries",
     "UnknownWordsWarning",
     "Vocabulary",
+    "WindowedSplit",
+    "Windows",
     "batchify",
     "fetch_imdb",
     "fetch_msnbc",
     "fetch_wikitext2",
     "imdb_continuation",
     "imdb_prefix_split",
+    "load_beijing_pm25",
     "load_imdb",
     "load_msnbc",
     "load_python_docs",
+    "load_sml2010",
     "load_wikitext2",
+    "make_windows",
     "msnbc_sequences",
     "planted_memory",
+    "planted_variables",
     "python_docs_passages",
     "split_passages",
     "tokenize",

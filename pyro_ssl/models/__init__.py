@@ -1,6 +1,10 @@
 """Ready-made models."""
 
 from .gaussian import GaussianForecast, GaussianRecord, GaussianSSL, Tracked
+from .imv import IMVLSTM
+from .imv_fitting import IMVRecord
+from .imv_forecast import IMVForecast
+from .imv_network import IMVNetwork
 from .language_model import LanguageModel, LanguageModelRecord
 from .topical import EpochRecord, Topic, TopicalSSL
 
@@ -9,6 +13,10 @@ __all__ = [
     "GaussianForecast",
     "GaussianRecord",
     "GaussianSSL",
+    "IMVForecast",
+    "IMVLSTM",
+    "IMVNetwork",
+    "IMVRecord",
     "LanguageModel",
     "LanguageModelRecord",
     "Topic",

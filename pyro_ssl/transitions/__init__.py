@@ -4,6 +4,7 @@ from .base import DiscreteTransition, Transition
 from .cells import CellStepper, LSTMCell, LSTMState, RecurrentCell
 from .distribution import TransitionDistribution
 from .gaussian import GaussianTransition, Moments
+from .imv import IMVFullLSTM, IMVFullLSTMCell, IMVTensorLSTM, IMVTensorLSTMCell
 from .linear_gaussian import LinearGaussianState, LinearGaussianTransition
 from .markov import MarkovState, MarkovTransition
 from .multiplicative import MultiplicativeLSTM, MultiplicativeLSTMCell
@@ -20,6 +21,10 @@ __all__ = [
     "GaussianLSTMTransition",
     "GaussianMultiplicativeLSTMTransition",
     "GaussianTransition",
+    "IMVFullLSTM",
+    "IMVFullLSTMCell",
+    "IMVTensorLSTM",
+    "IMVTensorLSTMCell",
     "LSTMCell",
     "LSTMState",
     "LSTMTransition",

@@ -1,0 +1,297 @@
+r"""The IMV-LSTM as a Pyro model (Guo, Lin and Antulov-Fantulin 2019, arXiv 1905.12034).
+
+.. math::
+    z \mid X \sim \mathrm{Cat}(π(X)), \qquad y \mid z = n, X \sim \mathrm{N}(μ_n(X), σ_n^2(X)),
+
+with z the input variable that explains the target. The paper's EM loss (section 3.3) is
+
+.. math::
+    L = -\sum_m \sum_n q^n_m [\log N(y_m; μ_n, σ_n) + \log π_n + \log I_n].
+
+Pyro enumerates z, so that the loss of ``SVI`` with ``TraceEnum_ELBO`` is the negative
+log-likelihood: L without I, less the entropy of q, at q = the posterior. Its gradient is that of L
+with q held fixed. I enters L in a term of its own, which I = mean q minimises for any weights.
+
+Next files to read: ``imv_network.py``, π, μ and σ; ``imv_fitting.py``; ``imv_forecast.py``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.infer import TraceEnum_ELBO
+from pyro.ops.indexing import Vindex
+from pyro.optim import PyroOptim
+from torch import Tensor
+
+from ..datasets.windows import Windows
+from .checkpoint import load_checkpoint, save_checkpoint
+from .imv_data import Data, check_windows, chunks, filled, take
+from .imv_fitting import IMVRecord, Settings, fit_network, no_guide
+from .imv_forecast import IMVForecast
+from .imv_network import IMVNetwork, Mixture
+
+__all__ = ["IMVLSTM"]
+
+_WINDOWS = 4096  # whose hidden states exist at once while nothing is learned
+
+
+class IMVLSTM:
+    """Forecasts from N input variables, and which of them, and which of their steps, matter.
+
+    :param int num_variables: N.
+    :param int units: d, LSTM units of each variable.
+    :param str cell: ``"tensor"``, where every variable keeps to itself, or ``"full"``, whose gates
+        read all of them.
+    :param int num_targets: Y, numbers to be forecast: targets, or steps ahead, or both.
+    :param float dropout: dropout before the output layers, while the model learns.
+    :param float bound: π = softmax(bound tanh(.)), or softmax(.) with ``None``. With the paper's 1,
+        no π_n is above e² / (e² + N - 1): where one variable of many says nearly all, forecasts
+        suffer, though q and I still find it.
+    :param int num_steps: T, where attention is to learn lags: its bias is then of each step. By
+        default it is one, as in the paper, and T is free; T^n then has little contrast.
+    :param float min_scale: what the standard deviations never fall below.
+    :raises ValueError: if one of them is out of range.
+
+    Data are ``x`` ``(M, T, N)``, windows with the oldest step first; ``y`` ``(M, Y)``, or ``(M,)``
+    for one target; and ``mask`` bool ``(M, T, N)``, true where x was observed, NaN counting as not
+    observed. What is missing is read as 0: scale x to mean 0. Nothing here scales data. In place of
+    x and y, every method takes :class:`~pyro_ssl.datasets.Windows`, whose gaps are filled already:
+    their x is read as it is, and their mask only where it is given as ``mask``.
+
+    Example::
+
+        >>> x = torch.randn(50, 6, 3)                          # (M, T, N)
+        >>> y = x[:, -2, 1]
+        >>> imv = IMVLSTM(num_variables=3, units=4)
+        >>> history = imv.fit(x, y, num_epochs=2, disable_progbar=True)
+        >>> imv.predict(x).mean.shape, imv.importance(x, y).shape, imv.temporal_importance(x).shape
+        (torch.Size([50, 1]), torch.Size([3]), torch.Size([3, 6]))
+    """
+
+    def __init__(
+        self,
+        num_variables: int,
+        units: int,
+        *,
+        cell: str = "tensor",
+        num_targets: int = 1,
+        dropout: float = 0.0,
+        bound: float | None = None,
+        num_steps: int | None = None,
+        min_scale: float = 1e-3,
+    ) -> None:
+        self._config = {
+            **{"num_variables": num_variables, "units": units, "cell": cell, "bound": bound},
+            **{"num_targets": num_targets, "dropout": dropout, "min_scale": min_scale},
+            "num_steps": num_steps,
+        }
+        self.network = IMVNetwork(**self._config)  # type: ignore[arg-type]
+        self.history: list[IMVRecord] = []
+
+    @property
+    def num_variables(self) -> int:
+        """N."""
+        return self.network.layer.num_variables
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers are learned."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    def model(
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        mask: Tensor | None = None,
+        index: Tensor | None = None,
+        squared_error: float = 0.0,
+    ) -> None:
+        """Run the generative process of the module's docstring, as a Pyro model.
+
+        :param Tensor index: the windows of a minibatch, int64; the model then is scaled to all.
+        :param float squared_error: see :meth:`fit`.
+        """
+        pyro.module("imv_lstm", self.network)
+        with pyro.plate("windows", len(x), subsample=index, device=x.device):
+            chosen = (x, y, mask) if index is None else take((x, y, mask), index)
+            log_weights, means, scales, _ = self.network(filled(chosen[0], chosen[2]))
+            z = pyro.sample(
+                "variable", dist.Categorical(logits=log_weights), infer={"enumerate": "parallel"}
+            )
+            rows = torch.arange(len(means), device=means.device)
+            law = dist.Normal(Vindex(means)[rows, z, :], Vindex(scales)[rows, z, :])
+            pyro.sample("y", law.to_event(1), obs=chosen[1])
+            if squared_error and chosen[1] is not None:
+                miss = (log_weights.exp().unsqueeze(-1) * means).sum(1) - chosen[1]
+                pyro.factor("squared_error", -squared_error * miss.square().sum(-1))
+
+    def fit(
+        self,
+        x: Tensor | Windows,
+        y: Tensor | None = None,
+        mask: Tensor | None = None,
+        *,
+        valid: tuple[Tensor, ...] | Windows | None = None,
+        num_epochs: int = 100,
+        batch_size: int = 64,
+        learning_rate: float = 0.01,
+        decay: float = 0.95,
+        weight_decay: float = 1e-4,
+        squared_error: float = 0.0,
+        patience: int | None = 15,
+        monitor: str = "nll",
+        optim: PyroOptim | None = None,
+        callback: Callable[[IMVRecord], None] | None = None,
+        disable_progbar: bool | None = None,
+    ) -> list[IMVRecord]:
+        """Fit by Pyro's ``SVI`` with ``TraceEnum_ELBO``, from the weights as they are.
+
+        ``pyro.set_rng_seed`` before the model is made and fitted makes a fit repeatable.
+
+        :param x: ``(M, T, N)``, or :class:`~pyro_ssl.datasets.Windows`, which hold y.
+        :param Tensor y: ``(M, Y)`` or ``(M,)``.
+        :param Tensor mask: bool ``(M, T, N)``.
+        :param valid: ``(x, y)``, ``(x, y, mask)``, or windows; the best epoch on them is the one
+            that is kept.
+        :param int num_epochs: at most so many.
+        :param int batch_size: windows per gradient step.
+        :param float learning_rate: AdamW's, times ``decay`` after each epoch.
+        :param float squared_error: weight of the mean forecast's squared error, which is added to
+            the loss; 0 is EM. The authors' program learns PM2.5 and SML2010 by that error alone,
+            but without the likelihood there are neither scales nor q.
+        :param int patience: stop after so many epochs without a better score on ``valid``.
+        :param str monitor: the score, ``"nll"`` or ``"mse"``.
+        :param optim: another Pyro optimiser; one that is a scheduler steps after each epoch,
+            ``pyro.optim.ReduceLROnPlateau`` by the score.
+        :param callback: called with each :class:`IMVRecord`.
+        :returns: :attr:`history`, one record per epoch.
+        :raises ValueError: if the data do not fit the model or one another.
+        :raises NonFiniteError: if the loss is no longer a number.
+        """
+        train = self._check("fit", x, y, mask)
+        given = (valid,) if isinstance(valid, Windows) else valid
+        held_out = None if given is None else self._check("fit(valid=)", *given)
+        settings = Settings(
+            num_epochs=num_epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            decay=decay,
+            weight_decay=weight_decay,
+            squared_error=squared_error,
+            patience=patience,
+            monitor=monitor,
+            optim=optim,
+            callback=callback,
+            disable_progbar=disable_progbar,
+        )
+        self.history = []
+        fit_network(self, train, held_out, settings, self.history)
+        return self.history
+
+    def predict(self, x: Tensor | Windows, mask: Tensor | None = None) -> IMVForecast:
+        """Return p(y | X) of each window; its ``mean`` is the paper's forecast, Σ π_n μ_n."""
+        log_weights, means, scales, _ = self._mixture(x, mask)
+        weights = log_weights.exp()
+        return IMVForecast((weights.unsqueeze(-1) * means).sum(1), weights, means, scales)
+
+    def log_prob(
+        self, x: Tensor | Windows, y: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Return log p(y | X) of each window, ``(M,)``."""
+        _, target, _ = self._check("log_prob", x, y, mask)
+        assert target is not None
+        return self.predict(x, mask).log_prob(target)
+
+    def posterior(
+        self, x: Tensor | Windows, y: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Return q, p(z = n | X, y) of each window, ``(M, N)``, by Pyro's own marginals.
+
+        :raises ValueError: if there is no window, or the data do not fit the model or one another.
+        """
+        data = self._check("posterior", x, y, mask)
+        M = len(data[0])
+        if M == 0:
+            raise ValueError("IMVLSTM.posterior: found 0 windows, expected one at least.")
+        if M % _WINDOWS == 1:  # compute_marginals fails at a plate of size 1 (Pyro issue 3102)
+            twice = torch.arange(M + 1, device=data[0].device).clamp(max=M - 1)
+            data = take(data, twice)
+        elbo, out = TraceEnum_ELBO(max_plate_nesting=1), []
+        with pyro.get_param_store().scope(), torch.no_grad(), self._evaluating():
+            for part in chunks(data, _WINDOWS):
+                out.append(elbo.compute_marginals(self.model, no_guide, *part)["variable"].probs)
+        return torch.cat(out)[:M]
+
+    def importance(
+        self, x: Tensor | Windows, y: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Return I, the importance of each variable: the mean of :meth:`posterior`, ``(N,)``."""
+        return self.posterior(x, y, mask).mean(0)
+
+    def attention(self, x: Tensor | Windows, mask: Tensor | None = None) -> Tensor:
+        """Return α, each variable's attention over the steps of each window, ``(M, N, T)``."""
+        return self._mixture(x, mask).attention
+
+    def temporal_importance(self, x: Tensor | Windows, mask: Tensor | None = None) -> Tensor:
+        """Return T^n, the mean of :meth:`attention`, ``(N, T)``; each row sums to 1."""
+        return self.attention(x, mask).mean(0)
+
+    def to(self, *args: Any, **kwargs: Any) -> IMVLSTM:
+        """Move to a device or dtype, as :meth:`torch.nn.Module.to`."""
+        self.network.to(*args, **kwargs)
+        return self
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a folder of safetensors and JSON; see :mod:`pyro_ssl.models.checkpoint`."""
+        config = {**self._config, "history": [list(record) for record in self.history]}
+        save_checkpoint(path, "IMVLSTM", self.network.state_dict(), config)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> IMVLSTM:
+        """Read what :meth:`save` wrote, onto the CPU.
+
+        :raises CheckpointError: if it is missing, of another kind, cut short, or altered.
+        """
+        tensors, config = load_checkpoint(path, "IMVLSTM")
+        history = config.pop("history")
+        imv = cls(**config).to("cpu", tensors["head_weight"].dtype)
+        imv.network.load_state_dict(tensors)
+        imv.network.eval()
+        imv.history = [IMVRecord(*record) for record in history]
+        return imv
+
+    def _check(
+        self, where: str, x: Tensor | Windows, y: Tensor | None = None, mask: Tensor | None = None
+    ) -> Data:
+        data = check_windows(where, x, y, mask, self.network)
+        if data[1] is None and where != "predict":
+            raise ValueError(
+                f"IMVLSTM.{where}: found no y, expected targets, or windows that hold them; write "
+                "(x, y) or (split.train)."
+            )
+        return data
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Dropout off for a while."""
+        training = self.network.training
+        self.network.eval()
+        try:
+            yield
+        finally:
+            self.network.train(training)
+
+    @torch.no_grad()
+    def _mixture(self, x: Tensor | Windows, mask: Tensor | None) -> Mixture:
+        """What the network says of all windows, a part at a time."""
+        data = self._check("predict", x, None, mask)
+        with self._evaluating():
+            out = [self.network(filled(x, mask)) for x, _, mask in chunks(data, _WINDOWS)]
+        return Mixture(*(torch.cat(values) for values in zip(*out, strict=True)))

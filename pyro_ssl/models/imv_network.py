@@ -1,0 +1,123 @@
+r"""The network of the IMV-LSTM: from a window of N variables to a mixture over them.
+
+Guo, Lin and Antulov-Fantulin 2019 (arXiv 1905.12034), section 3.2, with h^n_t of
+:class:`~pyro_ssl.transitions.IMVTensorLSTM` or :class:`~pyro_ssl.transitions.IMVFullLSTM`:
+
+.. math::
+    α^n_t = \mathrm{softmax}_t \tanh(F_n h^n_t + b_n), \quad g^n = \sum_t α^n_t h^n_t, \quad
+    [μ_n, σ_n] = φ_n(h^n_T, g^n), \quad π_n = \mathrm{softmax}_n\, k \tanh(f(h^n_T, g^n)).
+
+Attention runs over all T steps, as in the paper; its authors' program leaves the last one out. As
+the paper has it, attention goes by what h^n_t holds, not by where t stands in the window: of a lag
+that matters, it finds the steps at which h^n_t still remembers it, with little contrast. With
+``num_steps`` there is a b_n of each step, and attention learns lags.
+
+Everything here lies with the batch last, as the layer leaves it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..transitions import IMVFullLSTM, IMVTensorLSTM
+from ..transitions.base import positive_size
+
+__all__ = ["IMVNetwork", "Mixture"]
+
+_LAYERS = {"tensor": IMVTensorLSTM, "full": IMVFullLSTM}
+
+
+class Mixture(NamedTuple):
+    """What the network says of B windows.
+
+    ``log_weights`` (log π) ``(B, N)``, ``means`` and ``scales`` ``(B, N, Y)``, and ``attention``
+    (α) ``(B, N, T)``.
+    """
+
+    log_weights: Tensor
+    means: Tensor
+    scales: Tensor
+    attention: Tensor
+
+
+class IMVNetwork(nn.Module):
+    """Attention over steps for each variable, and a mixture over variables.
+
+    :param int num_variables: N.
+    :param int units: d, units of each variable.
+    :param str cell: ``"tensor"`` or ``"full"``.
+    :param int num_targets: Y, numbers to be forecast.
+    :param float dropout: probability of dropping a number of [h^n_T; g^n], in ``train()`` mode.
+    :param float bound: k, the paper's being 1; ``None`` leaves k tanh out.
+    :param int num_steps: T, for a b_n of each step, b_{n,t}; by default they are one, as in the
+        paper, and T is free.
+    :param float min_scale: what the standard deviations never fall below.
+    :raises ValueError: if one of them is out of range.
+
+    Example::
+
+        >>> network = IMVNetwork(num_variables=3, units=4)
+        >>> mixture = network(torch.randn(2, 7, 3))            # (B, T, N)
+        >>> mixture.means.shape, mixture.attention.shape
+        (torch.Size([2, 3, 1]), torch.Size([2, 3, 7]))
+    """
+
+    def __init__(
+        self,
+        num_variables: int,
+        units: int,
+        *,
+        cell: str = "tensor",
+        num_targets: int = 1,
+        dropout: float = 0.0,
+        bound: float | None = None,
+        num_steps: int | None = None,
+        min_scale: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        if cell not in _LAYERS:
+            raise ValueError(f'cell is "{cell}", expected one of {sorted(_LAYERS)}.')
+        if not min_scale > 0 or not (bound is None or bound > 0):
+            raise ValueError(
+                f"found min_scale={min_scale} and bound={bound}, expected a positive min_scale, "
+                "and a positive bound or None."
+            )
+        self.num_targets = positive_size("num_targets", num_targets)
+        self.num_steps = None if num_steps is None else positive_size("num_steps", num_steps)
+        self.cell, self.bound, self.min_scale = cell, bound, float(min_scale)
+        self.layer = _LAYERS[cell](num_variables, units)
+        self.dropout = nn.Dropout(dropout)
+        N, d, Y = self.layer.num_variables, self.layer.units, self.num_targets
+        zeros = next(self.layer.parameters()).new_zeros
+        self.attention_weight = nn.Parameter(zeros(N, 1, d))  # F
+        self.attention_bias = nn.Parameter(zeros(self.num_steps or 1, N, 1))
+        self.head_weight = nn.Parameter(zeros(N, 2 * Y, 2 * d))  # phi: means, then scales
+        self.head_bias = nn.Parameter(zeros(N, 2 * Y, 1))
+        self.gate = nn.Linear(2 * d, 1)  # f
+        nn.init.uniform_(self.attention_weight, -(d**-0.5), d**-0.5)
+        nn.init.uniform_(self.head_weight, -((2 * d) ** -0.5), (2 * d) ** -0.5)
+
+    def forward(self, x: Tensor) -> Mixture:
+        """Return the mixture that forecasts y.
+
+        :param Tensor x: windows without gaps, oldest step first, ``(B, T, N)``.
+        """
+        h = self.layer(x)[0].permute(1, 2, 3, 0)  # (T, N, d, B)
+        energy = torch.tanh((self.attention_weight @ h).squeeze(2) + self.attention_bias)
+        alpha = torch.softmax(energy, 0)  # (T, N, B)
+        g = (alpha.unsqueeze(2) * h).sum(0)  # (N, d, B)
+        features = self.dropout(torch.cat([h[-1], g], 1))  # (N, 2d, B)
+        means, raw = torch.baddbmm(self.head_bias, self.head_weight, features).chunk(2, 1)
+        logits = (self.gate.weight @ features).squeeze(1) + self.gate.bias  # (N, B)
+        if self.bound is not None:
+            logits = self.bound * torch.tanh(logits)
+        return Mixture(
+            torch.log_softmax(logits, 0).T,
+            means.permute(2, 0, 1),
+            (F.softplus(raw) + self.min_scale).permute(2, 0, 1),
+            alpha.permute(2, 1, 0),
+        )
