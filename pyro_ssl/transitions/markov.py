@@ -1,10 +1,16 @@
-"""A Markov chain as transition: it makes the model an HMM, with exact inference as its oracle."""
+r"""A Markov chain as transition: it makes the model an HMM, with exact inference as its oracle.
+
+With exogenous inputs it is the chain of an input-output HMM (Bengio and Frasconi 1995):
+
+.. math:: p(z_t = j \mid z_{t-1} = i, u_t) \propto A_{ij} \exp(U_j u_t).
+"""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import DiscreteTransition
@@ -23,16 +29,27 @@ class MarkovTransition(DiscreteTransition):
     :param Tensor initial: p(z_1), ``(K,)``; a learnable parameter where left out.
     :param Tensor matrix: p(z_t = j | z_{t-1} = i) in row i, ``(K, K)``; likewise. Both may be
         sampled in the model: Dirichlet rows make it a Bayesian HMM.
+    :param int input_size: exogenous inputs per step; each adds its row of U to the logits of every
+        step, the first included. U is the parameter ``input_weight``, ``(K, input_size)``, 0 at
+        first. (:class:`~pyro_ssl.MarkovEM` fits a chain without inputs in its place.)
 
     Example::
 
         >>> chain = MarkovTransition(3)
         >>> chain.log_prob(torch.tensor([[0, 1, 2]])).shape
         torch.Size([1, 3])
+        >>> driven = MarkovTransition(3, input_size=2)
+        >>> driven.log_prob(torch.tensor([[0, 1, 2]]), torch.randn(1, 3, 2)).shape
+        torch.Size([1, 3])
     """
 
     def __init__(
-        self, num_states: int, *, initial: Tensor | None = None, matrix: Tensor | None = None
+        self,
+        num_states: int,
+        *,
+        initial: Tensor | None = None,
+        matrix: Tensor | None = None,
+        input_size: int = 0,
     ) -> None:
         super().__init__(num_states)
         K = self.num_states
@@ -42,6 +59,11 @@ class MarkovTransition(DiscreteTransition):
                     f"MarkovTransition: {name} has shape {tuple(value.shape)}, expected {shape}; "
                     f"write MarkovTransition({K}, initial=p, matrix=A) with p (K,), A (K, K)."
                 )
+        if int(input_size) < 0:
+            raise ValueError(
+                f"MarkovTransition: input_size is {input_size}, expected how many exogenous "
+                "inputs a step has, 0 for none."
+            )
         # Learnable logits are parameters; given probabilities are buffers, through which gradients
         # and sampled values pass.
         self.initial_logits: Tensor
@@ -54,6 +76,11 @@ class MarkovTransition(DiscreteTransition):
             self.transition_logits = nn.Parameter(torch.zeros(K, K))
         else:
             self.register_buffer("transition_logits", matrix.log())
+        self.input_size = int(input_size)
+        if self.input_size:
+            self.input_weight = nn.Parameter(
+                self.transition_logits.detach().new_zeros(K, self.input_size)
+            )
 
     def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> MarkovState:
         """Return the empty state."""
@@ -63,11 +90,22 @@ class MarkovTransition(DiscreteTransition):
         self, z_prev: Tensor | None, state: MarkovState, inputs: Tensor | None = None
     ) -> tuple[Tensor, MarkovState]:
         """Row z_{t-1} of the transition matrix, as logits; see the base class."""
-        if z_prev is None:
-            return self.initial_logits, state
-        return self.transition_logits[z_prev], state
+        logits = self.initial_logits if z_prev is None else self.transition_logits[z_prev]
+        return self._driven(logits, inputs), state
 
     def path_logits(self, z: Tensor, inputs: Tensor | None = None) -> Tensor:
         """Teacher-forced logits, by one row look-up; see the base class."""
         first = self.initial_logits.expand(z.shape[:-1] + (1, self.num_states))
-        return torch.cat([first, self.transition_logits[z[..., :-1]]], -2)[..., : z.shape[-1], :]
+        logits = torch.cat([first, self.transition_logits[z[..., :-1]]], -2)
+        return self._driven(logits[..., : z.shape[-1], :], inputs)
+
+    def _driven(self, logits: Tensor, inputs: Tensor | None) -> Tensor:
+        """Add what the inputs say; without them where the chain has none."""
+        if (inputs is not None) != bool(self.input_size):
+            raise ValueError(
+                f"MarkovTransition: it reads input_size={self.input_size} inputs, but inputs "
+                f"{'were' if inputs is not None else 'were not'} given; write "
+                f"MarkovTransition({self.num_states}, input_size=input_size) and give all of "
+                "them, (..., T, input_size)."
+            )
+        return logits if inputs is None else logits + F.linear(inputs, self.input_weight)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from pyro_ssl import MarkovTransition
+from pyro_ssl.infer.exact import enumerate_paths
 from pyro_ssl.testing import TransitionContract
 
 
@@ -20,6 +21,22 @@ class TestMarkovGivenProbabilities(TransitionContract):
     def make(self, num_states=3):
         rows = dist.Dirichlet(torch.ones(num_states)).sample((num_states + 1,))
         return MarkovTransition(num_states, initial=rows[0], matrix=rows[1:])
+
+
+class TestMarkovWithInputs(TransitionContract):
+    def make(self, num_states=3):
+        chain = MarkovTransition(num_states, input_size=2)
+        for parameter in chain.parameters():
+            torch.nn.init.normal_(parameter)
+        return chain
+
+
+class TestMarkovOfGivenProbabilitiesWithInputs(TransitionContract):
+    def make(self, num_states=3):
+        rows = dist.Dirichlet(torch.ones(num_states)).sample((num_states + 1,))
+        chain = MarkovTransition(num_states, initial=rows[0], matrix=rows[1:], input_size=1)
+        torch.nn.init.normal_(chain.input_weight)
+        return chain
 
 
 def chain_and_law(K=3):
@@ -56,3 +73,43 @@ def test_gradient_reaches_probabilities_that_were_given():
 def test_refuses_wrong_shapes(given):
     with pytest.raises(ValueError, match=r"has shape \(.*\), expected \(3,.*write Markov"):
         MarkovTransition(3, **given)
+
+
+def test_inputs_tilt_the_rows():
+    _, initial, matrix = chain_and_law()
+    chain = MarkovTransition(3, initial=initial, matrix=matrix, input_size=2)
+    z, u = torch.tensor([2, 0, 1]), torch.randn(3, 2)
+    plain = MarkovTransition(3, initial=initial, matrix=matrix)
+    torch.testing.assert_close(chain.log_prob(z, u), plain.log_prob(z))  # U starts at 0
+    torch.nn.init.normal_(chain.input_weight)
+    laws = torch.stack([initial, matrix[2], matrix[0]]) * (u @ chain.input_weight.T).exp()
+    expected = (laws / laws.sum(-1, keepdim=True))[torch.arange(3), z].log()
+    torch.testing.assert_close(chain.log_prob(z, u), expected)
+
+
+def test_exact_inference_takes_a_chain_with_inputs():
+    """By enumeration, the exact evidence of a driven chain is that of time-varying matrices."""
+    chain = MarkovTransition(2, input_size=1)
+    for parameter in chain.parameters():
+        torch.nn.init.normal_(parameter)
+    u, log_emission = torch.randn(4, 1, 1), torch.randn(4, 1, 2)
+    belief = (chain.initial_logits + u[0, 0] @ chain.input_weight.T).softmax(-1)
+    evidence = torch.zeros(())
+    for t in range(4):
+        joint = belief * log_emission[t, 0].exp()
+        evidence = evidence + joint.sum().log()
+        if t < 3:
+            rows = chain.transition_logits + u[t + 1, 0] @ chain.input_weight.T
+            belief = joint / joint.sum() @ rows.softmax(-1)
+    found = enumerate_paths(chain, log_emission, inputs=u).log_evidence
+    torch.testing.assert_close(found[0], evidence.detach())
+
+
+def test_refuses_inputs_it_does_not_read_and_asks_for_those_it_does():
+    z = torch.tensor([0, 1])
+    with pytest.raises(ValueError, match="input_size=0 inputs, but inputs were given; write"):
+        MarkovTransition(2).log_prob(z, torch.zeros(2, 1))
+    with pytest.raises(ValueError, match="input_size=1 inputs, but inputs were not given"):
+        MarkovTransition(2, input_size=1).log_prob(z)
+    with pytest.raises(ValueError, match="input_size is -1, expected"):
+        MarkovTransition(2, input_size=-1)

@@ -1,0 +1,253 @@
+r"""A recurrent network whose update *is* an HMM's filter: the oracle of this package.
+
+The filter of an HMM with transition matrix T and emission O is
+
+.. math:: b_t(j) \propto O_{j y_t} \sum_i T_{ij}\, b_{t-1}(i).
+
+With two states, write h for b(1). In log-odds the evidence is linear in a one-hot y_t, and the
+prior is linear in h_{t-1} *where h_{t-1} is 0 or 1*, that is, where the last state is known:
+
+.. math::
+    \operatorname{logit} h_t = \underbrace{W_h h_{t-1} + b}_{\text{prior}} +
+    \underbrace{W_y y_t}_{\text{evidence}}, \quad
+    W_h = \operatorname{logit} T_{11} - \operatorname{logit} T_{01}, \;
+    b = \operatorname{logit} T_{01}, \; W_y[v] = \log (O_{1v} / O_{0v}).
+
+That is the gate of an LSTM (Rodu & Sedoc 2019, "Towards Understanding LSTM Networks", HMI talk):
+an exact posterior given the last state, an approximation given a belief. ``gap.py`` measures how
+good a one; :class:`FilterRNN` is the filter itself, which is of second order in (h, y).
+
+Next files to read: ``gap.py``; ``hmm.py``, the way back from a network to an HMM.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..infer.exact import _scaled_forward
+from ..transitions import RecurrentCell
+from .laws import check_hmm, check_symbols
+
+__all__ = [
+    "ExactFilter",
+    "FilterRNN",
+    "FilterState",
+    "GateRNN",
+    "GateState",
+    "exact_filter",
+    "from_hmm",
+]
+
+
+class GateState(NamedTuple):
+    """``h`` ``(..., k)``: what each unit believes."""
+
+    h: Tensor
+
+
+class GateRNN(RecurrentCell):
+    """h_t = sigmoid(W_h h_{t-1} + W_y y_t + b): one gate, and nothing else.
+
+    It is a cell, so that :class:`~pyro_ssl.transitions.RecurrentTransition` takes it.
+
+    :param int input_size: I, size of y_t; for one-hot symbols, their number V.
+    :param int hidden_size: k, the number of units.
+    :param device: of the parameters, as torch's own modules take it.
+    :param dtype: likewise.
+
+    ``weight_hh`` is W_h ``(k, k)``, ``weight_ih`` W_y ``(k, I)``, ``bias`` b ``(k,)``, and the
+    buffer ``start`` h_0 ``(k,)``, zero at first.
+
+    Example::
+
+        >>> gate = GateRNN(input_size=5, hidden_size=3)
+        >>> h, state = gate.sequence(torch.randn(7, 2, 5))     # (T, N, I)
+        >>> h.shape
+        torch.Size([7, 2, 3])
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        k, reach = self.hidden_size, 1.0 / math.sqrt(self.hidden_size)
+        zeros = torch.zeros(k, device=device, dtype=dtype)
+        self.weight_hh = nn.Parameter(zeros.new_empty(k, k).uniform_(-reach, reach))
+        self.weight_ih = nn.Parameter(zeros.new_empty(k, self.input_size).uniform_(-reach, reach))
+        self.bias = nn.Parameter(zeros.clone())
+        self.start: Tensor
+        self.register_buffer("start", zeros)
+
+    def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> GateState:
+        """Return h_0, ``batch_shape + (k,)``."""
+        return GateState(self.start.expand(*batch_shape, self.hidden_size))
+
+    def input_map(self) -> tuple[Tensor, Tensor]:
+        """Return W_y and b; see the base class."""
+        return self.weight_ih, self.bias
+
+    def advance(self, projected: Tensor, state: GateState) -> GateState:
+        """One step over any leading dimensions; see the base class."""
+        return GateState(torch.sigmoid(projected + state.h @ self.weight_hh.T))
+
+
+class FilterState(NamedTuple):
+    """``h`` ``(..., K)`` is the belief p(s_t | y_{1:t}), ``predicted`` p(s_{t+1} | y_{1:t})."""
+
+    h: Tensor
+    predicted: Tensor
+
+
+class FilterRNN(RecurrentCell):
+    r"""The exact filter of an HMM of K states as a cell over one-hot symbols.
+
+    .. math:: h_t = \operatorname{softmax}(\log O\, y_t + \log T^\top h_{t-1})
+
+    The input map is linear, log O; but it multiplies T'h inside the softmax: the network is of
+    second order in (h, y), which no sum W_h h + W_y y is (cf. Rabusseau, Li & Precup 2019, arXiv
+    1807.01406). It has no parameters, only the buffers ``start`` ``(K,)``, ``matrix`` ``(K, K)``
+    and ``emission`` ``(K, V)``.
+
+    :param Tensor matrix: p(s_t = j | s_{t-1} = i) in row i, ``(K, K)``.
+    :param Tensor emission: p(y_t = v | s_t = j) in row j, ``(K, V)``.
+    :param Tensor initial: p(s_1), ``(K,)``; by default the chain's stationary law.
+
+    Example::
+
+        >>> filter = FilterRNN(torch.tensor([[0.9, 0.1], [0.2, 0.8]]), torch.eye(2))
+        >>> h, state = filter.sequence(torch.eye(2)[torch.tensor([[0], [1], [1]])])
+        >>> h[:, 0].round().tolist(), state.predicted
+        ([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]], tensor([[0.2000, 0.8000]]))
+    """
+
+    def __init__(self, matrix: Tensor, emission: Tensor, initial: Tensor | None = None) -> None:
+        initial = check_hmm(matrix, emission, initial, "FilterRNN")
+        super().__init__(emission.shape[1], len(matrix))
+        self.matrix: Tensor
+        self.emission: Tensor
+        self.start: Tensor
+        for name, value in (("matrix", matrix), ("emission", emission), ("start", initial)):
+            self.register_buffer(name, value)
+
+    def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> FilterState:
+        """Return p(s_1) as what is predicted, before any symbol."""
+        start = self.start.expand(*batch_shape, self.hidden_size)
+        return FilterState(start, start)
+
+    def input_map(self) -> tuple[Tensor, Tensor]:
+        """Return log O and a bias of 0; see the base class.
+
+        Where O is 0 its logarithm is that of the smallest float: times a one-hot's 0, it is 0.
+        """
+        floor = torch.finfo(self.emission.dtype).tiny
+        return self.emission.clamp(min=floor).log(), torch.zeros_like(self.start)
+
+    def advance(self, projected: Tensor, state: FilterState) -> FilterState:
+        """One step over any leading dimensions; see the base class."""
+        h = (projected + state.predicted.log()).softmax(-1)
+        return FilterState(h, h @ self.matrix)
+
+
+class ExactFilter(NamedTuple):
+    """Beliefs and predictions at every step.
+
+    ``filtered`` ``(T, B, K)`` is p(s_t | y_{1:t}), ``predicted`` ``(T, B, K)`` p(s_t | y_{1:t-1}),
+    ``log_likelihood`` ``(T, B)`` log p(y_t | y_{1:t-1}), and ``log_predictive`` ``(T, B, V)`` the
+    same of every symbol.
+    """
+
+    filtered: Tensor
+    predicted: Tensor
+    log_likelihood: Tensor
+    log_predictive: Tensor
+
+
+@torch.no_grad()
+def exact_filter(
+    matrix: Tensor,
+    emission: Tensor,
+    initial: Tensor | None,
+    y: Tensor,
+    lengths: Tensor | None = None,
+) -> ExactFilter:
+    """Filter symbols under an HMM, by the forward algorithm.
+
+    :param Tensor matrix: p(s_t = j | s_{t-1} = i) in row i, ``(K, K)``.
+    :param Tensor emission: p(y_t = v | s_t = j) in row j, ``(K, V)``.
+    :param Tensor initial: p(s_1), ``(K,)``; ``None``: the chain's stationary law.
+    :param Tensor y: int64 ``(T, B)``, at least one step.
+    :param Tensor lengths: ``(B,)``; past them ``log_likelihood`` is 0, the rest means nothing.
+
+    Example::
+
+        >>> T, O = torch.tensor([[0.9, 0.1], [0.2, 0.8]]), torch.tensor([[0.7, 0.3], [0.1, 0.9]])
+        >>> exact_filter(T, O, None, torch.tensor([[0], [1], [1]])).filtered[0, 0]
+        tensor([0.9333, 0.0667])
+    """
+    initial = check_hmm(matrix, emission, initial, "exact_filter")
+    y, _ = check_symbols(y, lengths, emission.shape[1], "exact_filter")
+    filtered, log_p = _scaled_forward(initial, matrix, emission.T.log()[y], lengths)
+    first = initial.expand(1, *filtered.shape[1:])
+    predicted = torch.cat([first, filtered[:-1] @ matrix])
+    return ExactFilter(filtered, predicted, log_p, (predicted @ emission).log())
+
+
+def from_hmm(
+    matrix: Tensor, emission: Tensor, initial: Tensor | None = None
+) -> GateRNN | FilterRNN:
+    r"""Return the recurrent network whose update is this HMM's filter, exact where it can be.
+
+    With K = 2 states, a :class:`GateRNN` of one unit, h = p(s = 1): exact at the first step, and
+    wherever the last state is known; :func:`~pyro_ssl.belief.linear_gap` measures what a belief
+    costs. With more
+    states, :class:`FilterRNN`, exact everywhere; write it directly to have it for two.
+
+    :param Tensor matrix: p(s_t = j | s_{t-1} = i) in row i, ``(K, K)``.
+    :param Tensor emission: p(y_t = v | s_t = j) in row j, ``(K, V)``.
+    :param Tensor initial: p(s_1), ``(K,)``; by default the chain's stationary law.
+    :raises ValueError: if they are no HMM, or if K = 2 and a probability is 0: a gate's weights
+        are finite.
+
+    Example::
+
+        >>> T, O = torch.tensor([[0.9, 0.1], [0.2, 0.8]]), torch.tensor([[0.7, 0.3], [0.1, 0.9]])
+        >>> gate = from_hmm(T, O)
+        >>> y = torch.eye(2)[torch.tensor([[1]])]              # (T, N, V)
+        >>> gate.sequence(y)[0].item() == exact_filter(T, O, None, y.argmax(-1)).filtered[0, 0, 1]
+        tensor(True)
+    """
+    initial = check_hmm(matrix, emission, initial, "from_hmm")
+    if len(matrix) != 2:
+        return FilterRNN(matrix, emission, initial)
+    if bool((matrix <= 0).any()) or bool((emission <= 0).any()) or bool((initial <= 0).any()):
+        raise ValueError(
+            "from_hmm: found a probability of 0, expected positive ones for two states, since the "
+            "weights of a gate are log-odds; write FilterRNN(matrix, emission, initial), which "
+            "takes zeros, or mix in a little of the uniform law."
+        )
+    logit = matrix[:, 1].log() - matrix[:, 0].log()  # of T_01 and T_11
+    slope = logit[1] - logit[0]
+    # Before the first symbol the prior is p(s_1): h_0 is where the line takes that value.
+    rise = initial[1].log() - initial[0].log() - logit[0]
+    if bool((slope == 0) & (rise.abs() > 1e-6)):
+        raise ValueError(
+            "from_hmm: the rows of the matrix are the same, so the gate has one prior at every "
+            f"step; found initial={initial.tolist()}, expected {matrix[0].tolist()}; leave "
+            "initial out."
+        )
+    gate = GateRNN(emission.shape[1], 1, device=matrix.device, dtype=matrix.dtype)
+    with torch.no_grad():
+        gate.weight_hh.copy_(slope)
+        gate.weight_ih.copy_(emission[1].log() - emission[0].log())
+        gate.bias.copy_(logit[0])
+        gate.start.copy_(torch.where(slope == 0, 0.0, rise / slope))
+    return gate

@@ -1,0 +1,280 @@
+r"""What the gates of a recurrent network compute, taken apart.
+
+A gate σ(W_h h_{t-1} + W_y y_t + b) is read as a belief update: W_h h_{t-1} are the log-odds before
+y_t is seen, W_y y_t + b is what y_t says (Rodu & Sedoc 2019, "Towards Understanding LSTM Networks",
+HMI talk). The memory cell c_t = f c_{t-1} + i g is not a belief: it is what the gates act on.
+
+In a multiplicative LSTM (Krause et al. 2016, arXiv 1609.07959) m_t stands in the place of h_{t-1},
+so that y_t picks the recurrent matrix of a gate, W_hm diag(W_mx y_t) W_mh: in the reading, the
+transition depends on the input.
+
+Next file to read: ``view.py``, the beliefs themselves.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..transitions import LSTMCell, LSTMState, MultiplicativeLSTMCell, RecurrentCell
+from ..transitions.recurrent_base import RecurrentBase
+from .filter import GateRNN
+
+__all__ = ["GateReading", "gate_weights", "read_gates"]
+
+_LSTM = ("input", "forget", "candidate", "output")  # rows of weights, in torch's order
+_MULTIPLICATIVE = ("candidate", "input", "forget", "output")
+_WRITE = (
+    "nn.LSTM, nn.LSTMCell, LSTMCell, MultiplicativeLSTMCell, GateRNN, or a transition over one of "
+    "these cells; of a larger model write its recurrent part, as model.recurrent with "
+    "model.embedding(words), or ssl.transition with paths z (B, T)"
+)
+
+
+class GateReading(NamedTuple):
+    """A network's pass over given inputs, gate by gate.
+
+    ``prior`` and ``evidence`` ``(T, B, H)`` are the two parts of what stands inside each gate's σ,
+    by the gate's name: ``"input"``, ``"forget"`` and ``"output"``, or ``"posterior"`` of a
+    :class:`GateRNN`. ``h`` and ``c`` ``(T, B, H)`` are the states after each input, ``candidate``
+    is what the input gate lets into c; both ``None`` where there is no c. ``evidence_of`` says what
+    an input is: ``"x_t"``; ``"z_{t-1}"`` of a transition, which reads latents; ``"h_t of layer
+    0"``.
+    """
+
+    prior: dict[str, Tensor]
+    evidence: dict[str, Tensor]
+    h: Tensor
+    c: Tensor | None
+    candidate: Tensor | None
+    evidence_of: str
+
+
+@torch.no_grad()
+def read_gates(
+    source: nn.Module,
+    inputs: Tensor,
+    state: Any = None,
+    *,
+    layer: int = 0,
+    exogenous: Tensor | None = None,
+) -> GateReading:
+    """Run a network over inputs, and take its gates apart; dropout is left out.
+
+    :param source: ``nn.LSTM``, ``nn.LSTMCell``; this library's :class:`LSTMCell`,
+        :class:`MultiplicativeLSTMCell` or :class:`GateRNN`; or a transition over one of them.
+    :param Tensor inputs: ``(T, B, I)``, time first unless an ``nn.LSTM`` says ``batch_first``;
+        int64 symbols ``(T, B)`` stand for one-hot vectors. Of a transition: paths as its
+        ``log_prob`` takes them, ``(B, T)`` or ``(B, T, D)``.
+    :param state: before the first input, as the source itself takes it; zeros where left out.
+    :param int layer: of an ``nn.LSTM`` with several.
+    :param Tensor exogenous: a transition's further inputs, ``(B, T, input_size)``.
+    :raises TypeError: if the source has no gates that are known.
+    :raises ValueError: on inputs of another shape.
+
+    Example::
+
+        >>> reading = read_gates(nn.LSTM(5, 8), torch.randn(7, 3, 5))
+        >>> list(reading.prior), reading.prior["forget"].shape
+        (['input', 'forget', 'output'], torch.Size([7, 3, 8]))
+    """
+    if isinstance(source, RecurrentBase):
+        x = _what_the_cell_reads(source, inputs, exogenous)
+        named = "[z_{t-1}; u_t]" if source.input_size else "z_{t-1}"
+        return read_gates(source.cell, x, state)._replace(evidence_of=named)
+    if exogenous is not None:
+        raise ValueError(
+            f"read_gates: a {type(source).__name__} has no exogenous inputs; join them to the "
+            "inputs: write torch.cat([inputs, exogenous], -1)."
+        )
+    _check_kind(source, layer)
+    assert isinstance(source, nn.LSTM | nn.LSTMCell | RecurrentCell)
+    if isinstance(source, nn.LSTM) and source.batch_first:
+        inputs = inputs.transpose(0, 1)
+    x = _as_vectors(inputs, source)
+    if isinstance(source, GateRNN | MultiplicativeLSTMCell):
+        return _read_cell(source, x, state)
+    state = None if state is None else tuple(s.unbind() for s in _layered(state, source))
+    for below in range(layer + 1):
+        parameters = _lstm_parameters(source, below)
+        before = None if state is None else (state[0][below], state[1][below])
+        reading = _read_lstm(parameters, x, before)
+        x = reading.h
+    return reading if layer == 0 else reading._replace(evidence_of=f"h_t of layer {layer - 1}")
+
+
+@torch.no_grad()
+def gate_weights(source: nn.Module, *, layer: int = 0) -> dict[str, Tensor]:
+    """Return W_h of each gate, and of an LSTM's candidate, by name: ``(H, H)``.
+
+    Of a multiplicative LSTM, whose recurrent matrix is linear in its input: that of each unit
+    vector, W_hm diag(W_mx e) W_mh, as ``(I, H, H)``.
+
+    :param source: what :func:`read_gates` takes.
+    :param int layer: of an ``nn.LSTM`` with several.
+
+    Example::
+
+        >>> weights = gate_weights(nn.LSTM(5, 8))
+        >>> {name: tuple(weight.shape) for name, weight in weights.items()}
+        {'input': (8, 8), 'forget': (8, 8), 'candidate': (8, 8), 'output': (8, 8)}
+    """
+    if isinstance(source, RecurrentBase):
+        return gate_weights(source.cell)
+    _check_kind(source, layer)
+    if isinstance(source, GateRNN):
+        return {"posterior": source.weight_hh.detach()}
+    if isinstance(source, MultiplicativeLSTMCell):
+        w_mx = source.input_map()[0][: source.hidden_size]  # (H, I)
+        per_input = w_mx.T.unsqueeze(-1) * source._weight("weight_mh")  # (I, H, H)
+        blocks = source._weight("weight_hm").chunk(4)
+        return {
+            name: block @ per_input for name, block in zip(_MULTIPLICATIVE, blocks, strict=True)
+        }
+    blocks = _lstm_parameters(source, layer)[1].chunk(4)
+    return dict(zip(_LSTM, blocks, strict=True))
+
+
+# ------------------------------------------------------------------------------- kinds of cells
+
+
+def _read_lstm(
+    parameters: tuple[Tensor, ...], x: Tensor, state: tuple[Tensor, Tensor] | None
+) -> GateReading:
+    """One LSTM layer of given parameters over ``(T, B, I)``."""
+    weight_ih, weight_hh, bias_ih, bias_hh = parameters
+    if state is None:
+        zeros = x.new_zeros(x.shape[1], weight_hh.shape[1])
+        state = zeros, zeros
+    states = [state]
+    for x_t in x:
+        states.append(torch.lstm_cell(x_t, states[-1], weight_ih, weight_hh, bias_ih, bias_hh))
+    h, c = (torch.stack(values) for values in zip(*states, strict=True))
+    prior = _by_gate(F.linear(h[:-1], weight_hh), _LSTM)
+    evidence = _by_gate(F.linear(x, weight_ih, bias_ih + bias_hh), _LSTM)
+    candidate = torch.tanh(prior.pop("candidate") + evidence.pop("candidate"))
+    return GateReading(prior, evidence, h[1:], c[1:], candidate, "x_t")
+
+
+def _read_cell(cell: GateRNN | MultiplicativeLSTMCell, x: Tensor, state: Any) -> GateReading:
+    """Another cell of this library, by its own step."""
+    state = cell.initial_state(x.shape[1:2]) if state is None else state
+    if isinstance(cell, MultiplicativeLSTMCell):
+        state = LSTMState(*state)
+    projected, states = cell.project(x), [state]
+    for at_t in projected:
+        states.append(cell.advance(at_t, states[-1]))
+    h = torch.stack([s.h.expand_as(states[-1].h) for s in states])
+    if isinstance(cell, GateRNN):
+        prior = {"posterior": F.linear(h[:-1], cell.weight_hh)}
+        return GateReading(prior, {"posterior": projected}, h[1:], None, None, "x_t")
+    H = cell.hidden_size
+    m = projected[..., :H] * F.linear(h[:-1], cell._weight("weight_mh"))
+    prior = _by_gate(F.linear(m, cell._weight("weight_hm")), _MULTIPLICATIVE)
+    evidence = _by_gate(projected[..., H:], _MULTIPLICATIVE)
+    candidate = prior.pop("candidate") + evidence.pop("candidate")
+    candidate = torch.tanh(candidate) if cell.squash == "cell" else candidate
+    c = torch.stack([s.c for s in states[1:]])
+    return GateReading(prior, evidence, h[1:], c, candidate, "x_t")
+
+
+def _by_gate(value: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
+    """Rows of all gates, ``(..., 4H)``, by name, in the order in which they are shown."""
+    parts = dict(zip(names, value.chunk(4, -1), strict=True))
+    return {name: parts[name] for name in ("input", "forget", "output", "candidate")}
+
+
+def _lstm_parameters(source: nn.Module, layer: int) -> tuple[Tensor, ...]:
+    """Weights and biases of one layer; biases of 0 where there are none."""
+    lstm = source.lstm if isinstance(source, LSTMCell) else source
+    suffix = "" if isinstance(lstm, nn.LSTMCell) else f"_l{layer}"
+    weights = [getattr(lstm, f"weight_{of}{suffix}").detach() for of in ("ih", "hh")]
+    if not lstm.bias:
+        zeros = weights[1].new_zeros(len(weights[1]))
+        return *weights, zeros, zeros
+    return *weights, *(getattr(lstm, f"bias_{of}{suffix}").detach() for of in ("ih", "hh"))
+
+
+def _layered(state: Any, source: nn.Module) -> tuple[Tensor, ...]:
+    """(h, c) as ``(layers, B, H)``, which nn.LSTM's already are."""
+    return tuple(s if isinstance(source, nn.LSTM) else s.unsqueeze(0) for s in state)
+
+
+# ------------------------------------------------------------------------------- inputs and checks
+
+
+class _Recorder(RecurrentCell):
+    """A cell that keeps what it was given to read."""
+
+    def __init__(self, cell: RecurrentCell) -> None:
+        super().__init__(cell.input_size, cell.hidden_size)
+        self.given: Tensor | None = None
+
+    def sequence(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        self.given = x
+        return x.new_zeros(*x.shape[:2], self.hidden_size), state
+
+
+def _what_the_cell_reads(transition: RecurrentBase, z: Tensor, exogenous: Tensor | None) -> Tensor:
+    """The cell's inputs over paths, as the head itself makes them: ``(T, B, I)``."""
+    num_event_dims = len(transition.event_shape)
+    if z.dim() != 2 + num_event_dims or z.shape[2:] != transition.event_shape or not z.numel():
+        expected = ", ".join(("B", "T", *map(str, transition.event_shape)))
+        raise ValueError(
+            f"read_gates: found paths of shape {tuple(z.shape)}, expected ({expected}), as the "
+            "transition's log_prob takes them; write z.T for (T, B), z[None] for one path."
+        )
+    if (exogenous is not None) != bool(transition.input_size):
+        raise ValueError(
+            f"read_gates: the transition reads input_size={transition.input_size} exogenous "
+            f"inputs, but {'some' if exogenous is not None else 'none'} were given; expected "
+            "exogenous=u, (B, T, input_size), if and only if it reads any."
+        )
+    twin = copy.copy(transition)  # which shares all tensors, and has modules of its own
+    twin._modules = dict(transition._modules)
+    recorder = _Recorder(transition.cell)
+    twin.cell = recorder
+    twin.log_prob(z, exogenous)
+    assert recorder.given is not None
+    return recorder.given
+
+
+def _as_vectors(inputs: Tensor, source: nn.LSTM | nn.LSTMCell | RecurrentCell) -> Tensor:
+    """Inputs ``(T, B, I)``, in the source's dtype; symbols become one-hot vectors."""
+    size, dtype = source.input_size, next(source.parameters()).dtype
+    if inputs.dim() == 2 and inputs.dtype == torch.long and inputs.numel():
+        low, high = (int(value) for value in torch.aminmax(inputs))
+        if low < 0 or high >= size:
+            raise ValueError(
+                f"read_gates: found symbols from {low} to {high}, expected 0 to {size - 1}, for "
+                f"the {type(source).__name__} reads {size} numbers; if it reads embeddings, write "
+                "embedding(symbols)."
+            )
+        return F.one_hot(inputs, size).to(dtype)
+    if inputs.dim() != 3 or inputs.shape[-1] != size or not inputs.numel():
+        raise ValueError(
+            f"read_gates: found {inputs.dtype} inputs of shape {tuple(inputs.shape)}, expected "
+            f"(T, B, {size}), or int64 symbols (T, B), with a step and a sequence at least; write "
+            "x[:, None] for one sequence."
+        )
+    return inputs.to(dtype)
+
+
+def _check_kind(source: nn.Module, layer: int) -> None:
+    """Refuse what has no gates that are known, or has not this layer."""
+    known = (nn.LSTM, nn.LSTMCell, LSTMCell, MultiplicativeLSTMCell, GateRNN)
+    if not isinstance(source, known):
+        raise TypeError(f"read_gates: found {type(source).__name__}, expected {_WRITE}.")
+    if isinstance(source, nn.LSTM) and (source.bidirectional or source.proj_size):
+        raise ValueError(
+            f"read_gates: found an nn.LSTM with bidirectional={source.bidirectional} and "
+            f"proj_size={source.proj_size}, expected one direction and no projection: h_t is not "
+            "a belief about the past then."
+        )
+    layers = source.num_layers if isinstance(source, nn.LSTM) else 1
+    if not 0 <= layer < layers:
+        raise ValueError(f"read_gates: layer is {layer}, expected one from 0 to {layers - 1}.")

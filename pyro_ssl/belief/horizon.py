@@ -1,0 +1,235 @@
+r"""How far back a latent still moves the prediction: what says whether memory was needed at all.
+
+On a path z_{1:T}, change z_s to z', and nothing else; at lag l = t - s
+
+.. math::
+    \mathrm{TV}_l = \mathrm{E}\, \tfrac12 \sum_k \left| p(z_t = k \mid z_{1:t-1}) -
+    p(z_t = k \mid z_{1:s-1}, z', z_{s+1:t-1}) \right|.
+
+Values between s and t stay as they are, so that what is measured is memory: a Markov chain gives 0
+beyond lag 1, of any order r beyond lag r. It is a mean over paths, places s and values z', and so
+depends on what they are drawn from; :func:`memory_horizon` says of each. A horizon of 1 does not
+say that data are forgotten at once: a state that a chain stays in remembers. It says that of the
+latents the last one is all that the prediction needs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import NonFiniteError
+from ..transitions import DiscreteTransition, GaussianTransition, Moments, Transition
+from ..transitions.distribution import TransitionDistribution
+
+__all__ = ["MemoryHorizon", "gaussian_total_variation", "memory_horizon"]
+
+
+class MemoryHorizon(NamedTuple):
+    """Mean total variation by lag: ``lags`` ``(L,)`` from 1, ``tv`` and its ``standard_error``
+    over paths ``(L,)`` (NaN for a single path), and the ``threshold`` of :attr:`horizon`.
+    """
+
+    lags: Tensor
+    tv: Tensor
+    standard_error: Tensor
+    threshold: float
+
+    @property
+    def horizon(self) -> int:
+        """The largest lag at which the total variation is above the threshold, 0 if none is.
+
+        Where it is the last lag there is, read "at least".
+        """
+        return int((self.lags * (self.tv > self.threshold)).max())
+
+
+@torch.no_grad()
+def memory_horizon(
+    transition: Transition,
+    *,
+    max_lag: int = 20,
+    z: Tensor | None = None,
+    lengths: Tensor | None = None,
+    inputs: Tensor | None = None,
+    num_paths: int = 200,
+    length: int | None = None,
+    num_positions: int = 8,
+    num_changes: int = 1,
+    change: float = 1.0,
+    threshold: float = 0.01,
+) -> MemoryHorizon:
+    r"""Measure how far back a changed latent moves the prediction, by lag.
+
+    A discrete z_s becomes another state, all of them alike likely. A vector is moved by ``change``
+    standard deviations of p(z_s | z_{1:s-1}) in each coordinate, up or down alike likely; the total
+    variation is then exact where D = 1 or where both laws have one scale, and otherwise estimated
+    by 64 draws, without bias (:func:`gaussian_total_variation`).
+
+    :param Transition transition: any; dropout is left out.
+    :param int max_lag: L.
+    :param Tensor z: paths to change, ``(N, T)`` or ``(N, T, D)``, more than ``max_lag`` long:
+        posterior draws, for what a fitted model remembers of its data. By default drawn from the
+        transition.
+    :param Tensor lengths: of the paths, ``(N,)``.
+    :param Tensor inputs: exogenous inputs, ``(N, T, input_size)``, if the transition reads any.
+    :param int num_paths: N, where they are drawn.
+    :param int length: T, where they are drawn; by default three times ``max_lag``.
+    :param int num_positions: places s on each path, evenly spaced, at most so many; all with
+        ``max_lag`` steps after them.
+    :param int num_changes: other values z' at each place; K - 1 takes every one of them.
+    :param float change: of vectors, in standard deviations.
+    :param float threshold: above which a total variation counts.
+    :raises ValueError: if the paths are too short.
+    :raises NonFiniteError: if a changed path has no prediction.
+
+    Example::
+
+        >>> from pyro_ssl import MarkovTransition
+        >>> chain = MarkovTransition(2, matrix=torch.tensor([[0.9, 0.1], [0.2, 0.8]]))
+        >>> found = memory_horizon(chain, max_lag=3)
+        >>> found.tv, found.horizon
+        (tensor([0.7000, 0.0000, 0.0000]), 1)
+    """
+    if z is None:
+        T = 3 * max_lag if length is None else length
+        shape = (num_paths,) if inputs is None else (inputs.shape[0],)
+        T = T if inputs is None else inputs.shape[1]
+        z = TransitionDistribution(transition, T, inputs=inputs, batch_shape=shape).sample()
+    N, T = z.shape[:2]
+    _check(z, lengths, max_lag, num_changes, transition)
+    n, last = min(num_positions, T - max_lag), T - 1 - max_lag
+    places = [round(last * i / max(n - 1, 1)) for i in range(n)]
+    total, count = (z.new_zeros(N, max_lag, dtype=_dtype(transition)) for _ in range(2))
+    with _evaluating(transition):
+        for s in places:
+            end = s + max_lag + 1
+            u = None if inputs is None else inputs[:, :end]
+            tv = _after_change(transition, z[:, :end], u, s, num_changes, change)
+            within = torch.ones_like(tv, dtype=torch.bool)
+            if lengths is not None:
+                within = torch.arange(s + 1, end, device=z.device) < lengths.unsqueeze(-1)
+            total += torch.where(within, tv, 0.0)
+            count += within
+    if not bool(total.isfinite().all()):
+        raise NonFiniteError(
+            "memory_horizon: the prediction after a change is NaN: the changed path is one that "
+            "the transition holds impossible; expected positive probabilities, write "
+            "MarkovTransition(K, matrix=0.999 * A + 0.001 / K), or the like."
+        )
+    seen = (count > 0).to(total.dtype)  # (N, L)
+    per_path = total / count.clamp(min=1.0)
+    paths = seen.sum(0)
+    mean = per_path.sum(0) / paths
+    spread = (seen * (per_path - mean).square()).sum(0)
+    lags = torch.arange(1, max_lag + 1, device=z.device)
+    return MemoryHorizon(lags, mean, (spread / (paths * (paths - 1))).sqrt(), float(threshold))
+
+
+def _after_change(
+    transition: Transition, z: Tensor, inputs: Tensor | None, s: int, num_changes: int, size: float
+) -> Tensor:
+    """Total variation at each step after s, from paths with z_s changed, ``(N, L)``."""
+    out = []
+    if isinstance(transition, DiscreteTransition):
+        K, p = transition.num_states, transition.path_logits(z, inputs).softmax(-1)
+        chances = torch.ones(len(z), K - 1, device=z.device, dtype=p.dtype)
+        for offset in chances.multinomial(num_changes).T + 1:  # no value twice
+            q = transition.path_logits(_replaced(z, s, (z[:, s] + offset) % K), inputs).softmax(-1)
+            out.append((p - q)[:, s + 1 :].abs().sum(-1) / 2)
+        return torch.stack(out).mean(0)
+    assert isinstance(transition, GaussianTransition)
+    before = transition.path_moments(z, inputs)
+    for _ in range(num_changes):
+        sign = torch.randint_like(z[:, s], 2) * 2 - 1
+        moved = z[:, s] + size * sign * before.scale[:, s]
+        after = transition.path_moments(_replaced(z, s, moved), inputs)
+        laws = (Moments(*(m[:, s + 1 :] for m in law)) for law in (before, after))
+        out.append(gaussian_total_variation(*laws))
+    return torch.stack(out).mean(0)
+
+
+def _replaced(z: Tensor, s: int, value: Tensor) -> Tensor:
+    """Paths ``(N, T, ...)`` with z_s put in place."""
+    out = z.clone()
+    out[:, s] = value
+    return out
+
+
+def gaussian_total_variation(p: Moments, q: Moments, *, num_draws: int = 64) -> Tensor:
+    r"""Total variation between normals of diagonal covariance, ``(..., D)`` to ``(...)``.
+
+    With one scale it is 2Φ(‖δ‖/2) - 1, δ the standardised distance of the means; at D = 1 it is
+    exact for any scales, by where the two densities cross. Else it is E_p max(0, 1 - q/p), the mean
+    over draws, which is unbiased.
+
+    Example::
+
+        >>> p = Moments(torch.tensor([0.0]), torch.tensor([1.0]))
+        >>> gaussian_total_variation(p, Moments(torch.tensor([2.0]), torch.tensor([1.0])))
+        tensor(0.6827)
+    """
+    distance, ratio = (q.mean - p.mean) / p.scale, q.scale / p.scale
+    apart = torch.linalg.vector_norm(distance, dim=-1)
+    exact = torch.erf(apart / math.sqrt(8.0))
+    if distance.shape[-1] == 1:
+        other = _crossing_total_variation(distance[..., 0], ratio[..., 0])
+    else:
+        x = torch.randn(num_draws, *distance.shape, device=apart.device, dtype=apart.dtype)
+        log_ratio = (x.square() - ((x - distance) / ratio).square()).sum(-1) / 2
+        log_ratio = log_ratio - ratio.log().sum(-1)
+        other = -torch.expm1(log_ratio.clamp(max=0.0)).mean(0)
+    return torch.where((ratio == 1.0).all(-1), exact, other)
+
+
+def _crossing_total_variation(distance: Tensor, ratio: Tensor) -> Tensor:
+    """Total variation of N(0, 1) and N(δ, r²), r ≠ 1: the densities cross at the two roots of
+    (1 - r²) x² - 2 δ x + δ² + 2 r² log r = 0.
+    """
+    a, c = 1.0 - ratio.square(), distance.square() + 2.0 * ratio.square() * ratio.log()
+    root = (distance.square() - a * c).clamp(min=0.0).sqrt()
+    far = distance + torch.where(distance < 0, -root, root)  # a sum, never a difference
+    ends = torch.stack([c / far, far / a])
+    mass = torch.special.ndtr(ends) - torch.special.ndtr((ends - distance) / ratio)
+    return (mass[0] - mass[1]).abs()
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Switch dropout off, and back to what it was."""
+    was = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in was:
+            part.training = training
+
+
+def _dtype(transition: Transition) -> torch.dtype:
+    tensors = (*transition.parameters(), *transition.buffers())
+    return next((t.dtype for t in tensors if t.is_floating_point()), torch.get_default_dtype())
+
+
+def _check(
+    z: Tensor, lengths: Tensor | None, max_lag: int, num_changes: int, transition: Transition
+) -> None:
+    """Refuse paths that reach no lag, and changes that there are not."""
+    longest = z.shape[1] if lengths is None else int(lengths.max())
+    if not 1 <= max_lag < longest or not len(z):
+        raise ValueError(
+            f"memory_horizon: found {len(z)} paths of up to {longest} steps for max_lag={max_lag}; "
+            f"expected at least one of {max_lag + 1} steps; write max_lag={max(longest - 1, 1)}."
+        )
+    if isinstance(transition, DiscreteTransition):
+        others = transition.num_states - 1
+        if not 1 <= num_changes <= others:
+            raise ValueError(
+                f"memory_horizon: num_changes is {num_changes}, expected from 1 to K - 1 = "
+                f"{others}, of other states there are to change to."
+            )

@@ -1,0 +1,77 @@
+"""What the modules of this package ask of an HMM's parameters and of its symbols."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..models.words import active_cells
+
+__all__ = ["check_hmm", "check_symbols", "stationary_law"]
+
+
+def stationary_law(matrix: Tensor) -> Tensor:
+    """Return the law p ``(K,)`` that a transition matrix ``(K, K)`` leaves as it is.
+
+    Where there are several, the one of least norm.
+
+    Example::
+
+        >>> stationary_law(torch.tensor([[0.9, 0.1], [0.2, 0.8]]))
+        tensor([0.6667, 0.3333])
+    """
+    flow = matrix.T - torch.eye(len(matrix), device=matrix.device, dtype=matrix.dtype)
+    # T'p - p = 0, and the sum of p is 1: the last column of the pseudo-inverse.
+    p = torch.linalg.pinv(torch.cat([flow, torch.ones_like(matrix[:1])]))[:, -1].clamp(min=0.0)
+    return p / p.sum()
+
+
+def check_hmm(matrix: Tensor, emission: Tensor, initial: Tensor | None, caller: str) -> Tensor:
+    """Check an HMM's parameters and return p(s_1), the stationary law where it is left out.
+
+    :raises ValueError: if the shapes do not fit, or a row is no law.
+    """
+    K = len(matrix)
+    fits = matrix.shape == (K, K) and emission.dim() == 2 and len(emission) == K
+    if not fits or (initial is not None and initial.shape != (K,)):
+        found = f"matrix {tuple(matrix.shape)}, emission {tuple(emission.shape)}"
+        found += "" if initial is None else f", initial {tuple(initial.shape)}"
+        raise ValueError(
+            f"{caller}: found {found}; expected (K, K), (K, V) and (K,), with one row for each "
+            "state; write emission.T if the symbols are its rows."
+        )
+    initial = stationary_law(matrix) if initial is None else initial
+    slack = 1e-4 if matrix.dtype.itemsize < 8 else 1e-6
+    for name, law in (("matrix", matrix), ("emission", emission), ("initial", initial)):
+        sums = law.sum(-1)
+        if not bool((law >= 0).all() & ((sums - 1).abs() < slack).all()):
+            raise ValueError(
+                f"{caller}: a row of {name} is no law: the least entry is {float(law.min()):.3g} "
+                f"and rows sum to {float(sums.min()):.6g} to {float(sums.max()):.6g}; expected 0 "
+                f"or more, and 1; write {name} = {name} / {name}.sum(-1, keepdim=True)."
+            )
+    return initial
+
+
+def check_symbols(
+    words: Tensor | None, lengths: Tensor | None, num_symbols: int, caller: str
+) -> tuple[Tensor, Tensor]:
+    """Check symbols; return them with 0 past the lengths, and where there are any, ``(T, B)``.
+
+    :raises ValueError: if they are not int64 ``(T, B)`` from 0 to V - 1, of one step at least.
+    """
+    if words is None or words.dim() != 2 or words.dtype != torch.long or not words.numel():
+        found = "no symbols" if words is None else f"{words.dtype} {tuple(words.shape)}"
+        raise ValueError(
+            f"{caller}: found {found}, expected int64 symbols (T, B), time first, with a step at "
+            "least; write words[:, None] for one sequence, words.long() for other integers."
+        )
+    active = active_cells(words, lengths)
+    words = words.masked_fill(~active, 0)
+    low, high = (int(value) for value in torch.aminmax(words))
+    if low < 0 or high >= num_symbols:
+        raise ValueError(
+            f"{caller}: found symbols from {low} to {high}, expected 0 to V - 1 = "
+            f"{num_symbols - 1}; say where padding begins: lengths=lengths."
+        )
+    return words, active

@@ -1,0 +1,158 @@
+r"""A gate as a partially observed Markov decision process, whose belief is h.
+
+In σ(W_h h_{t-1} + W_y y_t + b) call the bracket's second part the *action*, and the map from the
+observation to it the *policy* (Rodu & Sedoc 2019, "Towards Understanding LSTM Networks", HMI talk):
+
+.. math::
+    a_t = W_y y_t + b, \qquad
+    T_a(s \to s') = \prod_j \mathrm{Bern}(s'_j;\, σ(W_h s + a)_j), \quad s \in \{0, 1\}^k.
+
+The gate's own update puts a belief in place of the bits s, one number for each unit: exact where
+the last state is known; otherwise it takes the mean of the bits through σ, instead of σ's mean, and
+forgets how they depend on one another. :meth:`GatePOMDP.exact_update` does neither.
+
+Next file to read: ``hmm.py``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..models import LanguageModel
+from ..transitions import RecurrentTransition
+from .decode import product_belief
+from .filter import GateRNN
+from .gates import gate_weights, read_gates
+
+__all__ = ["GatePOMDP", "joint_states", "to_pomdp"]
+
+#: kernels are refused for more units than this: 4^k numbers
+MAX_UNITS = 10
+
+
+def joint_states(num_units: int, *, device: torch.device | str | None = None) -> Tensor:
+    """Return all strings of k bits, int64 ``(2^k, k)``, unit 0 the most significant.
+
+    Example::
+
+        >>> joint_states(2).tolist()
+        [[0, 0], [0, 1], [1, 0], [1, 1]]
+    """
+    shifts = torch.arange(num_units - 1, -1, -1, device=device)
+    return (torch.arange(2**num_units, device=device).unsqueeze(-1) >> shifts) & 1
+
+
+class GatePOMDP(NamedTuple):
+    """A gate of k units over V symbols: ``policy`` ``(V, k)`` is the action after each symbol,
+    ``weight`` ``(k, k)`` is W_h, ``start`` ``(k,)`` the belief before the first symbol.
+
+    An *action* below is a tensor ``(..., k)``, or symbols int64 ``(...)``, which the policy reads.
+    """
+
+    policy: Tensor
+    weight: Tensor
+    start: Tensor
+
+    @property
+    def num_units(self) -> int:
+        """k."""
+        return len(self.weight)
+
+    def action(self, action: Tensor) -> Tensor:
+        """Return the action ``(..., k)``, by the policy where symbols were given."""
+        return action if action.is_floating_point() else self.policy[action]
+
+    def update(self, belief: Tensor, action: Tensor) -> Tensor:
+        """Return the gate's next belief σ(W_h h + a), ``(..., k)``.
+
+        :param Tensor belief: ``(..., k)``; bits 0 and 1 are known states.
+        """
+        return torch.sigmoid(belief @ self.weight.T + self.action(action))
+
+    def rollout(self, symbols: Tensor, belief: Tensor | None = None) -> Tensor:
+        """Return the belief after each symbol, ``(T, B, k)``.
+
+        :param Tensor symbols: int64 ``(T, B)``.
+        :param Tensor belief: before the first, ``(B, k)``; by default ``start``.
+        """
+        out, h = [], self.start if belief is None else belief
+        for action in self.action(symbols):
+            h = self.update(h, action)
+            out.append(h)
+        return torch.stack(out)
+
+    def kernel(self, action: Tensor) -> Tensor:
+        """Return T_a ``(..., 2^k, 2^k)``, from the state in row to the state in column.
+
+        :raises ValueError: if there are more than ``MAX_UNITS`` units.
+        """
+        if self.num_units > MAX_UNITS:
+            raise ValueError(
+                f"GatePOMDP: {self.num_units} units have 2^{self.num_units} joint states, expected "
+                f"at most {MAX_UNITS} units; write to_hmm(network, words, num_states=64), which "
+                "groups the states that are visited."
+            )
+        bits = joint_states(self.num_units, device=self.weight.device).to(self.weight.dtype)
+        return self.joint(self.update(bits, self.action(action).unsqueeze(-2)))
+
+    def exact_update(self, joint: Tensor, action: Tensor) -> Tensor:
+        """Return the next law over joint states, ``(..., 2^k)``, from any law over them."""
+        return (joint.unsqueeze(-2) @ self.kernel(action)).squeeze(-2)
+
+    def joint(self, belief: Tensor) -> Tensor:
+        """Return the law over joint states of independent units; see :func:`product_belief`."""
+        return product_belief(belief)
+
+
+@torch.no_grad()
+def to_pomdp(
+    source: nn.Module, gate: str = "posterior", *, symbols: Tensor | None = None
+) -> GatePOMDP:
+    r"""Read a gate as a POMDP: its policy for each symbol, and its kernel for each action.
+
+    An LSTM's h_t is not its gate's posterior: o_t tanh(c_t) stands between them. So a rollout of
+    one gate of an LSTM is that gate fed with its own posterior, not a run of the LSTM; the kernel
+    says what the gate would do were h_{t-1} bits.
+
+    :param source: a :class:`GateRNN`; ``nn.LSTM`` (its first layer), ``nn.LSTMCell``,
+        :class:`LSTMCell`; a :class:`LanguageModel` with an LSTM; or a transition over an LSTM,
+        whose symbols are the K latents z_{t-1}, and K, the start symbol.
+    :param str gate: of an LSTM, ``"input"``, ``"forget"`` or ``"output"``.
+    :param Tensor symbols: what the network reads for each symbol, ``(V, I)``; by default one-hot
+        vectors, and for a :class:`LanguageModel` its embedding.
+    :raises ValueError: if there is no such gate, or its recurrent matrix depends on the input, as
+        a multiplicative LSTM's does.
+    :raises TypeError: if the source is none of these.
+
+    Example::
+
+        >>> pomdp = to_pomdp(nn.LSTM(5, 3), "forget")
+        >>> pomdp.policy.shape, pomdp.kernel(torch.tensor(4)).shape
+        (torch.Size([5, 3]), torch.Size([8, 8]))
+    """
+    if isinstance(source, LanguageModel):
+        symbols = source.embedding.weight[: source.vocab_size] if symbols is None else symbols
+        source = source.recurrent
+    source = source.cell if isinstance(source, RecurrentTransition) else source
+    weights = gate_weights(source)
+    weights.pop("candidate", None)
+    if gate not in weights:
+        raise ValueError(
+            f'to_pomdp: found no gate "{gate}" in a {type(source).__name__}, expected one of '
+            f'{[*weights]}; write to_pomdp(lstm, "forget").'
+        )
+    weight = weights[gate]
+    if weight.dim() != 2:
+        raise ValueError(
+            f"to_pomdp: the recurrent matrix of a {type(source).__name__} depends on its input, so "
+            "the policy is not all of what a symbol does; expected an LSTM or a GateRNN."
+        )
+    if symbols is None:
+        size = int(getattr(source, "input_size", 0))
+        symbols = torch.eye(size, device=weight.device, dtype=weight.dtype)
+    evidence = read_gates(source, symbols.unsqueeze(0)).evidence[gate]
+    start = source.start if isinstance(source, GateRNN) else torch.zeros_like(weight[0])
+    return GatePOMDP(evidence.reshape(len(symbols), -1), weight.clone(), start.clone())
