@@ -31,11 +31,17 @@ from pyro_ssl import (
     TopicalSSL,
     ssl_transition,
 )
-from pyro_ssl.infer import exact
+from pyro_ssl.belief import belief_view, dependency_graph, from_hmm, memory_horizon, to_hmm
+from pyro_ssl.infer import exact, kalman
 from pyro_ssl.infer.program import run_model
+from pyro_ssl.models import IMVLSTM, GaussianSSL
 from pyro_ssl.smc import conditional_smc
 from pyro_ssl.testing import invariance_test
-from pyro_ssl.transitions import TransitionDistribution
+from pyro_ssl.transitions import (
+    GaussianLSTMTransition,
+    LinearGaussianTransition,
+    TransitionDistribution,
+)
 
 PACKAGE = str(Path(next(iter(pyro_ssl.__path__))))
 
@@ -250,6 +256,95 @@ def exact_answers(w):
     ]
 
 
+def vectors(w):
+    """A linear sensor, whose look-ahead is exact, and counts, where it is an expansion."""
+    like = {"device": w.device, "dtype": w.dtype}
+    x = torch.randn(T, B, 2, **like)
+    out = []
+    for reads in ("positions", "increments"):
+        transition = GaussianLSTMTransition(2, 4, residual=True, min_scale=0.1, reads=reads)
+        transition.to(**like)
+
+        def model(data, law, transition=transition):
+            pyro.module(transition.reads, transition)
+            with pyro.plate("sequences", B, device=w.device):
+                for t, z in ssl_transition("z", transition, T, lengths=w.lengths):
+                    pyro.sample("x", law(z).to_event(1), obs=data[t])
+
+        for data, law in (
+            (x, lambda z: dist.Normal(z, 0.3)),
+            (x.abs().round(), lambda z: dist.Poisson(z.exp())),
+        ):
+            pg = ParticleGibbs(model, 3, ancestor_sampling=1)
+            pg.run(data, law, num_samples=2, disable_progbar=True)
+            learn = StochasticEM(model, Adam({"lr": 0.01}), 3)
+            learn.step(data, law)
+            out += [pg.get_samples()["z"], learn.paths]
+            out += [ParticleFilter(model, 3).log_likelihood(data, law)]
+    return out
+
+
+def gaussian_ssl(w):
+    x = torch.randn(T, B, 3, device=w.device, dtype=w.dtype)
+    ssl = GaussianSSL(2, hidden_size=4).to(device=w.device, dtype=w.dtype)
+    settings = {"num_epochs": 2, "num_paths": 2, "disable_progbar": True}
+    ssl.fit(x, w.lengths, learn_loading=True, **settings)
+    forecast = ssl.forecast(x, 2, num_particles=5)
+    smoothed = ssl.smooth(x, w.lengths, num_samples=2, warmup_steps=1, num_particles=3)
+    filtered = ssl.filter(x, w.lengths, num_particles=5)
+    return [*ssl.emission, *smoothed, *filtered, forecast.samples, *forecast.interval()]
+
+
+def kalman_answers(w):
+    like = {"device": w.device, "dtype": w.dtype}
+    chain = LinearGaussianTransition(2).to(**like)
+    emission = kalman.LinearEmission(
+        torch.ones(1, 2, **like), torch.zeros(1, **like), torch.eye(1, **like)
+    )
+    x = torch.randn(T, B, 1, **like)
+    given = (chain, emission, x)
+    return [
+        *kalman.kalman_filter(*given, lengths=w.lengths),
+        *kalman.kalman_smoother(*given),
+        kalman.sample_kalman_paths(*given, (2,)),
+    ]
+
+
+def imv(w):
+    like = {"device": w.device, "dtype": w.dtype}
+    x, y, mask = torch.randn(7, 5, 4, **like), torch.randn(7, 2, **like), torch.rand(7, 5, 4) < 0.8
+    mask, out = mask.to(w.device), []
+    for cell in ("tensor", "full"):
+        model = IMVLSTM(4, 3, cell=cell, num_targets=2, num_steps=5).to(**like)
+        settings = {"num_epochs": 2, "batch_size": 3, "disable_progbar": True}
+        model.fit(x, y, mask, valid=(x, y, mask), squared_error=1.0, **settings)
+        forecast = model.predict(x, mask)
+        out += [*forecast.interval(), forecast.log_prob(y), model.importance(x, y)]
+        out += [model.temporal_importance(x)]
+    return out
+
+
+def beliefs(w):
+    like = {"device": w.device, "dtype": w.dtype}
+    lstm = torch.nn.LSTM(V, 4).to(**like)
+    symbols = torch.randint(V, (T, B), device=w.device)
+    one_hot = torch.nn.functional.one_hot(symbols, V).to(w.dtype)
+    view = belief_view(lstm, one_hot)
+    hmm = to_hmm(lstm, symbols, num_states=3)
+    chain = MarkovTransition(K, initial=w.initial, matrix=w.matrix)
+    graph, horizon = dependency_graph(lstm), memory_horizon(chain)
+    emission = w.prior / V
+    gate = from_hmm(w.matrix, emission)
+    return [
+        *view.gates["input"],
+        view.joint("input"),
+        graph.strength,
+        horizon.tv,
+        hmm.log_prob(symbols),
+        gate.sequence(one_hot)[0],
+    ]
+
+
 ALL = [
     read_the_model,
     sweeps,
@@ -266,6 +361,11 @@ ALL = [
     predictive,
     invariance,
     exact_answers,
+    vectors,
+    gaussian_ssl,
+    kalman_answers,
+    imv,
+    beliefs,
 ]
 
 
