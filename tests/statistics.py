@@ -75,6 +75,36 @@ class Problem(NamedTuple):
         }
 
 
+class EchoState(NamedTuple):
+    """``first`` z_1, and whether there is one yet, each as numbers."""
+
+    first: Tensor
+    known: Tensor
+
+
+class Echo(DiscreteTransition):
+    """z_1 is uniform, and each later latent is z_1 with probability .8, else uniform.
+
+    All of the memory is long: every step of a reference says as much of any prefix as the next.
+    """
+
+    def __init__(self, num_states):
+        super().__init__(num_states)
+        self.register_buffer("zero", torch.zeros(()))
+
+    def initial_state(self, batch_shape):
+        zeros = self.zero.expand(batch_shape)
+        return EchoState(zeros.long(), zeros)
+
+    def step_logits(self, z_prev, state, inputs=None):
+        K = self.num_states
+        if z_prev is None:
+            return self.zero.expand(*state.known.shape, K), state
+        first = torch.where(state.known > 0, state.first, z_prev)
+        logits = (0.2 / K + 0.8 * torch.nn.functional.one_hot(first, K).to(self.zero.dtype)).log()
+        return logits, EchoState(first, torch.ones_like(first).to(self.zero.dtype))
+
+
 def random_problem(
     K: int,
     T: int,
@@ -93,6 +123,8 @@ def random_problem(
         transition = cls(K, 4, input_size=2 if inputs else 0)
         for parameter in transition.parameters():
             parameter.data.mul_(sharpness)
+    elif kind == "echo":
+        transition = Echo(K)
     else:
         transition = MarkovTransition(K)
         for parameter in transition.parameters():

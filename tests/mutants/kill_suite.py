@@ -13,7 +13,13 @@ import torch
 
 from pyro_ssl.errors import LatentSiteError
 from tests.infer import test_particle_gibbs_law, test_program
-from tests.smc import test_evidence, test_gaussian, test_movement, test_resampling
+from tests.smc import (
+    test_evidence,
+    test_gaussian,
+    test_invariance,
+    test_movement,
+    test_resampling,
+)
 from tests.statistics import ALPHA, one_sweep_p_value, random_problem
 
 KILLED, DIFFERENT_ERROR = 1, 2
@@ -60,6 +66,8 @@ def smc_checks():
         yield invariance, {"num_particles": 2, "resampling": resampling}
         arguments = {"num_particles": 3, "ancestor_sampling": 1, "proposal_lag": 1}
         yield invariance, {**arguments, "resampling": resampling, "forced_move": False}
+    echo = test_invariance.test_invariance_where_all_memory_is_long
+    yield from cases(echo, num_draws=100_000)
     for kind in test_evidence.KINDS:
         arguments = {"kind": kind, "num_particles": 4, "resampling": "systematic"}
         yield test_evidence.test_evidence_is_unbiased, arguments

@@ -205,7 +205,7 @@ def test_one_sweep_keeps_the_law_on_the_grid(kind, P, ancestor_sampling):
 @pytest.mark.stage("statistical")
 @pytest.mark.parametrize("make, sweeps", [(Linear, 60), (AlmostLinear, 40)])
 def test_marginals_are_those_of_the_smoother(make, sweeps):
-    """T=100, both moments of every coordinate: |z| < 4.5 over 400, each a t with 255 degrees: a false alarm in 240 runs.
+    """T=100, both moments of every coordinate: |z| < 4.5 over 400, a false alarm in 240 runs.
 
     256 chains from unconditional starts, far from each other; their means are independent.
     """

@@ -103,6 +103,23 @@ def test_invariance(case):
     check(case, 200_000)
 
 
+@pytest.mark.stage("statistical")
+@pytest.mark.parametrize("K, T, P", [(2, 4, 2), (2, 8, 3), (3, 5, 3)])
+@pytest.mark.parametrize("resampling", ["systematic", "multinomial"])
+def test_invariance_where_all_memory_is_long(K, T, P, resampling, num_draws=200_000):
+    """Every redraw of the reference's ancestor hangs on what all later steps say of a prefix.
+
+    An LSTM with random weights forgets too fast to tell whether what one redraw learnt of them
+    is taken to the next.
+    """
+    for seed in range(3):
+        torch.manual_seed(seed)
+        problem = random_problem(K, T, kind="echo", concentration=1.0)
+        settings = {"ancestor_sampling": 1, "proposal_lag": 1, "forced_move": False}
+        p_value = one_sweep_p_value(problem, num_draws, P, resampling=resampling, **settings)
+        assert p_value > ALPHA
+
+
 @pytest.mark.stage("nightly")
 @pytest.mark.parametrize("case", CASES, ids=name)
 def test_invariance_of_many(case):
