@@ -10,14 +10,22 @@ from .infer import (
     ParticleGibbsKernel,
     StochasticEM,
 )
-from .models import LanguageModel, TopicalSSL
+from .models import IMVLSTM, GaussianSSL, LanguageModel, TopicalSSL
 from .primitive import ssl_transition
-from .transitions import LSTMTransition, MarkovTransition, MultiplicativeLSTMTransition
+from .transitions import (
+    GaussianLSTMTransition,
+    LSTMTransition,
+    MarkovTransition,
+    MultiplicativeLSTMTransition,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Forecast",
+    "GaussianLSTMTransition",
+    "GaussianSSL",
+    "IMVLSTM",
     "LSTMTransition",
     "LanguageModel",
     "MarkovEM",

@@ -1,6 +1,7 @@
 """Ready-made models."""
 
-from .gaussian import GaussianForecast, GaussianRecord, GaussianSSL, Tracked
+from .gaussian import GaussianSSL
+from .gaussian_results import GaussianForecast, GaussianRecord, Tracked
 from .imv import IMVLSTM
 from .imv_fitting import IMVRecord
 from .imv_forecast import IMVForecast

@@ -15,7 +15,6 @@ import math
 import os
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -29,43 +28,15 @@ from ..infer.kalman import LinearEmission
 from ..primitive import ssl_transition
 from ..smc.gaussian import roll_out_vectors
 from ..transitions import GaussianLSTMTransition, GaussianMultiplicativeLSTMTransition
+from .checkpoint import load_checkpoint, save_checkpoint
+from .gaussian_results import GaussianForecast, GaussianRecord, Tracked
 from .gaussian_start import observed, seen_steps, start_values
 
-__all__ = ["GaussianForecast", "GaussianRecord", "GaussianSSL", "Tracked"]
+__all__ = ["GaussianSSL"]
 
+_EMISSION = ("loading", "offset", "covariance")
+_SCALES = ("min_scale", "increment_scale")
 _TRANSITIONS = {"lstm": GaussianLSTMTransition, "mlstm": GaussianMultiplicativeLSTMTransition}
-
-
-class GaussianRecord(NamedTuple):
-    """What one epoch of :meth:`GaussianSSL.fit` came to.
-
-    ``loss`` is -log p(z, x) in nats per observed step, ``change_rate`` the share of latents that
-    the epoch renewed.
-    """
-
-    epoch: int
-    loss: float
-    change_rate: float
-    seconds: float
-
-
-class Tracked(NamedTuple):
-    """``mean`` and ``scale`` (standard deviation) of C z_t + b, each ``(T, B, E)``."""
-
-    mean: Tensor
-    scale: Tensor
-
-
-class GaussianForecast(NamedTuple):
-    """The law of later observations: draws ``samples`` ``(P, S, B, E)``, ``mean`` ``(S, B, E)``."""
-
-    samples: Tensor
-    mean: Tensor
-
-    def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
-        """Return the ends of the central interval, each ``(S, B, E)``."""
-        tail = (1.0 - level) / 2.0
-        return self.samples.quantile(tail, 0), self.samples.quantile(1.0 - tail, 0)
 
 
 class GaussianSSL:
@@ -106,9 +77,9 @@ class GaussianSSL:
     ) -> None:
         if cell not in _TRANSITIONS:
             raise ValueError(f'cell is "{cell}", expected one of {sorted(_TRANSITIONS)}.')
-        self.transition = _TRANSITIONS[cell](
-            dim, hidden_size, reads=reads, residual=residual, dropout=dropout
-        )
+        options = {"reads": reads, "residual": residual, "dropout": dropout}
+        self.transition = _TRANSITIONS[cell](dim, hidden_size, **options)
+        self._config = {"dim": dim, "hidden_size": hidden_size, "cell": cell, **options}
         #: C ``(E, D)``, b ``(E,)`` and R ``(E, E)``, once fitted
         self.loading: Tensor | None = None
         self.offset: Tensor | None = None
@@ -315,10 +286,43 @@ class GaussianSSL:
         noise = dist.MultivariateNormal(torch.zeros_like(place), covariance).sample()
         return GaussianForecast(place + noise, place.mean(0))
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a folder of safetensors and JSON; see :mod:`pyro_ssl.models.checkpoint`.
+
+        :raises RuntimeError: if the model is not fitted.
+        """
+        tensors = dict(zip(_EMISSION, self.emission, strict=True)) | {
+            f"transition.{name}": value for name, value in self.transition.state_dict().items()
+        }
+        scales = {name: getattr(self.transition, name) for name in _SCALES}
+        history = [list(record) for record in self.history]
+        config = {**self._config, "scales": scales, "history": history}
+        save_checkpoint(path, "GaussianSSL", tensors, config)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> GaussianSSL:
+        """Read what :meth:`save` wrote, onto the CPU.
+
+        :raises CheckpointError: if it is missing, of another kind, cut short, or altered.
+        """
+        tensors, config = load_checkpoint(path, "GaussianSSL")
+        scales, history = config.pop("scales"), config.pop("history")
+        ssl = cls(**config).to("cpu", tensors["loading"].dtype)
+        for name in _EMISSION:
+            setattr(ssl, name, tensors.pop(name))
+        ssl.transition.load_state_dict(
+            {name.removeprefix("transition."): value for name, value in tensors.items()}
+        )
+        for name, value in scales.items():
+            setattr(ssl.transition, name, value)
+        ssl.transition.eval()
+        ssl.history = [GaussianRecord(*record) for record in history]
+        return ssl
+
     def to(self, *args: object, **kwargs: object) -> GaussianSSL:
         """Move to a device or dtype, as :meth:`torch.nn.Module.to`."""
         self.transition.to(*args, **kwargs)
-        for name in ("loading", "offset", "covariance"):
+        for name in _EMISSION:
             value = getattr(self, name)
             setattr(self, name, None if value is None else value.to(*args, **kwargs))
         return self

@@ -195,6 +195,23 @@ def test_missing_steps_lengths_and_components():
     assert smoothed.mean.isfinite().all()
 
 
+def test_save_and_load(tmp_path):
+    x = noisy_curve("line", num_steps=20).x
+    ssl = GaussianSSL(2, hidden_size=4, cell="mlstm")
+    with pytest.raises(RuntimeError, match="not fitted yet"):
+        ssl.save(tmp_path / "ssl")
+    ssl.fit(x, num_epochs=2, num_paths=2, disable_progbar=True)
+    ssl.save(tmp_path / "ssl")
+    loaded = GaussianSSL.load(tmp_path / "ssl")
+    assert str(loaded.history) == str(ssl.history)  # the first change rate is NaN
+    assert all(map(torch.equal, loaded.emission, ssl.emission))
+    found = []
+    for model in (ssl, loaded):
+        torch.manual_seed(0)
+        found.append(model.log_likelihood(x, num_particles=20))
+    assert torch.equal(*found)
+
+
 def test_bad_input_is_told():
     ssl = GaussianSSL(2)
     with pytest.raises(RuntimeError, match="not fitted yet"):
