@@ -210,6 +210,9 @@ class GaussianSSL:
         # softplus of the bias is the rest of the scale
         transition.head.bias[self.dim :] = math.log(math.expm1(0.7 * found.scale))
         transition.head.weight.mul_(0.1)
+        if transition.residual:
+            transition.initial_mean.copy_(found.first.mean)
+            transition.log_initial_scale.copy_(found.first.scale.log())
 
     def log_likelihood(
         self,

@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 
 from ..infer.kalman import LinearEmission
+from ..transitions import Moments
 
 __all__ = ["GaussianStart", "observed", "seen_steps", "start_values"]
+
+BEGINS = 3  # first steps of a sequence, whose mean is taken for where it begins
 
 
 class GaussianStart(NamedTuple):
@@ -24,6 +27,8 @@ class GaussianStart(NamedTuple):
     scale: float
     #: size of a step of the path
     increment_scale: float
+    #: mean and standard deviation of the first latent, each ``(D,)``
+    first: Moments
 
 
 def observed(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -84,6 +89,16 @@ def start_values(
     apart = (x[k:] - x[:-k])[seen[k:] & seen[:-k]]
     speed = (apart.square().mean(0) - 2 * noise).clamp(min=0.0) / k**2 if len(apart) else noise
     step = (to_latent @ speed).mean().sqrt().clamp(min=scale)
+    begins = seen[:BEGINS].unsqueeze(-1)  # (k, B, 1)
+    count = begins.sum(0)
+    places = torch.where(begins, x[:BEGINS], 0.0).sum(0) / count.clamp(min=1)  # (B, E)
+    places = places[count.squeeze(-1) > 0]
+    around = (to_latent @ noise).sqrt()
+    first = Moments(torch.zeros_like(around), torch.ones_like(around))
+    if len(places):
+        at = (places - offset) @ torch.linalg.pinv(loading).T
+        apart = at.std(0, correction=0)
+        first = Moments(at.mean(0), (apart.square() + around.square()).sqrt())
     return GaussianStart(
-        LinearEmission(loading, offset, torch.diag(noise)), float(scale), float(step)
+        LinearEmission(loading, offset, torch.diag(noise)), float(scale), float(step), first
     )

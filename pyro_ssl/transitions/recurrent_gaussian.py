@@ -51,6 +51,8 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
     :param float dropout: in ``train()`` mode, probability of dropping a unit of h_t before the
         output layer, on teacher-forced paths only: learning sees it, the samplers never do.
     :param bool residual: let the mean be a step from z_{t-1}: slow paths are then easy to learn.
+        The first latent, which has none to step from, is then N(m, diag s²), with m and s learned
+        apart (``initial_mean``, ``log_initial_scale``); they start as the standard normal.
     :param float min_scale: what the standard deviations never fall below, positive.
     :param str reads: ``"positions"``, z_{t-1}; or ``"increments"``, (z_{t-1} - z_{t-2}) /
         ``increment_scale`` and 0 while there is none, which asks for ``residual``: the law of a
@@ -95,6 +97,10 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
         self._cell_state_type: Any = type(cell.initial_state(()))
         self.head = nn.Linear(cell.hidden_size, 2 * self.dim)
         self.residual, self.min_scale = bool(residual), float(min_scale)
+        if self.residual:
+            zeros = self.head.bias.new_zeros
+            self.initial_mean = nn.Parameter(zeros(self.dim))
+            self.log_initial_scale = nn.Parameter(zeros(self.dim))
         self.reads = reads
         #: what increments are divided by: about their size, for the cell to tell them apart
         self.increment_scale = 1.0
@@ -129,12 +135,25 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
         return weight[:, : self.dim], weight[:, self.dim], weight[:, self.dim + 1 :], bias
 
     def _moments(self, out: Tensor, z_prev: Tensor | None) -> Moments:
-        """What the output layer's ``(..., 2D)`` mean; ``z_prev`` is ``None`` where it is 0."""
+        """What the output layer's ``(..., 2D)`` mean; ``z_prev`` is ``None`` where there is none."""
         mean, raw = out.chunk(2, -1)
-        if self.residual and z_prev is not None:
+        if self.residual:
+            if z_prev is None:
+                first = self.initial_mean, self.log_initial_scale.exp()
+                return Moments(*(value.expand_as(mean) for value in first))
             mean = mean + z_prev
         # Contiguous: softplus of every other pair of numbers is not vectorised.
         return Moments(mean, F.softplus(raw.contiguous()) + self.min_scale)
+
+    def _path_moments(self, out: Tensor, previous: Tensor, time_dim: int) -> Moments:
+        """The same of all steps of paths, the first of which has no latent before it."""
+        later = self._moments(out, previous)
+        if not self.residual or not out.shape[time_dim]:
+            return later
+        first = self._moments(out.narrow(time_dim, 0, 1), None)
+        n = out.shape[time_dim] - 1
+        pairs = zip(first, later, strict=True)
+        return Moments(*(torch.cat([a, b.narrow(time_dim, 1, n)], time_dim) for a, b in pairs))
 
     def step_moments(
         self, z_prev: Tensor | None, state: Any, inputs: Tensor | None = None
@@ -160,7 +179,7 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
         start = torch.zeros_like(x[..., :1])
         start[:1] = 1.0
         h = self._hidden(torch.cat([x, start], -1), inputs, batch_shape)
-        return self._moments(self.head(h), previous)
+        return self._path_moments(self.head(h), previous, -2)
 
     def restore(self, carried: Any) -> Any:
         """Return the state in the cell's own units; see the base class."""
@@ -189,7 +208,10 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
             first_read = torch.zeros_like(first) if first_read is None else first_read
             read = torch.cat([first_read.unsqueeze(0), read])
         x = torch.cat([read, start] if inputs is None else [read, start, inputs], -1)
-        moments = self._moments(self.head(self.cell.replay(x, cell_state)), previous)
+        out = self.head(self.cell.replay(x, cell_state))
+        moments = (
+            self._path_moments(out, previous, 0) if z_prev is None else self._moments(out, previous)
+        )
         return dist.Normal(*moments, validate_args=False).log_prob(z).sum(-1)
 
     @torch.no_grad()
@@ -212,7 +234,8 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
                 projected = torch.addmm(addend, read, latent, out=buffer)
             after = advance(projected, cell_state)
             moments = self._moments(linear_add(after.h, head_weight, head_bias), z_prev)
-            return moments, pack(after)
+            # A view of a parameter wants gradients even where none are taken.
+            return Moments(*(value.detach() for value in moments)), pack(after)
 
         return step
 

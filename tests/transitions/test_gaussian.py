@@ -102,10 +102,16 @@ def test_lstm_is_equation_9(residual):
     by_hand.load_state_dict({n[: -len("_l0")]: p for n, p in lstm.state_dict().items()})
     weight, bias = transition.head.weight, transition.head.bias
     z_prev, start, state, expected = torch.zeros(3, D), torch.ones(3, 1), None, []
+    if residual:
+        with torch.no_grad():
+            transition.initial_mean.normal_()
+            transition.log_initial_scale.normal_()
     for t in range(T):
         state = by_hand(torch.cat([z_prev, start, u[:, t]], -1), state)
         mean = state[0] @ weight[:D].T + bias[:D] + (z_prev if residual else 0.0)
         scale = torch.log1p((state[0] @ weight[D:].T + bias[D:]).exp()) + 0.25
+        if residual and t == 0:
+            mean, scale = transition.initial_mean, transition.log_initial_scale.exp()
         expected.append(dist.Normal(mean, scale).log_prob(z[:, t]).sum(-1))
         z_prev, start = z[:, t], torch.zeros(3, 1)
     torch.testing.assert_close(transition.log_prob(z, u), torch.stack(expected, -1))
@@ -128,10 +134,13 @@ def test_start_is_not_a_latent_that_is_zero():
 
 def test_residual_adds_the_previous_latent():
     plain, residual = (GaussianLSTMTransition(D, H, residual=r) for r in (False, True))
-    residual.load_state_dict(plain.state_dict())
+    residual.load_state_dict(plain.state_dict(), strict=False)
     z = torch.randn(T, D)
-    difference = residual.path_moments(z).mean - plain.path_moments(z).mean
-    torch.testing.assert_close(difference, torch.cat([torch.zeros(1, D), z[:-1]]))
+    found, other = residual.path_moments(z), plain.path_moments(z)
+    torch.testing.assert_close(found.mean[1:] - other.mean[1:], z[:-1])
+    torch.testing.assert_close(found.scale[1:], other.scale[1:])
+    assert torch.equal(found.mean[0], torch.zeros(D))  # m and s of the first latent
+    assert torch.equal(found.scale[0], torch.ones(D))
 
 
 def test_increments_are_what_positions_differ_by():
