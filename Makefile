@@ -13,13 +13,16 @@ RUN := $(VENV)/bin/python -m
 PYTEST := $(RUN) pytest -n auto --dist=worksteal --durations=10
 
 .DEFAULT_GOAL := help
-.PHONY: help demo tutorials test test-fast test-statistical test-nightly lint bench clean
+.PHONY: help demo curves tutorials test test-fast test-statistical test-nightly lint bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
 
 demo: $(VENV)/.installed-plots  ## fit a model in a minute and show what it learned
 	$(RUN) pyro_ssl.demo $(DEMO_ARGS)
+
+curves: $(VENV)/.installed-plots  ## track and forecast four noisy curves, drawn in curves.png
+	$(RUN) pyro_ssl.demo.curves $(DEMO_ARGS)
 
 tutorials: $(VENV)/.installed-test  ## run the tutorials in full and keep their outputs
 	$(RUN) tutorials.build

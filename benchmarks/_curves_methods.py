@@ -85,7 +85,7 @@ def fit_particle_gibbs(x: Tensor) -> GaussianSSL:
 def fit_factored(x: Tensor) -> GaussianSSL:
     """The same with one particle: z_t given z_{1:t-1} and x_t, whatever comes after."""
     ssl = GaussianSSL(dim=2, hidden_size=H)
-    ssl.fit(x, conditional=False, num_particles=1, disable_progbar=True)
+    ssl.fit(x, inference="smc", num_particles=1, disable_progbar=True)
     return ssl
 
 

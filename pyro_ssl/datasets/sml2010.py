@@ -35,6 +35,9 @@ def load_sml2010(
     change are left out: 19 to 21 are 0 throughout. So by default there are 15 inputs, and the
     target is one of them: the temperature of the dining room.
 
+    Rows are taken as evenly spaced; two quarter hours are missing in the last night. The weather
+    service's temperature (column 5) stands at 15 °C for the four days up to 20 March.
+
     Published errors of IMV-LSTM on these data come from a reading of the files by which each name
     stands two columns too far left (the ``#`` before the first name counts as one), so that
     the target is the forecast of the weather outdoors: ``columns=(*range(5, 19), 22, 23, 24)`` and

@@ -124,7 +124,8 @@ class ParticleGibbs:
         self.kernel = kernel
 
     def get_samples(self, num_samples: int | None = None, group_by_chain: bool = False) -> Params:
-        """Return the draws by site: z int64 ``(S, B, T)``, φ as its site, S over all chains.
+        """Return the draws by site: z ``(S, B, T)``, of integers, or ``(S, B, T, D)``, φ as its
+        site, S over all chains.
 
         :param int num_samples: draw so many at random, with replacement, instead of all.
         :param bool group_by_chain: keep ``(C, S, ...)``.

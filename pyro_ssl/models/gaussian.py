@@ -34,6 +34,7 @@ from .gaussian_start import observed, seen_steps, start_values
 
 __all__ = ["GaussianSSL"]
 
+_INFERENCES = ("particle_gibbs", "smc")
 _EMISSION = ("loading", "offset", "covariance")
 _SCALES = ("min_scale", "increment_scale")
 _TRANSITIONS = {"lstm": GaussianLSTMTransition, "mlstm": GaussianMultiplicativeLSTMTransition}
@@ -124,7 +125,7 @@ class GaussianSSL:
         num_epochs: int = 60,
         num_particles: int = 10,
         num_paths: int = 8,
-        conditional: bool = True,
+        inference: str = "particle_gibbs",
         num_gradient_steps: int = 3,
         learning_rate: float = 0.01,
         weight_decay: float = 0.01,
@@ -144,12 +145,15 @@ class GaussianSSL:
         :param bool learn_loading: estimate C and b too, by regression of x on the paths.
         :param int num_particles: P.
         :param int num_paths: paths drawn of each sequence, of which the M-step is the average.
-        :param bool conditional: ``False`` for unconditional SMC (one particle: the factored
-            inference that ignores what later observations say).
+        :param str inference: ``"particle_gibbs"``; or ``"smc"``, unconditional, which at one
+            particle is the factored inference: it ignores what later observations say.
         :param float averaging: weight of the past in the moments that C, b and R come from.
         :returns: :attr:`history`, one record per epoch.
-        :raises ValueError: if nothing was observed, or C or b does not fit.
+        :raises ValueError: if nothing was observed, or C or b does not fit, or on another
+            inference.
         """
+        if inference not in _INFERENCES:
+            raise ValueError(f'inference is "{inference}", expected one of {_INFERENCES}.')
         self.start(x, lengths, mask=mask, loading=loading, offset=offset)
         seen = seen_steps(x, lengths, mask)
         z_seen = seen.repeat(1, num_paths)  # (T, B M)
@@ -162,7 +166,7 @@ class GaussianSSL:
                 self.model,
                 AdamW({"lr": learning_rate, "weight_decay": weight_decay}),
                 num_particles,
-                conditional=conditional,
+                conditional=inference == "particle_gibbs",
                 num_gradient_steps=num_gradient_steps,
                 ancestor_sampling=ancestor_sampling,
             )
@@ -287,7 +291,10 @@ class GaussianSSL:
         paths = roll_out_vectors(self.transition, sweep, horizon)  # (S, B, P, D)
         place = self._place(paths).permute(2, 0, 1, 3)  # (P, S, B, E)
         noise = dist.MultivariateNormal(torch.zeros_like(place), covariance).sample()
-        return GaussianForecast(place + noise, place.mean(0))
+        mean = place.mean(0)
+        away = place - mean
+        covariance = torch.einsum("psbe,psbf->sbef", away, away) / len(away)
+        return GaussianForecast(place + noise, mean, covariance)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a folder of safetensors and JSON; see :mod:`pyro_ssl.models.checkpoint`.

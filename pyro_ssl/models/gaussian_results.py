@@ -23,17 +23,24 @@ class GaussianRecord(NamedTuple):
 
 
 class Tracked(NamedTuple):
-    """``mean`` and ``scale`` (standard deviation) of C z_t + b, each ``(T, B, E)``."""
+    """``mean`` and ``scale`` (standard deviation) of C z_t + b, each ``(T, B, E)``.
+
+    An observation there varies by R more: its variance is ``scale``² plus R's diagonal.
+    """
 
     mean: Tensor
     scale: Tensor
 
 
 class GaussianForecast(NamedTuple):
-    """The law of later observations: draws ``samples`` ``(P, S, B, E)``, ``mean`` ``(S, B, E)``."""
+    """The law of later observations: draws ``samples`` ``(P, S, B, E)``, ``mean`` ``(S, B, E)``.
+
+    ``covariance`` ``(S, B, E, E)`` is that of C z_t + b, the path without the noise.
+    """
 
     samples: Tensor
     mean: Tensor
+    covariance: Tensor
 
     def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
         """Return the ends of the central interval, each ``(S, B, E)``."""

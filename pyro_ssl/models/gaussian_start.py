@@ -89,6 +89,7 @@ def start_values(
     apart = (x[k:] - x[:-k])[seen[k:] & seen[:-k]]
     speed = (apart.square().mean(0) - 2 * noise).clamp(min=0.0) / k**2 if len(apart) else noise
     step = (to_latent @ speed).mean().sqrt().clamp(min=scale)
+    scale = torch.maximum(scale, 0.3 * step)  # where there is little noise, to follow the path
     begins = seen[:BEGINS].unsqueeze(-1)  # (k, B, 1)
     count = begins.sum(0)
     places = torch.where(begins, x[:BEGINS], 0.0).sum(0) / count.clamp(min=1)  # (B, E)

@@ -135,7 +135,7 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
         return weight[:, : self.dim], weight[:, self.dim], weight[:, self.dim + 1 :], bias
 
     def _moments(self, out: Tensor, z_prev: Tensor | None) -> Moments:
-        """What the output layer's ``(..., 2D)`` mean; ``z_prev`` is ``None`` where there is none."""
+        """What the output layer's ``(..., 2D)`` mean; ``z_prev`` is ``None`` at the start."""
         mean, raw = out.chunk(2, -1)
         if self.residual:
             if z_prev is None:

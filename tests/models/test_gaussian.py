@@ -80,6 +80,8 @@ def test_forecast_is_the_filter_carried_on(linear):
     mean, variance = place(emission, exact.mean[T:], exact.covariance[T:])
     found = ssl.forecast(x, S, num_particles=P)
     assert ((found.mean - mean).abs() < 12 * (variance / P).sqrt()).all()
+    spread = found.covariance.diagonal(dim1=-2, dim2=-1)
+    assert ((spread / variance).log().abs() < 12 * math.sqrt(2 / P)).all()
     sd = (variance + emission.covariance.diagonal()).sqrt()
     low, high = found.interval(0.9)
     assert ((low - (mean - 1.645 * sd)).abs() < 0.2 * sd).all()
@@ -222,6 +224,8 @@ def test_bad_input_is_told():
         ssl.fit(torch.randn(4, 1, 3), loading=torch.eye(2))
     with pytest.raises(ValueError, match='kind is "spiral", expected one of'):
         noisy_curve("spiral")
+    with pytest.raises(ValueError, match='inference is "svi", expected one of'):
+        ssl.fit(torch.randn(4, 1, 2), inference="svi")
     with pytest.raises(ValueError, match='cell is "gru"'):
         GaussianSSL(2, cell="gru")
 
