@@ -21,10 +21,11 @@ class Results:
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path = path
+        settings = json.loads(json.dumps(settings))  # as they will be read
         self.content: dict[str, Any] = {"settings": settings, "runs": {}}
         if path.exists():
             self.content = json.loads(path.read_text(encoding="utf-8"))
-        if self.content["settings"] != json.loads(json.dumps(settings)):
+        if self.content["settings"] != settings:
             raise SystemExit(
                 f"{path} holds runs of {self.content['settings']}, not of {settings}; write "
                 "--results with another file."

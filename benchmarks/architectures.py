@@ -155,11 +155,9 @@ def fit_exactly(
 ) -> MarkovEM:
     """Fit a (possibly autoregressive) HMM by EM, and keep the best iteration."""
     K, V = data.phi.shape
-    hmm = MarkovEM(model, dirichlet="mean")
-    hmm.step(data.words)
-    phi = 0.5 * data.phi + 0.5 / V
-    hmm.values["phi"] = phi.unsqueeze(1).repeat(1, V + 1, 1) if autoregressive else phi
-    hmm._chain = (data.phi.new_full((K,), 1 / K), data.phi.new_full((K, K), 1 / K))
+    phi, flat = 0.5 * data.phi + 0.5 / V, data.phi.new_full((K, K), 1 / K)
+    phi = phi.unsqueeze(1).repeat(1, V + 1, 1) if autoregressive else phi
+    hmm = MarkovEM(model, dirichlet="mean").start_from(flat[0], flat, phi=phi)
     lowest, best = float("inf"), hmm
     for _ in range(s.hmm_steps):
         hmm.step(data.words)

@@ -1,7 +1,6 @@
 """What does an LSTM trained on an HMM know, and how well do extracted HMMs stand for it?
 
-    python -m benchmarks.belief [--symbols 50000] [--states 2 4 8 16 32 64] [--seed 0]
-        [--pictures FOLDER]
+    python -m benchmarks.belief [--seeds 3]
 
 A hidden Markov model of 4 states and 6 symbols makes a text, 100 symbols to a sequence; a tenth as
 much chooses the LSTM's epoch, and as much again is held out, of which all figures are. The LSTM is
@@ -10,28 +9,47 @@ how much of the filter's belief its state holds, and for HMMs extracted from it,
 states, how far their predictions are from its own, and their perplexity beside the true HMM's: as
 counted, in groups of the state h with the symbol it has just read, or of h alone, and after 10
 epochs of EM from the former.
+
+Each seed is stored in ``--results`` when it is done, and skipped the next time; the picture, of the
+first seed, is written beside it.
 """
 
 import argparse
+import os
 import time
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
+from tqdm.auto import tqdm
 
+from benchmarks._common import mean_sd
+from benchmarks._results import RESULTS, Results
 from pyro_ssl import LanguageModel
 from pyro_ssl.belief import (
-    BeliefInformation,
     ExtractedHMM,
     Fidelity,
     fidelity,
-    linear_gap,
     mutual_information,
     to_hmm,
     visited_states,
 )
+from pyro_ssl.plotting import plot_fidelity
 
 T, V = 100, 6
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the figures depend on."""
+
+    symbols: int = 50_000
+    states: list[int] = field(default_factory=lambda: [2, 4, 8, 16, 32, 64])
+    hidden: int = 32
+    epochs: int = 40
 
 
 def true_hmm() -> ExtractedHMM:
@@ -44,13 +62,13 @@ def true_hmm() -> ExtractedHMM:
     return ExtractedHMM(torch.full((4,), 0.25), matrix, emission)
 
 
-def train_lstm(train: Tensor, valid: Tensor) -> LanguageModel:
+def train_lstm(train: Tensor, valid: Tensor, s: Settings) -> LanguageModel:
     """Fit the network; the validation text says when to stop."""
-    model = LanguageModel(V, embedding_size=8, hidden_size=32, dropout=0.0)
+    model = LanguageModel(V, embedding_size=8, hidden_size=s.hidden, dropout=0.0)
     model.fit(
         train,
         valid=(valid, None),
-        num_epochs=40,
+        num_epochs=s.epochs,
         batch_size=20,
         learning_rate=0.005,
         patience=5,
@@ -59,93 +77,102 @@ def train_lstm(train: Tensor, valid: Tensor) -> LanguageModel:
     return model
 
 
-def row(found: Fidelity, name: str, truth: float) -> str:
-    """One line of the table."""
-    excess = found.surrogate_perplexity / truth - 1
-    return (
-        f"  {name:<22} {found.num_states or '':>6} {found.kl:8.4f} ± {found.kl_error:.5f} "
-        f"{found.agreement:10.1%} {found.surrogate_perplexity:11.3f} {excess:+8.1%}"
-    )
+def stored(found: Fidelity) -> dict[str, Any]:
+    """What of a comparison goes into JSON."""
+    return {name: value for name, value in found._asdict().items() if name != "kl_by_step"}
 
 
-def draw(
-    folder: Path,
-    curves: dict[str, list[Fidelity]],
-    floor: float,
-    truth: ExtractedHMM,
-    test: Tensor,
-    information: BeliefInformation,
-) -> None:
-    """Write three pictures."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from pyro_ssl.plotting import plot_beliefs, plot_fidelity, plot_linear_gap
-
-    folder.mkdir(parents=True, exist_ok=True)
-    belief = truth.filter(test).filtered[:, 1]  # the first sequence that was held out twice
-    chain = torch.tensor([[0.9, 0.1], [0.1, 0.9]])
-    emission = torch.tensor([[0.7, 0.3], [0.2, 0.8]])
-    words = ExtractedHMM(torch.full((2,), 0.5), chain, emission).distribution(T).sample((100,)).T
-    pictures = {
-        "fidelity": plot_fidelity(curves, {"true HMM": floor}),
-        "beliefs": plot_beliefs(belief, information.decoded[:, 0]),
-        "gap": plot_linear_gap(linear_gap(chain, emission, y=words)),
-    }
-    for name, ax in pictures.items():
-        ax.figure.savefig(folder / f"{name}.png", dpi=110)
-
-
-def main() -> None:
-    """Train, extract, compare; print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--symbols", type=int, default=50_000)
-    parser.add_argument("--states", type=int, nargs="+", default=[2, 4, 8, 16, 32, 64])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--pictures", type=Path)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(options.seed)
-    started = time.perf_counter()
-
-    truth, B = true_hmm(), options.symbols // T
+def run(seed: int, s: Settings) -> dict[str, Any]:
+    """Train, extract, compare, once."""
+    torch.manual_seed(seed)
+    started, truth, B = time.perf_counter(), true_hmm(), s.symbols // T
     words = truth.distribution(T).sample((2 * B + B // 10,)).T.contiguous()
     train, valid, test = words.split([B, B // 10, B], 1)
-    model = train_lstm(train, valid)
-    exact = truth.perplexity(test)
-    network = fidelity(truth, model, test)
-    unigram = to_hmm(model, train, num_states=1, num_symbols=V).perplexity(test)
-    print(f"{B * T:,} symbols to learn from, {B * T:,} held out; {len(model.history)} epochs")
-    print(f"  perplexity: true HMM {exact:.3f}, LSTM {network.surrogate_perplexity:.3f}, ", end="")
-    print(f"frequencies alone {unigram:.3f}")
-    print(
-        f"  KL(true filter ‖ LSTM) {network.kl:.4f} ± {network.kl_error:.5f} nats a symbol; ",
-        end="",
-    )
-    print(f"the same symbol likeliest at {network.agreement:.1%} of the steps")
+    model = train_lstm(train, valid, s)
     information = mutual_information(visited_states(model, test), truth.filter(test).filtered)
-    print(
-        f"  h holds at least {information.held:.3f} of the {information.available:.3f} nats that "
-        f"the past tells of the state ({information.share:.1%}); R² of the belief "
-        f"{information.r_squared:.3f}"
-    )
-    print(f"  {'surrogate':<22} {'states':>6} {'KL(LSTM ‖ it)':>18} {'agreement':>10} "
-          f"{'perplexity':>11} {'to truth':>8}")  # fmt: skip
-    curves: dict[str, list[Fidelity]] = {}
-    for n in options.states:
+    surrogates: dict[str, list[dict[str, Any]]] = {}
+    for n in s.states:
         counted = to_hmm(model, train, num_states=n, num_symbols=V)
         alone = to_hmm(model, train, num_states=n, num_symbols=V, symbol_weight=0.0)
         hmms = {"counted": counted, "counted, h alone": alone, "after EM": counted.refine(train)}
         for name, hmm in hmms.items():
-            curves.setdefault(name, []).append(fidelity(model, hmm, test))
-    for name, found in curves.items():
-        for each in found:
-            print(row(each, name, exact))
-    floor = fidelity(model, truth, test)
-    print(row(floor, "true HMM", exact))
-    print(f"{time.perf_counter() - started:.0f} s")
-    if options.pictures:
-        draw(options.pictures, curves, floor.kl, truth, test, information)
+            surrogates.setdefault(name, []).append(stored(fidelity(model, hmm, test)))
+    return {
+        "epochs": len(model.history),
+        "exact": truth.perplexity(test),
+        "frequencies": to_hmm(model, train, num_states=1, num_symbols=V).perplexity(test),
+        "network": stored(fidelity(truth, model, test)),
+        "information": {k: v for k, v in information._asdict().items() if k != "decoded"},
+        "surrogates": surrogates,
+        "truth": stored(fidelity(model, truth, test)),
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def report(store: Results) -> None:
+    """Print what the LSTM knows, and one table of all surrogates."""
+    runs = list(store.runs.values())
+    nets, told = ([r[key] for r in runs] for key in ("network", "information"))
+
+    print(f"\nMean ± sd over {len(runs)} seeds")
+    print(f"perplexity: true HMM {mean_sd([r['exact'] for r in runs], 3)}, ", end="")
+    print(f"LSTM {mean_sd([n['surrogate_perplexity'] for n in nets], 3)}, ", end="")
+    print(f"frequencies alone {mean_sd([r['frequencies'] for r in runs], 3)}")
+    print(f"KL(true filter ‖ LSTM) {mean_sd([n['kl'] for n in nets], 4)} nats a symbol; ", end="")
+    print(f"same symbol likeliest at {mean_sd([100 * n['agreement'] for n in nets], 1)} % of steps")
+    print(f"h holds at least {mean_sd([i['held'] for i in told], 3)} of the ", end="")
+    print(
+        f"{mean_sd([i['available'] for i in told], 3)} nats that the past tells of the state ",
+        end="",
+    )
+    print(f"({mean_sd([100 * i['share'] for i in told], 1)} %); ", end="")
+    print(f"R² of the belief {mean_sd([i['r_squared'] for i in told], 3)}")
+    print("\n| surrogate | states | KL(LSTM ‖ it) | same symbol likeliest, % ", end="")
+    print("| perplexity | % above the true HMM's |\n|---|---|---|---|---|---|")
+    rows = [
+        (name, [r["surrogates"][name][i] for r in runs])
+        for name in runs[0]["surrogates"]
+        for i in range(len(runs[0]["surrogates"][name]))
+    ]
+    for name, found in [*rows, ("true HMM", [r["truth"] for r in runs])]:
+        perplexities = [f["surrogate_perplexity"] for f in found]
+        above = [100 * (p / r["exact"] - 1) for p, r in zip(perplexities, runs, strict=True)]
+        cells = [
+            mean_sd([f["kl"] for f in found], 4),
+            mean_sd([100 * f["agreement"] for f in found], 1),
+            mean_sd(perplexities, 3),
+            mean_sd(above, 1),
+        ]
+        print(f"| {name} | {found[0]['num_states']} | {' | '.join(cells)} |")
+
+
+def plot(store: Results, path: Path) -> None:
+    """Draw the first seed's KL against the number of states."""
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    first = store.runs["0"]
+    nothing = torch.empty(0)
+    curves = {
+        name: [Fidelity(kl_by_step=nothing, **each) for each in found]
+        for name, found in first["surrogates"].items()
+    }
+    plot_fidelity(curves, {"true HMM": first["truth"]["kl"]}, ax=figure.subplots())
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Run what is not done yet; print the table, and plot."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=RESULTS / "belief.json")
+    parser.add_argument("--seeds", type=int, default=3)
+    o = parser.parse_args()
+    torch.set_num_threads(1)
+    s = Settings()
+    store = Results(o.results, asdict(s))
+    for seed in tqdm(range(o.seeds), unit="seed", disable=bool(os.environ.get("CI"))):
+        if str(seed) not in store:
+            store.add(str(seed), run(seed, s))
+    report(store)
+    plot(store, o.results.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -87,9 +87,8 @@ def fit_hmm(data: PlantedMemory, s: Settings, seed: int, start: str) -> MarkovEM
     if start == "random":  # of three, the one of the highest likelihood
         return fit_markov(model, (data.words, None), None, s.hmm_steps, 3)
     hmm = MarkovEM(model, dirichlet="mean")
-    hmm.step(data.words)
-    hmm.values["phi"] = 0.5 * data.phi + 0.5 / V
-    hmm._chain = (data.phi.new_full((K,), 1 / K), data.phi.new_full((K, K), 1 / K))
+    flat = data.phi.new_full((K, K), 1 / K)
+    hmm.start_from(flat[0], flat, phi=0.5 * data.phi + 0.5 / V)
     for _ in range(s.hmm_steps):
         hmm.step(data.words)
     return hmm

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..infer.exact import _scaled_forward
+from ..infer.exact import markov_filter
 from ..transitions import RecurrentCell
 from .laws import check_hmm, check_symbols
 
@@ -195,7 +195,7 @@ def exact_filter(
     """
     initial = check_hmm(matrix, emission, initial, "exact_filter")
     y, _ = check_symbols(y, lengths, emission.shape[1], "exact_filter")
-    filtered, log_p = _scaled_forward(initial, matrix, emission.T.log()[y], lengths)
+    filtered, log_p = markov_filter(initial, matrix, emission.T.log()[y], lengths)
     first = initial.expand(1, *filtered.shape[1:])
     predicted = torch.cat([first, filtered[:-1] @ matrix])
     return ExactFilter(filtered, predicted, log_p, (predicted @ emission).log())

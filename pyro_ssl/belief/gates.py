@@ -13,24 +13,35 @@ Next file to read: ``view.py``, the beliefs themselves.
 
 from __future__ import annotations
 
-import copy
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..transitions import LSTMCell, LSTMState, MultiplicativeLSTMCell, RecurrentCell
+from ..transitions import (
+    IMVFullLSTM,
+    IMVFullLSTMCell,
+    IMVTensorLSTM,
+    IMVTensorLSTMCell,
+    LSTMCell,
+    LSTMState,
+    MultiplicativeLSTMCell,
+    RecurrentCell,
+)
 from ..transitions.recurrent_base import RecurrentBase
 from .filter import GateRNN
+from .inputs import as_vectors, what_the_cell_reads
 
 __all__ = ["GateReading", "gate_weights", "read_gates"]
 
 _LSTM = ("input", "forget", "candidate", "output")  # rows of weights, in torch's order
-_MULTIPLICATIVE = ("candidate", "input", "forget", "output")
+_MULTIPLICATIVE = _IMV_TENSOR = ("candidate", "input", "forget", "output")
+_IMV_FULL = ("input", "forget", "output", "candidate")
+_SHOWN = _IMV_FULL
 _WRITE = (
-    "nn.LSTM, nn.LSTMCell, LSTMCell, MultiplicativeLSTMCell, GateRNN, or a transition over one of "
-    "these cells; of a larger model write its recurrent part, as model.recurrent with "
+    "nn.LSTM, nn.LSTMCell, LSTMCell, MultiplicativeLSTMCell, an IMV-LSTM, GateRNN, or a transition "
+    "over one of these cells; of a larger model write its recurrent part, as model.recurrent with "
     "model.embedding(words), or ssl.transition with paths z (B, T)"
 )
 
@@ -66,10 +77,12 @@ def read_gates(
     """Run a network over inputs, and take its gates apart; dropout is left out.
 
     :param source: ``nn.LSTM``, ``nn.LSTMCell``; this library's :class:`LSTMCell`,
-        :class:`MultiplicativeLSTMCell` or :class:`GateRNN`; or a transition over one of them.
-    :param Tensor inputs: ``(T, B, I)``, time first unless an ``nn.LSTM`` says ``batch_first``;
-        int64 symbols ``(T, B)`` stand for one-hot vectors. Of a transition: paths as its
-        ``log_prob`` takes them, ``(B, T)`` or ``(B, T, D)``.
+        :class:`MultiplicativeLSTMCell`, :class:`IMVTensorLSTMCell`, :class:`IMVFullLSTMCell` or
+        :class:`GateRNN`; or a transition over one of them.
+    :param Tensor inputs: ``(T, B, I)``, time first unless the source is a layer that is batch
+        first, as an ``nn.LSTM`` may be and the IMV layers are; int64 symbols ``(T, B)`` stand for
+        one-hot vectors. Of a transition: paths as its ``log_prob`` takes them, ``(B, T)`` or
+        ``(B, T, D)``.
     :param state: before the first input, as the source itself takes it; zeros where left out.
     :param int layer: of an ``nn.LSTM`` with several.
     :param Tensor exogenous: a transition's further inputs, ``(B, T, input_size)``.
@@ -83,7 +96,7 @@ def read_gates(
         (['input', 'forget', 'output'], torch.Size([7, 3, 8]))
     """
     if isinstance(source, RecurrentBase):
-        x = _what_the_cell_reads(source, inputs, exogenous)
+        x = what_the_cell_reads(source, inputs, exogenous)
         named = "[z_{t-1}; u_t]" if source.input_size else "z_{t-1}"
         return read_gates(source.cell, x, state)._replace(evidence_of=named)
     if exogenous is not None:
@@ -93,10 +106,13 @@ def read_gates(
         )
     _check_kind(source, layer)
     assert isinstance(source, nn.LSTM | nn.LSTMCell | RecurrentCell)
-    if isinstance(source, nn.LSTM) and source.batch_first:
+    imv_layer = isinstance(source, IMVFullLSTM | IMVTensorLSTM)
+    if imv_layer or isinstance(source, nn.LSTM) and source.batch_first:
         inputs = inputs.transpose(0, 1)
-    x = _as_vectors(inputs, source)
-    if isinstance(source, GateRNN | MultiplicativeLSTMCell):
+    x = as_vectors(inputs, source)
+    if imv_layer and state is not None:
+        state = tuple(s.flatten(1) for s in state)
+    if isinstance(source, _BY_STEP):
         return _read_cell(source, x, state)
     state = None if state is None else tuple(s.unbind() for s in _layered(state, source))
     for below in range(layer + 1):
@@ -110,6 +126,8 @@ def read_gates(
 @torch.no_grad()
 def gate_weights(source: nn.Module, *, layer: int = 0) -> dict[str, Tensor]:
     """Return W_h of each gate, and of an LSTM's candidate, by name: ``(H, H)``.
+
+    Of an IMV-LSTM, block-diagonal over variables where a unit reads those of its own alone.
 
     Of a multiplicative LSTM, whose recurrent matrix is linear in its input: that of each unit
     vector, W_hm diag(W_mx e) W_mh, as ``(I, H, H)``.
@@ -135,6 +153,13 @@ def gate_weights(source: nn.Module, *, layer: int = 0) -> dict[str, Tensor]:
         return {
             name: block @ per_input for name, block in zip(_MULTIPLICATIVE, blocks, strict=True)
         }
+    if isinstance(source, IMVTensorLSTMCell):
+        parts = source.weight_hh.detach().unflatten(1, (4, source.units)).unbind(1)  # (N, d, d)
+        return dict(zip(_IMV_TENSOR, (torch.block_diag(*part) for part in parts), strict=True))
+    if isinstance(source, IMVFullLSTMCell):
+        gates = source.gate_weight_hh.detach().chunk(3)
+        own = torch.block_diag(*source.weight_hh.detach())
+        return dict(zip(_IMV_FULL, (*gates, own), strict=True))
     blocks = _lstm_parameters(source, layer)[1].chunk(4)
     return dict(zip(_LSTM, blocks, strict=True))
 
@@ -160,10 +185,13 @@ def _read_lstm(
     return GateReading(prior, evidence, h[1:], c[1:], candidate, "x_t")
 
 
-def _read_cell(cell: GateRNN | MultiplicativeLSTMCell, x: Tensor, state: Any) -> GateReading:
+_BY_STEP = (GateRNN, MultiplicativeLSTMCell, IMVTensorLSTMCell, IMVFullLSTMCell)
+
+
+def _read_cell(cell: RecurrentCell, x: Tensor, state: Any) -> GateReading:
     """Another cell of this library, by its own step."""
     state = cell.initial_state(x.shape[1:2]) if state is None else state
-    if isinstance(cell, MultiplicativeLSTMCell):
+    if not isinstance(cell, GateRNN):
         state = LSTMState(*state)
     projected, states = cell.project(x), [state]
     for at_t in projected:
@@ -172,12 +200,22 @@ def _read_cell(cell: GateRNN | MultiplicativeLSTMCell, x: Tensor, state: Any) ->
     if isinstance(cell, GateRNN):
         prior = {"posterior": F.linear(h[:-1], cell.weight_hh)}
         return GateReading(prior, {"posterior": projected}, h[1:], None, None, "x_t")
-    H = cell.hidden_size
-    m = projected[..., :H] * F.linear(h[:-1], cell._weight("weight_mh"))
-    prior = _by_gate(F.linear(m, cell._weight("weight_hm")), _MULTIPLICATIVE)
-    evidence = _by_gate(projected[..., H:], _MULTIPLICATIVE)
+    if isinstance(cell, MultiplicativeLSTMCell):
+        H = cell.hidden_size
+        m = projected[..., :H] * F.linear(h[:-1], cell._weight("weight_mh"))
+        prior = _by_gate(F.linear(m, cell._weight("weight_hm")), _MULTIPLICATIVE)
+        evidence = _by_gate(projected[..., H:], _MULTIPLICATIVE)
+    else:
+        weights = gate_weights(cell)
+        prior = {name: F.linear(h[:-1], weights[name]) for name in _SHOWN}
+        order = _IMV_FULL
+        if isinstance(cell, IMVTensorLSTMCell):  # whose rows have variables outside, gates inside
+            rows = projected.unflatten(-1, (cell.num_variables, 4, cell.units))
+            order, projected = _IMV_TENSOR, rows.transpose(-3, -2).flatten(-3)
+        evidence = _by_gate(projected, order)
     candidate = prior.pop("candidate") + evidence.pop("candidate")
-    candidate = torch.tanh(candidate) if cell.squash == "cell" else candidate
+    plain = isinstance(cell, MultiplicativeLSTMCell) and cell.squash != "cell"
+    candidate = candidate if plain else torch.tanh(candidate)
     c = torch.stack([s.c for s in states[1:]])
     return GateReading(prior, evidence, h[1:], c, candidate, "x_t")
 
@@ -185,7 +223,7 @@ def _read_cell(cell: GateRNN | MultiplicativeLSTMCell, x: Tensor, state: Any) ->
 def _by_gate(value: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
     """Rows of all gates, ``(..., 4H)``, by name, in the order in which they are shown."""
     parts = dict(zip(names, value.chunk(4, -1), strict=True))
-    return {name: parts[name] for name in ("input", "forget", "output", "candidate")}
+    return {name: parts[name] for name in _SHOWN}
 
 
 def _lstm_parameters(source: nn.Module, layer: int) -> tuple[Tensor, ...]:
@@ -204,69 +242,9 @@ def _layered(state: Any, source: nn.Module) -> tuple[Tensor, ...]:
     return tuple(s if isinstance(source, nn.LSTM) else s.unsqueeze(0) for s in state)
 
 
-# ------------------------------------------------------------------------------- inputs and checks
-
-
-class _Recorder(RecurrentCell):
-    """A cell that keeps what it was given to read."""
-
-    def __init__(self, cell: RecurrentCell) -> None:
-        super().__init__(cell.input_size, cell.hidden_size)
-        self.given: Tensor | None = None
-
-    def sequence(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        self.given = x
-        return x.new_zeros(*x.shape[:2], self.hidden_size), state
-
-
-def _what_the_cell_reads(transition: RecurrentBase, z: Tensor, exogenous: Tensor | None) -> Tensor:
-    """The cell's inputs over paths, as the head itself makes them: ``(T, B, I)``."""
-    num_event_dims = len(transition.event_shape)
-    if z.dim() != 2 + num_event_dims or z.shape[2:] != transition.event_shape or not z.numel():
-        expected = ", ".join(("B", "T", *map(str, transition.event_shape)))
-        raise ValueError(
-            f"read_gates: found paths of shape {tuple(z.shape)}, expected ({expected}), as the "
-            "transition's log_prob takes them; write z.T for (T, B), z[None] for one path."
-        )
-    if (exogenous is not None) != bool(transition.input_size):
-        raise ValueError(
-            f"read_gates: the transition reads input_size={transition.input_size} exogenous "
-            f"inputs, but {'some' if exogenous is not None else 'none'} were given; expected "
-            "exogenous=u, (B, T, input_size), if and only if it reads any."
-        )
-    twin = copy.copy(transition)  # which shares all tensors, and has modules of its own
-    twin._modules = dict(transition._modules)
-    recorder = _Recorder(transition.cell)
-    twin.cell = recorder
-    twin.log_prob(z, exogenous)
-    assert recorder.given is not None
-    return recorder.given
-
-
-def _as_vectors(inputs: Tensor, source: nn.LSTM | nn.LSTMCell | RecurrentCell) -> Tensor:
-    """Inputs ``(T, B, I)``, in the source's dtype; symbols become one-hot vectors."""
-    size, dtype = source.input_size, next(source.parameters()).dtype
-    if inputs.dim() == 2 and inputs.dtype == torch.long and inputs.numel():
-        low, high = (int(value) for value in torch.aminmax(inputs))
-        if low < 0 or high >= size:
-            raise ValueError(
-                f"read_gates: found symbols from {low} to {high}, expected 0 to {size - 1}, for "
-                f"the {type(source).__name__} reads {size} numbers; if it reads embeddings, write "
-                "embedding(symbols)."
-            )
-        return F.one_hot(inputs, size).to(dtype)
-    if inputs.dim() != 3 or inputs.shape[-1] != size or not inputs.numel():
-        raise ValueError(
-            f"read_gates: found {inputs.dtype} inputs of shape {tuple(inputs.shape)}, expected "
-            f"(T, B, {size}), or int64 symbols (T, B), with a step and a sequence at least; write "
-            "x[:, None] for one sequence."
-        )
-    return inputs.to(dtype)
-
-
 def _check_kind(source: nn.Module, layer: int) -> None:
     """Refuse what has no gates that are known, or has not this layer."""
-    known = (nn.LSTM, nn.LSTMCell, LSTMCell, MultiplicativeLSTMCell, GateRNN)
+    known = (nn.LSTM, nn.LSTMCell, LSTMCell, *_BY_STEP)
     if not isinstance(source, known):
         raise TypeError(f"read_gates: found {type(source).__name__}, expected {_WRITE}.")
     if isinstance(source, nn.LSTM) and (source.bidirectional or source.proj_size):

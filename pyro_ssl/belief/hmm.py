@@ -34,6 +34,7 @@ from ..infer.conjugate import normalised
 from ..primitive import ssl_transition
 from ..transitions import MarkovTransition
 from .clusters import kmeans, nearest, visited_states
+from .decode import product_belief
 from .filter import ExactFilter, GateRNN, exact_filter
 from .laws import check_hmm, check_symbols
 from .pomdp import GatePOMDP, to_pomdp
@@ -171,8 +172,7 @@ class ExtractedHMM:
                 for t, z in ssl_transition("z", self.transition, len(words), lengths=lengths):
                     pyro.sample("x", dist.Categorical(phi[z]), obs=words[t])
 
-        em = MarkovEM(model)
-        em._chain, em.values = (self.initial, self.matrix), {"phi": start}
+        em = MarkovEM(model).start_from(self.initial, self.matrix, phi=start)
         for _ in range(num_epochs):
             em.step(words)
         return ExtractedHMM(em.initial, em.matrix, em.values["phi"])
@@ -287,7 +287,7 @@ def _gate_chain(
             'gate of an LSTM: write to_hmm(to_pomdp(lstm, gate="forget"), evidence=a).'
         )
     pomdp = source if isinstance(source, GatePOMDP) else to_pomdp(source)
-    initial = pomdp.joint(pomdp.update(pomdp.start, evidence))
+    initial = product_belief(pomdp.update(pomdp.start, evidence))
     return _shown(initial, pomdp.kernel(evidence), emission)
 
 

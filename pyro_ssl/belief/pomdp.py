@@ -96,15 +96,11 @@ class GatePOMDP(NamedTuple):
                 "groups the states that are visited."
             )
         bits = joint_states(self.num_units, device=self.weight.device).to(self.weight.dtype)
-        return self.joint(self.update(bits, self.action(action).unsqueeze(-2)))
+        return product_belief(self.update(bits, self.action(action).unsqueeze(-2)))
 
     def exact_update(self, joint: Tensor, action: Tensor) -> Tensor:
         """Return the next law over joint states, ``(..., 2^k)``, from any law over them."""
         return (joint.unsqueeze(-2) @ self.kernel(action)).squeeze(-2)
-
-    def joint(self, belief: Tensor) -> Tensor:
-        """Return the law over joint states of independent units; see :func:`product_belief`."""
-        return product_belief(belief)
 
 
 @torch.no_grad()

@@ -106,10 +106,10 @@ def belief_view(
     """Read the gates of a network over given inputs as beliefs.
 
     :param lstm: ``nn.LSTM``, ``nn.LSTMCell``; this library's ``LSTMCell``,
-        ``MultiplicativeLSTMCell`` or :class:`GateRNN`; or a transition over one of them, as
-        ``TopicalSSL(...).transition``, whose gates read z_{t-1} in place of symbols.
+        ``MultiplicativeLSTMCell``, an IMV-LSTM or :class:`GateRNN`; or a transition over one of
+        them, as ``TopicalSSL(...).transition``, whose gates read z_{t-1} in place of symbols.
     :param Tensor inputs: ``(T, B, I)``, or int64 symbols ``(T, B)`` for one-hot vectors, time
-        first unless an ``nn.LSTM`` says ``batch_first``. Of a transition: paths as its
+        first unless the layer is batch first. Of a transition: paths as its
         ``log_prob`` takes them, ``(B, T)`` or ``(B, T, D)``, as drawn from a posterior.
     :param state: before the first input, as the network itself takes it; zeros where left out.
     :param int layer: of an ``nn.LSTM`` with several.

@@ -17,6 +17,7 @@ from ..transitions import DiscreteTransition
 __all__ = [
     "Enumeration",
     "enumerate_paths",
+    "markov_filter",
     "markov_log_likelihood",
     "markov_marginals",
     "sample_markov_paths",
@@ -91,10 +92,26 @@ def enumerate_paths(
     return Enumeration(paths, log_joint.sum(1).T)
 
 
-def _scaled_forward(
-    initial: Tensor, matrix: Tensor, log_emission: Tensor, lengths: Tensor | None
+def markov_filter(
+    initial: Tensor, matrix: Tensor, log_emission: Tensor, lengths: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Filter p(z_t | x_{1:t}), ``(T, B, K)``, and log p(x_t | x_{1:t-1}), ``(T, B)``."""
+    """Filter an HMM by the forward algorithm, scaled at each step; differentiable.
+
+    :param Tensor initial: p(z_1), ``(K,)``.
+    :param Tensor matrix: p(z_t = j | z_{t-1} = i) in row i, ``(K, K)``.
+    :param Tensor log_emission: log p(x_t | z_t = k), ``(T, B, K)``, of one step at least.
+    :param Tensor lengths: ``(B,)``.
+    :returns: p(z_t | x_{1:t}), ``(T, B, K)``, which past a sequence's length means nothing, and
+        log p(x_t | x_{1:t-1}), ``(T, B)``, which is 0 there.
+
+    Example::
+
+        >>> log_emission = torch.tensor([[[0.9, 0.3]], [[0.1, 0.7]]]).log()
+        >>> matrix = torch.tensor([[0.8, 0.2], [0.2, 0.8]])
+        >>> belief, log_p = markov_filter(torch.tensor([0.5, 0.5]), matrix, log_emission)
+        >>> belief[0, 0], log_p[0].exp()
+        (tensor([0.7500, 0.2500]), tensor([0.6000]))
+    """
     T, B, K = log_emission.shape
     shift = log_emission.amax(-1, keepdim=True)
     filtered, scales = [], []
@@ -125,7 +142,7 @@ def markov_log_likelihood(
     :param Tensor matrix: p(z_t = j | z_{t-1} = i) in row i, ``(K, K)``.
     :param Tensor log_emission: ``(T, B, K)``.
     """
-    return _scaled_forward(initial, matrix, log_emission, lengths)[1]
+    return markov_filter(initial, matrix, log_emission, lengths)[1]
 
 
 @torch.no_grad()
@@ -136,7 +153,7 @@ def markov_marginals(
 
     Past a sequence's length the marginals mean nothing.
     """
-    filtered, _ = _scaled_forward(initial, matrix, log_emission, lengths)
+    filtered, _ = markov_filter(initial, matrix, log_emission, lengths)
     T = len(filtered)
     smoothed = [filtered[-1]]
     for t in range(T - 2, -1, -1):
@@ -154,7 +171,7 @@ def sample_markov_paths(
     initial: Tensor, matrix: Tensor, log_emission: Tensor, lengths: Tensor | None = None
 ) -> Tensor:
     """Draw z_{1:T} ~ p(z | x) of an HMM, ``(T, B)``, by forward filtering, backward sampling."""
-    filtered, _ = _scaled_forward(initial, matrix, log_emission, lengths)
+    filtered, _ = markov_filter(initial, matrix, log_emission, lengths)
     T = len(filtered)
     z = torch.multinomial(filtered[-1], 1).squeeze(-1)
     path = [z]

@@ -85,6 +85,38 @@ class MarkovEM:
         """The fitted chain, to put in place of the model's transition."""
         return MarkovTransition(len(self.initial), initial=self.initial, matrix=self.matrix)
 
+    def start_from(self, initial: Tensor, matrix: Tensor, **values: Tensor) -> MarkovEM:
+        """Begin EM here, in place of random draws; return this object.
+
+        :param Tensor initial: p(z_1), ``(K,)``.
+        :param Tensor matrix: p(z_t = j | z_{t-1} = i) in row i, ``(K, K)``. EM never leaves a 0 but
+            by ``smoothing``.
+        :param values: of every Dirichlet site of the model, by its name.
+        :raises ValueError: if the shapes do not fit; :meth:`step` says which site has no value.
+
+        Example::
+
+            >>> import pyro, pyro.distributions as dist
+            >>> from pyro_ssl import MarkovTransition, ssl_transition
+            >>> def model(words):
+            ...     phi = pyro.sample("phi", dist.Dirichlet(torch.ones(2, 3)).to_event(1))
+            ...     with pyro.plate("documents", words.shape[1]):
+            ...         for t, z in ssl_transition("z", MarkovTransition(2), len(words)):
+            ...             pyro.sample("x", dist.Categorical(phi[z]), obs=words[t])
+            >>> phi = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]])
+            >>> hmm = MarkovEM(model).start_from(torch.ones(2) / 2, torch.ones(2, 2) / 2, phi=phi)
+            >>> hmm.perplexity(torch.tensor([[0], [1], [2]]))
+            3.6...
+        """
+        K = len(initial)
+        if initial.shape != (K,) or matrix.shape != (K, K):
+            raise ValueError(
+                f"MarkovEM.start_from: found initial {tuple(initial.shape)} and matrix "
+                f"{tuple(matrix.shape)}, expected (K,) and (K, K)."
+            )
+        self._chain, self.values = (initial.detach(), matrix.detach()), dict(values)
+        return self
+
     def for_model(self, model: Callable[..., Any]) -> MarkovEM:
         """Return this fit for another model of the same emission and as many states."""
         twin = copy.copy(self)
@@ -96,6 +128,11 @@ class MarkovEM:
         """One EM iteration on all data; returns -log p(x) before it, in nats."""
         run = self._run(args, kwargs)
         dirichlets = latent_dirichlets(run, purpose="MarkovEM")
+        if missing := sorted(dirichlets.keys() - self.values.keys()):
+            raise ValueError(
+                f"MarkovEM: no value to start from was given for {missing}, found "
+                f"{sorted(self.values)}; write hmm.start_from(initial, matrix, {missing[0]}=...)."
+            )
         log_initial = self.initial.log().requires_grad_()
         log_matrix = self.matrix.log().requires_grad_()
         with torch.enable_grad():
@@ -155,9 +192,15 @@ class MarkovEM:
         with torch.no_grad():
             run = run_model(self.model, args, kwargs, self.values)
             require_discrete(run, "MarkovEM")
+            K = run.transition.num_states
             if self._chain is not None:
+                if len(self.initial) != K:
+                    raise ValueError(
+                        f"MarkovEM: the chain has {len(self.initial)} states, expected {K}, as "
+                        f"many as the model's {type(run.transition).__name__}."
+                    )
                 return run
-            K, table = run.transition.num_states, run.grid.table()
+            table = run.grid.table()
             flat = torch.ones(K, dtype=table.dtype, device=table.device)
             self._chain = (flat / K, Dirichlet(flat.expand(K, K)).sample())
             # Flat draws: a sparse prior's would shut most symbols out of most states, for good.

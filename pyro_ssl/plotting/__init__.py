@@ -1,17 +1,37 @@
-"""Pictures of what a topical SSL has learned; needs matplotlib (``pip install pyro-ssl[plots]``).
+"""Pictures of what a model has learned; needs matplotlib (``pip install pyro-ssl[plots]``).
 
 Every function draws into ``ax``, or into a figure of its own, and returns the Axes.
 """
 
+from .belief import plot_dependency_graph, plot_memory_horizon
 from .colors import OTHER, PALETTE, topic_colors
 from .curves import plot_perplexity
+from .fidelity import plot_beliefs, plot_fidelity, plot_linear_gap
+from .importance import (
+    plot_explanation,
+    plot_forecast,
+    plot_importance,
+    plot_temporal_importance,
+)
 from .topics import plot_topic_path, plot_topics
+from .tracks import plot_coordinates, plot_track
 
 __all__ = [
     "OTHER",
     "PALETTE",
+    "plot_beliefs",
+    "plot_coordinates",
+    "plot_dependency_graph",
+    "plot_explanation",
+    "plot_fidelity",
+    "plot_forecast",
+    "plot_importance",
+    "plot_linear_gap",
+    "plot_memory_horizon",
     "plot_perplexity",
+    "plot_temporal_importance",
     "plot_topic_path",
     "plot_topics",
+    "plot_track",
     "topic_colors",
 ]

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from .curves import _BASELINE, _CURVES, _INK, _label_right
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -13,8 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_dependency_graph", "plot_memory_horizon"]
 
-_CURVES = ("#0077BB", "#EE7733", "#009988", "#CC3311", "#33BBEE", "#EE3377")  # Tol's "vibrant"
-_BASELINE, _INK = "#888888", "#444444"
 _NAMED = 24  # units that have room for a name each
 
 
@@ -88,8 +88,6 @@ def plot_memory_horizon(
     """
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
-
-    from .fidelity import _label_right
 
     if ax is None:
         ax = plt.figure(figsize=(7.2, 4.2), layout="constrained").add_subplot()

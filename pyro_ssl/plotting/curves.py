@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_perplexity"]
 
-_CURVES = ("#0077BB", "#EE7733", "#009988", "#CC3311")  # Paul Tol's "vibrant"
+_CURVES = ("#0077BB", "#EE7733", "#009988", "#CC3311", "#33BBEE", "#EE3377")  # Tol's "vibrant"
 _BASELINE, _INK = "#888888", "#444444"
 
 
@@ -54,23 +54,29 @@ def plot_perplexity(
     return ax
 
 
-def _label_right(ax: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
-    """Write each label beside the right end of its line, moved apart where two would touch."""
-    low, high = ax.get_ylim()
-    gap = 0.065 * (high - low)
+def _label_right(ax: Axes, labels: Sequence[tuple[float, str, str]], gap: float = 0.06) -> None:
+    """Write each label beside the right end of its line, on any vertical scale.
+
+    Labels that would touch are moved apart, within the axes where there is room.
+    """
+    if not labels:
+        return
+    ax.get_ylim()  # which settles limits that are still to be found
+    to_fraction = ax.transScale + ax.transLimits
     ordered = sorted(labels)
-    places = [value for value, *_ in ordered]
+    places = [float(to_fraction.transform((1.0, value))[1]) for value, *_ in ordered]
     for _ in range(50):  # push neighbours apart until none touch
         for i in range(len(places) - 1):
             overlap = gap - (places[i + 1] - places[i])
             if overlap > 0:
                 places[i] -= overlap / 2
                 places[i + 1] += overlap / 2
+        places[0], places[-1] = max(places[0], 0.0), min(places[-1], 1.0)
     for (_, text, color), place in zip(ordered, places, strict=True):
         ax.annotate(
             text,
             (1.0, place),
-            xycoords=("axes fraction", "data"),
+            xycoords="axes fraction",
             xytext=(6, 0),
             textcoords="offset points",
             va="center",
@@ -78,4 +84,3 @@ def _label_right(ax: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
             color=color,
             annotation_clip=False,
         )
-    ax.set_ylim(low, high)

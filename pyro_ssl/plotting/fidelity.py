@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
+from .curves import _BASELINE, _CURVES, _INK, _label_right
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -14,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_beliefs", "plot_fidelity", "plot_linear_gap"]
 
-_TRUE, _FOUND, _BASELINE, _INK = "#0077BB", "#EE7733", "#888888", "#444444"
-_CURVES = ("#EE7733", "#0077BB", "#009988", "#CC3311")  # Paul Tol's "vibrant"
+_TRUE, _FOUND = _CURVES[:2]
+_ARROW = {"arrowstyle": "<->", "color": _INK, "shrinkA": 0, "shrinkB": 0}
 
 
 def plot_linear_gap(gap: LinearGap, *, ax: Axes | None = None) -> Axes:
@@ -149,31 +151,3 @@ def plot_beliefs(
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=9)
     return ax
-
-
-def _label_right(ax: Axes, labels: Sequence[tuple[float, str, str]], gap: float = 0.06) -> None:
-    """Write each label beside the right end of its line, moved apart, on any vertical scale."""
-    to_fraction = ax.transScale + ax.transLimits
-    ordered = sorted(labels)
-    places = [float(to_fraction.transform((1.0, value))[1]) for value, *_ in ordered]
-    for _ in range(50):  # push neighbours apart until none touch
-        for i in range(len(places) - 1):
-            overlap = gap - (places[i + 1] - places[i])
-            if overlap > 0:
-                places[i] -= overlap / 2
-                places[i + 1] += overlap / 2
-    for (_, text, color), place in zip(ordered, places, strict=True):
-        ax.annotate(
-            text,
-            (1.0, place),
-            xycoords="axes fraction",
-            xytext=(6, 0),
-            textcoords="offset points",
-            va="center",
-            size=9,
-            color=color,
-            annotation_clip=False,
-        )
-
-
-_ARROW = {"arrowstyle": "<->", "color": _INK, "shrinkA": 0, "shrinkB": 0}

@@ -10,6 +10,7 @@ from pyro_ssl.belief import (
     FilterRNN,
     GateRNN,
     kmeans,
+    product_belief,
     to_hmm,
     to_pomdp,
     visited_states,
@@ -48,7 +49,7 @@ def test_a_gate_is_its_kernel():
     gate, a = GateRNN(4, 3), torch.randn(3)
     found, pomdp = to_hmm(gate, evidence=a), to_pomdp(gate)
     assert torch.equal(found.matrix, pomdp.kernel(a))
-    assert torch.allclose(found.initial, pomdp.joint(a.sigmoid()))  # h_0 = 0
+    assert torch.allclose(found.initial, product_belief(a.sigmoid()))  # h_0 = 0
     assert torch.equal(to_hmm(pomdp, evidence=a).matrix, found.matrix)
     z = torch.randint(8, (5, 2))
     steps = found.matrix[z[:-1], z[1:]].log().sum(0) + found.initial[z[0]].log()

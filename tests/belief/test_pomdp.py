@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pyro_ssl import LanguageModel, LSTMTransition, MultiplicativeLSTMTransition
-from pyro_ssl.belief import GateRNN, joint_states, to_pomdp
+from pyro_ssl.belief import GateRNN, joint_states, product_belief, to_pomdp
 from pyro_ssl.transitions import LSTMCell
 
 
@@ -44,7 +44,7 @@ def test_product_law_of_ten_units_equals_enumeration():
     p = torch.rand(3, 10)
     bits = joint_states(10)
     expected = torch.where(bits.bool(), p.unsqueeze(-2), 1 - p.unsqueeze(-2)).prod(-1)
-    assert torch.allclose(pomdp.joint(p), expected, rtol=1e-10, atol=0)
+    assert torch.allclose(product_belief(p), expected, rtol=1e-10, atol=0)
     kernel = pomdp.kernel(torch.tensor(1))
     assert kernel.shape == (1024, 1024)
     assert torch.allclose(kernel.sum(-1), torch.ones(1024), atol=1e-10)
@@ -54,12 +54,12 @@ def test_the_gate_is_exact_where_the_state_is_known_only():
     pomdp = to_pomdp(sharp_gate(4, 3))
     bits = joint_states(3).double()
     symbols = torch.tensor([2] * 8)
-    gate = pomdp.joint(pomdp.update(bits, symbols))
+    gate = product_belief(pomdp.update(bits, symbols))
     exact = pomdp.exact_update(torch.eye(8), symbols)
     assert torch.allclose(gate, exact, atol=1e-12)
     belief = torch.rand(3)
-    mean_field = pomdp.joint(pomdp.update(belief, symbols[0]))
-    exact = pomdp.exact_update(pomdp.joint(belief), symbols[0])
+    mean_field = product_belief(pomdp.update(belief, symbols[0]))
+    exact = pomdp.exact_update(product_belief(belief), symbols[0])
     assert torch.allclose(exact.sum(), torch.tensor(1.0))
     assert (mean_field - exact).abs().max() > 1e-3
 

@@ -8,11 +8,22 @@ import torch.nn.functional as F
 from torch import nn
 
 from pyro_ssl import LSTMTransition, MultiplicativeLSTMTransition, TopicalSSL
-from pyro_ssl.belief import GateRNN, belief_view, gate_weights, product_belief, read_gates
+from pyro_ssl.belief import (
+    GateRNN,
+    belief_view,
+    dependency_graph,
+    gate_weights,
+    product_belief,
+    read_gates,
+)
 from pyro_ssl.belief.filter import FilterRNN
 from pyro_ssl.transitions import (
     GaussianLSTMTransition,
     GaussianMultiplicativeLSTMTransition,
+    IMVFullLSTM,
+    IMVFullLSTMCell,
+    IMVTensorLSTM,
+    IMVTensorLSTMCell,
     LSTMCell,
     LSTMState,
     MultiplicativeLSTM,
@@ -137,6 +148,40 @@ def test_multiplicative_layer():
     check_lstm(belief_view(layer, x), h, c, squash=lstm_output)
 
 
+@pytest.mark.parametrize("cell_type", [IMVTensorLSTMCell, IMVFullLSTMCell])
+def test_imv_cells(cell_type):
+    cell, N, d = cell_type(E, 3), E, 3
+    nn.init.normal_(cell.bias)
+    x = torch.randn(T, B, N)
+    state = LSTMState(torch.randn(B, N * d), torch.randn(B, N * d))
+    view = belief_view(cell, x, state)
+    h, last = cell.sequence(x, state)
+    check_lstm(view, h, last.c, state, lstm_output)
+    # W_h times the state before is the prior; what is left of a step is the evidence of x alone.
+    before, weights = torch.cat([state.h[None], h[:-1]]), gate_weights(cell)
+    for name, belief in view.gates.items():
+        close(belief.prior_log_odds, before @ weights[name].T)
+        others = belief_view(cell, x, LSTMState(*(2 * s for s in state))).gates[name]
+        close(belief.evidence_log_odds, others.evidence_log_odds)
+    across = torch.block_diag(*[torch.ones(d, d)] * N) == 0
+    alone = [name for name, weight in weights.items() if not weight[across].any()]
+    tensor = cell_type is IMVTensorLSTMCell
+    assert set(alone) == ({*weights} if tensor else {"candidate"})
+    blocks = dependency_graph(cell, "candidate", threshold=0.0).blocks()
+    assert blocks == [list(range(n * d, n * d + d)) for n in range(N)]
+
+
+@pytest.mark.parametrize("layer_type", [IMVTensorLSTM, IMVFullLSTM])
+def test_imv_layers_are_batch_first(layer_type):
+    layer, x = layer_type(E, 3), torch.randn(B, T, E)
+    state = torch.randn(B, E, 3), torch.randn(B, E, 3)
+    for before in (None, state):
+        h, (_, c) = layer(x, before)
+        flat = None if before is None else tuple(s.flatten(1) for s in before)
+        view = belief_view(layer, x, before)
+        check_lstm(view, h.flatten(2).transpose(0, 1), c.flatten(1), flat, lstm_output)
+
+
 def test_plain_gate():
     gate, x = GateRNN(E, H), torch.randn(T, B, E)
     gate.start.copy_(torch.rand(H))
@@ -184,6 +229,7 @@ def test_transition_over_vectors(make, reads):
     view = belief_view(transition, z)
     previous = F.pad(z, (0, 0, 1, 0))[:, :T]
     mean = transition.head(view.h).transpose(0, 1)[..., :2] + previous
+    mean[:, 0] = transition.initial_mean  # which a residual transition has of its own
     close(mean, transition.path_moments(z).mean)
     check_lstm(view, view.h, squash=lstm_output)
 
@@ -235,6 +281,8 @@ def test_dtype_and_device_follow(device):
         (nn.LSTM(3, H), z),
         (MultiplicativeLSTMCell(3, H), z),
         (GateRNN(3, H), z),
+        (IMVTensorLSTMCell(3, 2), z),
+        (IMVFullLSTMCell(3, 2), z),
         (LSTMTransition(3, H), z),
         (GaussianLSTMTransition(3, H), torch.randn(B, T, 3, device=device, dtype=torch.float32)),
     ):

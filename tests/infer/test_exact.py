@@ -6,6 +6,7 @@ import torch
 
 from pyro_ssl.infer.exact import (
     enumerate_paths,
+    markov_filter,
     markov_log_likelihood,
     markov_marginals,
     sample_markov_paths,
@@ -81,6 +82,19 @@ def test_forward_algorithm_is_enumeration(K, T, ragged):
         upto = log_likelihood[:t].sum(0)
         within = active(problem)[t - 1]
         assert torch.allclose(upto[within], sofar[within], rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("K, T", SHAPES)
+@pytest.mark.parametrize("ragged", [False, True])
+def test_filter_is_the_last_marginal_of_a_prefix(K, T, ragged):
+    problem, arguments = hmm(K, T, ragged)
+    belief, log_likelihood = markov_filter(*arguments)
+    assert torch.equal(log_likelihood, markov_log_likelihood(*arguments))
+    for t in range(1, T + 1):
+        start = problem._replace(log_emission=problem.log_emission[:t], lengths=None)
+        within = active(problem)[t - 1]
+        expected = brute_force_marginals(start)[-1]
+        assert torch.allclose(belief[t - 1, within], expected[within], rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("K, T", SHAPES)
