@@ -7,6 +7,7 @@ perplexities are, if anything, too high.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,8 +16,11 @@ from pyro import poutine
 from torch import Tensor
 
 from ..smc import Sweep, roll_out
+from ..smc.gaussian import roll_out_vectors
+from ..smc.quadratic import QuadraticEmission
+from ..transitions import GaussianTransition
 from .estep import SMCSettings, draw_paths, read_emission
-from .program import ModelRun, require_discrete, require_no_latents, run_model
+from .program import ModelRun, require_no_latents, run_model
 
 __all__ = ["Forecast", "ParticleFilter"]
 
@@ -26,12 +30,13 @@ class Forecast(NamedTuple):
 
     ``log_prob`` ``(S,) + batch_shape``: log p̂(x_t | x_{1:s}) of the x_t that the model observes
     there. ``state_probs`` ``(S,) + batch_shape + (K,)``: p̂(z_t = k | x_{1:s}), averaged over
-    particles before a state is drawn. ``paths`` ``(P,) + batch_shape + (S,)``: the particles'
-    futures, each a draw of z_{s+1:T} given x_{1:s}.
+    particles before a state is drawn; ``None`` where latents are vectors. ``paths``
+    ``(P,) + batch_shape + (S,)``, D following for vectors: the particles' futures, each a draw of
+    z_{s+1:T} given x_{1:s}.
     """
 
     log_prob: Tensor
-    state_probs: Tensor
+    state_probs: Tensor | None
     paths: Tensor
 
 
@@ -95,27 +100,45 @@ class ParticleFilter:
 
         :param int start: s, from 0 to T - 1.
         :returns: :class:`Forecast` of the T - s later steps.
+        :raises TypeError: if latents are vectors whose emission is not linear-Gaussian.
         """
         run = self._run(args, kwargs)
-        require_discrete(run, "forecast")
         loop, P = run.loop, self.settings.num_particles
         if not 0 <= start < loop.num_steps:
             raise ValueError(
                 f'Site "{loop.name}": forecast from start={start}, expected 0 to T - 1 = '
                 f"{loop.num_steps - 1}."
             )
+        horizon, probs = loop.num_steps - start, None
         with torch.no_grad():
-            table = run.grid.table()
-            sweep = draw_paths(run, table[:start], None, self.settings)[0]
-            horizon = loop.num_steps - start
-            probs, paths = roll_out(run.transition, sweep, horizon, inputs=run.inputs)
-            log_p = (probs.log() + table[start:]).logsumexp(-1)
+            emission = read_emission(run)
+            if emission is None:
+                raise TypeError(
+                    f'Site "{run.grid.sites[0].name}": forecast takes vectors whose emission is '
+                    "linear-Gaussian, found another. Mask the later observations and filter: "
+                    "what ParticleFilter(model, P).sweep(...) has there are draws of the future."
+                )
+            if isinstance(emission, Tensor):
+                sweep = draw_paths(run, emission[:start], None, self.settings)[0]
+                probs, paths = roll_out(run.transition, sweep, horizon, inputs=run.inputs)
+                log_p = (probs.log() + emission[start:]).logsumexp(-1)
+            else:
+                before, after = (
+                    QuadraticEmission(*(part[steps] for part in emission))
+                    for steps in (slice(start), slice(start, None))
+                )
+                sweep = draw_paths(run, before, None, self.settings)[0]
+                assert isinstance(run.transition, GaussianTransition)
+                paths = roll_out_vectors(run.transition, sweep, horizon, inputs=run.inputs)
+                at_draws = after.log_prob(paths.movedim(2, 0))  # (P, S, B)
+                log_p = at_draws.logsumexp(0) - math.log(P)
             log_p = torch.where(run.grid.observed()[start:], log_p, 0.0)
         shape = loop.batch_shape
+        time_last = paths.movedim(2, 0).transpose(1, 2)  # (P, B, S, ...)
         return Forecast(
             log_p.reshape((-1,) + shape),
-            probs.reshape((-1,) + shape + probs.shape[-1:]),
-            paths.permute(2, 1, 0).reshape((P,) + shape + (-1,)),
+            None if probs is None else probs.reshape((-1,) + shape + probs.shape[-1:]),
+            time_last.reshape((P,) + shape + time_last.shape[2:]),
         )
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelRun:
