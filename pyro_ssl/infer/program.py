@@ -150,7 +150,7 @@ class ModelRun(NamedTuple):
         center = torch.linalg.solve(rough.precision + ridge, rough.linear)
         grid = StateGrid(self._as_states(points[:, None, None] + center))
         self.again(grid)
-        return fit_quadratic(grid.table(), points, center) or rough
+        return fit_quadratic(grid.table(), points, center, known=True) or rough
 
     def _as_states(self, z: Tensor) -> Tensor:
         """``(S, T, B, D)`` to ``(S, T) + batch_shape + (D,)``."""

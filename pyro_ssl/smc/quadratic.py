@@ -49,33 +49,43 @@ def probe_points(transition: Transition) -> Tensor:
 
 
 def fit_quadratic(
-    table: Tensor, points: Tensor, center: Tensor | None = None
+    table: Tensor, points: Tensor, center: Tensor | None = None, *, known: bool = False
 ) -> QuadraticEmission | None:
     """Return the quadratic function that takes the values ``table`` at ``points``.
 
     :param Tensor table: ``(T, B, S)``.
     :param Tensor points: ``(S, D)``, relative to the center.
     :param Tensor center: ``(T, B, D)``; zero where left out.
+    :param bool known: it is quadratic and concave, so that neither is checked.
     :returns: ``None`` if there is none, or none that is concave.
     """
-    S, D = points.shape
-    wide, x = table.double(), points.double()
+    D, wide, x = points.shape[1], table.double(), points.double()
     row, column = torch.triu_indices(D, D, device=x.device)
     design = torch.cat([torch.ones_like(x[:, :1]), x, x[:, row] * x[:, column]], -1)  # (S, n)
     if not bool(wide.isfinite().all()):
         return None
     found = wide @ torch.linalg.pinv(design).T  # (T, B, n)
-    rest = (found @ design.T - wide).abs()
-    rounding = torch.finfo(table.dtype).eps
-    if bool((rest > 200.0 * rounding * (1.0 + wide.abs().amax(-1, keepdim=True))).any()):
-        return None
     upper = torch.zeros((*table.shape[:2], D, D), device=x.device, dtype=x.dtype)
     upper[..., row, column] = found[..., 1 + D :]
     precision = -(upper + upper.mT)
-    size = precision.abs().amax((-2, -1)) + 1.0
-    if bool((torch.linalg.eigvalsh(precision)[..., 0] < -1e3 * rounding * size).any()):
+    rounding = torch.finfo(table.dtype).eps
+    if not (known or _agrees(found, design, wide, rounding) and _is_concave(precision, rounding)):
         return None
     if center is None:
         center = table.new_zeros((*table.shape[:2], D))
     parts = (found[..., 0], found[..., 1 : 1 + D], precision)
     return QuadraticEmission(center, *(part.to(table.dtype) for part in parts))
+
+
+def _agrees(found: Tensor, design: Tensor, values: Tensor, rounding: float) -> bool:
+    """Whether the coefficients give all values, but for rounding."""
+    rest = (found @ design.T - values).abs()
+    size = 1.0 + values.abs().amax(-1, keepdim=True)
+    return not bool((rest > 200.0 * rounding * size).any())
+
+
+def _is_concave(precision: Tensor, rounding: float) -> bool:
+    """Whether Λ is positive semi-definite: a little more of the diagonal then makes it definite."""
+    ridge = 1e3 * rounding * (precision.abs().amax((-2, -1)) + 1.0)
+    more = torch.diag_embed(ridge.unsqueeze(-1).expand(precision.shape[:-1]))
+    return not bool(torch.linalg.cholesky_ex(precision + more).info.any())
