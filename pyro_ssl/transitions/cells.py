@@ -98,13 +98,30 @@ class RecurrentCell(nn.Module):
             return state.h.new_zeros((0, *state.h.shape)), state
         return torch.stack(out), state
 
+    #: whether :meth:`replay` is one fused call, which beats :meth:`replay_projected`
+    fused = False
+
     def replay(self, x: Tensor, state: Any) -> Tensor:
-        """h of every step as the samplers have it: :meth:`sequence` without any dropout."""
-        return self.sequence(x, state)[0]
+        """h of every step, ``(T, N, H)``, as the samplers have it: without gradient or dropout."""
+        return self.replay_projected(self.project(x), state)
+
+    @torch.no_grad()
+    def replay_projected(self, projected: Tensor, state: Any) -> Tensor:
+        """The same of inputs that are projected already, ``(T, N, G)``; they are overwritten."""
+        scale, advance, hidden_scale = self.stepper()
+        carried, out = self.carry(state), []
+        for step in projected.mul_(scale):
+            carried = advance(step, carried)
+            out.append(carried.h)
+        return hidden_scale * torch.stack(out)
 
     def restore(self, carried: Any) -> Any:
         """Return s_t, of what :meth:`stepper` carries."""
         return carried
+
+    def carry(self, state: Any) -> Any:
+        """Return what :meth:`stepper` carries, of s_t."""
+        return state
 
     def stepper(self) -> CellStepper:
         """Return the step that the samplers take; see :class:`CellStepper`."""
@@ -112,7 +129,19 @@ class RecurrentCell(nn.Module):
         return CellStepper(torch.ones_like(bias), torch.no_grad()(self.advance), 1.0)
 
 
-class LSTMCell(RecurrentCell):
+class HalvedState:
+    """Cells over (h, c) whose steppers carry (h/2, 2c), for activations by sigmoids alone."""
+
+    def restore(self, carried: LSTMState) -> LSTMState:
+        """Return (h, c)."""
+        return LSTMState(2.0 * carried.h, 0.5 * carried.c)
+
+    def carry(self, state: LSTMState) -> LSTMState:
+        """Return (h/2, 2c)."""
+        return LSTMState(0.5 * state.h, 2.0 * state.c)
+
+
+class LSTMCell(HalvedState, RecurrentCell):
     """The LSTM, by one :class:`torch.nn.LSTM` layer: G = 4H, and its initialisation.
 
     :param int input_size: I.
@@ -129,6 +158,8 @@ class LSTMCell(RecurrentCell):
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
         self.lstm = nn.LSTM(self.input_size, self.hidden_size)
+
+    fused = True
 
     def _parameter(self, name: str) -> Tensor:
         return getattr(self.lstm, f"{name}_l0")
@@ -156,9 +187,10 @@ class LSTMCell(RecurrentCell):
         h, last = self.lstm(x, None if state is None else tuple(s.unsqueeze(0) for s in state))
         return h, LSTMState(*(s.squeeze(0) for s in last))
 
-    def restore(self, carried: LSTMState) -> LSTMState:
-        """Return (h, c), of (h/2, 2c)."""
-        return LSTMState(2.0 * carried.h, 0.5 * carried.c)
+    @torch.no_grad()
+    def replay(self, x: Tensor, state: LSTMState) -> Tensor:
+        """By the fused kernel; see the base class."""
+        return self.sequence(x, state)[0]
 
     @torch.no_grad()
     def stepper(self) -> CellStepper:

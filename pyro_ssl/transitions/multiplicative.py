@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .cells import CellStepper, LSTMState, RecurrentCell
+from .cells import CellStepper, HalvedState, LSTMState, RecurrentCell
 from .linear_add import linear_add
 
 __all__ = ["MultiplicativeLSTM", "MultiplicativeLSTMCell"]
 
 
-class MultiplicativeLSTMCell(RecurrentCell):
+class MultiplicativeLSTMCell(HalvedState, RecurrentCell):
     r"""The multiplicative LSTM cell: G = 5H, rows ``[m; g; i; f; o]``.
 
     The authors' code (github.com/benkrause/mLSTM) has two forms, which differ in where tanh stands:
@@ -165,20 +165,6 @@ class MultiplicativeLSTMCell(RecurrentCell):
         if not out:
             return state.h.new_zeros((0, *state.h.shape)), state
         return torch.stack(out), state
-
-    def restore(self, carried: LSTMState) -> LSTMState:
-        """Return (h, c), of (h/2, 2c)."""
-        return LSTMState(2.0 * carried.h, 0.5 * carried.c)
-
-    @torch.no_grad()
-    def replay(self, x: Tensor, state: LSTMState) -> Tensor:
-        """All steps as :meth:`stepper` takes them; see the base class."""
-        scale, advance, hidden_scale = self.stepper()
-        carried, out = LSTMState(0.5 * state.h, 2.0 * state.c), []
-        for projected in self.project(x).mul_(scale):
-            carried = advance(projected, carried)
-            out.append(carried.h)
-        return hidden_scale * torch.stack(out)
 
     @torch.no_grad()
     def stepper(self) -> CellStepper:

@@ -27,7 +27,7 @@ from .recurrent_base import RecurrentBase
 
 __all__ = ["LSTMTransition", "MultiplicativeLSTMTransition", "RecurrentTransition"]
 
-#: From this K over H on, stepping with look-ups beats a fused call that reads one-hots.
+#: From this K over H on, stepping from look-ups beats a fused call that reads one-hots.
 LONG_ONE_HOT = 8
 
 
@@ -86,14 +86,18 @@ class RecurrentTransition(RecurrentBase, DiscreteTransition):
         self, z: Tensor, z_prev: Tensor | None, state: Any, inputs: Tensor | None = None
     ) -> Tensor:
         """By one call of the cell over the rest of the paths; see the base class."""
-        if self.num_states > LONG_ONE_HOT * self.hidden_size:
-            return super().replay(z, z_prev, state, inputs)
         first = torch.full_like(z[0], self.num_states) if z_prev is None else z_prev
         previous = torch.cat([first.unsqueeze(0), z[:-1]])
-        x = F.one_hot(previous, self.num_states + 1).to(self.head.weight.dtype)
-        if inputs is not None:
-            x = torch.cat([x, inputs], -1)
-        log_p = torch.log_softmax(self.head(self.cell.replay(x, state)), -1)
+        if self.cell.fused and self.num_states <= LONG_ONE_HOT * self.hidden_size:
+            x = F.one_hot(previous, self.num_states + 1).to(self.head.weight.dtype)
+            h = self.cell.replay(x if inputs is None else torch.cat([x, inputs], -1), state)
+        else:
+            table, exogenous = self._input_map()
+            projected = table[previous]
+            if inputs is not None:
+                projected = projected + F.linear(inputs, exogenous)
+            h = self.cell.replay_projected(projected, state)
+        log_p = torch.log_softmax(self.head(h), -1)
         return log_p.gather(-1, z.unsqueeze(-1)).squeeze(-1)
 
     @torch.no_grad()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pyro_ssl import LSTMTransition
+from pyro_ssl import LSTMTransition, MultiplicativeLSTMTransition
 from pyro_ssl.testing import TransitionContract
 
 
@@ -59,3 +59,14 @@ def test_inputs_shared_by_all_sequences():
 def test_refuses_no_states(num_states):
     with pytest.raises(ValueError, match="num_states must be at least 1, found"):
         LSTMTransition(num_states, hidden_size=6)
+
+
+@pytest.mark.parametrize("make", [LSTMTransition, MultiplicativeLSTMTransition])
+@pytest.mark.parametrize("K", [5, 50])
+def test_replay_by_one_hots_and_by_look_ups(make, K):
+    """K=50 over H=4 units is where one-hots are too long for the fused call."""
+    transition = make(K, 4, input_size=2)
+    z, inputs = torch.randint(K, (3, 6)), torch.randn(3, 6, 2)
+    state = transition.initial_state((3,))
+    found = transition.replay(z.T, None, state, inputs.transpose(0, 1))
+    torch.testing.assert_close(found, transition.log_prob(z, inputs).T.detach())
