@@ -39,6 +39,8 @@ __all__ = [
 ]
 
 
+FAR = 10.0  # from 0, about which the probing points are standard normal
+
 #: log p(x_t | z_t): see :meth:`ModelRun.emission`
 Emission = Tensor | QuadraticEmission | None
 
@@ -143,11 +145,13 @@ class ModelRun(NamedTuple):
         rough = fit_quadratic(table, points)
         if rough is None:
             return None
-        # Once more about the top of each function: far from it, large numbers cancel.
+        # Once more about the top of each function where it is far: there large numbers cancel.
         size = rough.precision.abs().amax((-2, -1), keepdim=True)
         eye = torch.eye(points.shape[-1], device=points.device, dtype=points.dtype)
         ridge = torch.finfo(points.dtype).eps * (1.0 + size) * eye
         center = torch.linalg.solve(rough.precision + ridge, rough.linear)
+        if not bool((center.abs() > FAR).any()):
+            return rough
         grid = StateGrid(self._as_states(points[:, None, None] + center))
         self.again(grid)
         return fit_quadratic(grid.table(), points, center, known=True) or rough

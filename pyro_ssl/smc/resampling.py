@@ -38,7 +38,7 @@ def monotone_cumsum(weights: Tensor) -> Tensor:
     return cdf if cdf.device.type == "cpu" else cdf.cummax(-1).values
 
 
-def systematic(weights: Tensor, first: Tensor | None, u: Tensor) -> Tensor:
+def systematic(weights: Tensor, first: Tensor | int | None, u: Tensor) -> Tensor:
     r"""Conditional systematic resampling, exact.
 
     Unconditionally, slot i takes the point frac(u_0 + i/P) of the circle on which each particle
@@ -47,17 +47,18 @@ def systematic(weights: Tensor, first: Tensor | None, u: Tensor) -> Tensor:
     leaves its law unchanged.
 
     :param weights: ``(B, P)``, not normalised.
-    :param first: the ancestor of slot 0, ``(B,)``; ``None`` to draw it too.
+    :param first: the ancestor of slot 0, ``(B,)`` or one for all; ``None`` to draw it too.
     :param u: uniforms on [0, 1), ``(B, P)``; only the first column is used.
     :returns: ancestors, ``(B, P)``.
     """
     P = weights.shape[-1]
     cdf = monotone_cumsum(weights)
     u0 = u[:, :1]
-    if first is not None:
+    if isinstance(first, Tensor):
         first = first.unsqueeze(-1)
-        arc = weights.gather(-1, first)
-        u0 = ((cdf.gather(-1, first) - arc) + u0 * arc) / cdf[:, -1:]
+    if first is not None:
+        arc, end = (_at(value, first) for value in (weights, cdf))
+        u0 = ((end - arc) + u0 * arc) / cdf[:, -1:]
     slots = torch.arange(P, dtype=u.dtype, device=u.device) / P
     ancestors = invert_cdf(cdf, (u0 + slots).remainder(1.0))
     if first is not None:
@@ -65,7 +66,14 @@ def systematic(weights: Tensor, first: Tensor | None, u: Tensor) -> Tensor:
     return ancestors
 
 
-def multinomial(weights: Tensor, first: Tensor | None, u: Tensor) -> Tensor:
+def _at(value: Tensor, index: Tensor | int) -> Tensor:
+    """Entries of each row, ``(B, 1)``."""
+    if isinstance(index, int):
+        return value[:, index : index + 1]
+    return value.gather(-1, index)
+
+
+def multinomial(weights: Tensor, first: Tensor | int | None, u: Tensor) -> Tensor:
     """Conditional multinomial resampling: the other slots are independent of slot 0.
 
     Parameters as for :func:`systematic`; column i of ``u`` draws slot i.

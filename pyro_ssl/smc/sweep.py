@@ -180,11 +180,9 @@ def sweep_steps(
             alpha = alpha * weights
         log_likelihood[t] = alpha.mean(-1).log_().add_(shift)
 
-        first = None  # the reference's ancestor
+        first: Tensor | int | None = None  # the reference's ancestor
         if reference is not None:
-            first = slots[:, 0]
-            if t in redraw_at:
-                first = redraw(t, state, law, weights)
+            first = redraw(t, state, law, weights) if t in redraw_at else 0
         ancestors = resample(alpha, first, u_ancestor[t])
         if active is not None:
             ancestors = torch.where(active[t], ancestors, slots)

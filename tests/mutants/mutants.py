@@ -40,7 +40,11 @@ ALPHA = "return cdf[..., -1].double(), shift"
 
 MUTANTS = [
     # ------------------------------------------------------------------- the reference, and slots
-    mutant("ancestor of the reference not pinned", SWEEP, ("first = slots[:, 0]", "first = None")),
+    mutant(
+        "ancestor of the reference not pinned",
+        SWEEP,
+        ("if t in redraw_at else 0", "if t in redraw_at else None"),
+    ),
     mutant("latent of the reference not pinned", SWEEP, ("z[:, 0] = reference[t]", "pass")),
     mutant("state not gathered", SWEEP, (GATHER, "z_history")),
     mutant(
@@ -371,7 +375,7 @@ MUTANTS = [
         "systematic, then slot 0 overwritten",
         RESAMPLING,
         (
-            "u0 = ((cdf.gather(-1, first) - arc) + u0 * arc) / cdf[:, -1:]",
+            "u0 = ((end - arc) + u0 * arc) / cdf[:, -1:]",
             "pass",
         ),
     ),
@@ -386,7 +390,7 @@ MUTANTS = [
         ),
     ),
     mutant("systematic from the start of the arc", RESAMPLING, ("+ u0 * arc)", "+ 0 * u0 * arc)")),
-    mutant("systematic from the wrong arc", RESAMPLING, ("cdf.gather(-1, first) - arc", "0 * arc")),
+    mutant("systematic from the wrong arc", RESAMPLING, ("(end - arc)", "0 * arc")),
     mutant(
         "systematic, points off", RESAMPLING, ("device=u.device) / P", "device=u.device) / (P + 1)")
     ),

@@ -101,3 +101,11 @@ def test_systematic_depends_on_one_uniform_and_multinomial_on_all():
     assert systematic(weights, None, u).equal(systematic(weights, None, other))
     assert multinomial(weights, None, u)[:, 0].equal(multinomial(weights, None, other)[:, 0])
     assert not multinomial(weights, None, u).equal(multinomial(weights, None, other))
+
+
+@pytest.mark.parametrize("name", RESAMPLING)
+def test_one_first_ancestor_for_all_is_a_tensor_of_it(name):
+    weights, u = torch.rand(5, 4), torch.rand(5, 4)
+    for first in range(4):
+        expected = RESAMPLING[name](weights, torch.full((5,), first), u)
+        assert torch.equal(RESAMPLING[name](weights, first, u), expected)
