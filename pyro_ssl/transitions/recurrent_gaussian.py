@@ -139,8 +139,8 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
         mean, raw = out.chunk(2, -1)
         if self.residual:
             if z_prev is None:
-                first = self.initial_mean, self.log_initial_scale.exp()
-                return Moments(*(value.expand_as(mean) for value in first))
+                scale = self.log_initial_scale.exp().clamp(min=self.min_scale)
+                return Moments(*(v.expand_as(mean) for v in (self.initial_mean, scale)))
             mean = mean + z_prev
         # Contiguous: softplus of every other pair of numbers is not vectorised.
         return Moments(mean, F.softplus(raw.contiguous()) + self.min_scale)

@@ -111,7 +111,10 @@ def test_lstm_is_equation_9(residual):
         mean = state[0] @ weight[:D].T + bias[:D] + (z_prev if residual else 0.0)
         scale = torch.log1p((state[0] @ weight[D:].T + bias[D:]).exp()) + 0.25
         if residual and t == 0:
-            mean, scale = transition.initial_mean, transition.log_initial_scale.exp()
+            mean, scale = (
+                transition.initial_mean,
+                transition.log_initial_scale.exp().clamp(min=0.25),
+            )
         expected.append(dist.Normal(mean, scale).log_prob(z[:, t]).sum(-1))
         z_prev, start = z[:, t], torch.zeros(3, 1)
     torch.testing.assert_close(transition.log_prob(z, u), torch.stack(expected, -1))
@@ -122,6 +125,10 @@ def test_scale_never_falls_below_its_floor():
     with torch.no_grad():
         transition.head.bias[D:] = -1e4
     assert torch.equal(transition.path_moments(torch.randn(T, D)).scale, torch.full((T, D), 0.125))
+    residual = GaussianLSTMTransition(D, H, residual=True, min_scale=0.125)
+    with torch.no_grad():
+        residual.log_initial_scale.fill_(-1e4)
+    assert torch.equal(residual.path_moments(torch.randn(1, D)).scale, torch.full((1, D), 0.125))
 
 
 def test_start_is_not_a_latent_that_is_zero():
