@@ -39,7 +39,9 @@ __all__ = [
 ]
 
 
-FAR = 10.0  # from 0, about which the probing points are standard normal
+#: How far a top may be from where the body is looked at (points are standard normal about there),
+#: and how often it is looked at again.
+FAR, LOOKS = 10.0, 4
 
 #: log p(x_t | z_t): see :meth:`ModelRun.emission`
 Emission = Tensor | QuadraticEmission | None
@@ -142,19 +144,26 @@ class ModelRun(NamedTuple):
         if self.is_discrete:
             return table
         points = probe_points(self.transition)
-        rough = fit_quadratic(table, points)
-        if rough is None:
+        found = fit_quadratic(table, points)
+        if found is None:
             return None
-        # Once more about the top of each function where it is far: there large numbers cancel.
-        size = rough.precision.abs().amax((-2, -1), keepdim=True)
+        # Again about the top of each function while that is far: there large numbers cancel, and
+        # the first look may not even tell well where the top is.
         eye = torch.eye(points.shape[-1], device=points.device, dtype=points.dtype)
-        ridge = torch.finfo(points.dtype).eps * (1.0 + size) * eye
-        center = torch.linalg.solve(rough.precision + ridge, rough.linear)
-        if not bool((center.abs() > FAR).any()):
-            return rough
-        grid = StateGrid(self._as_states(points[:, None, None] + center))
-        self.again(grid)
-        return fit_quadratic(grid.table(), points, center, known=True) or rough
+        for _ in range(LOOKS):
+            size = found.precision.abs().amax((-2, -1), keepdim=True)
+            ridge = torch.finfo(points.dtype).eps * (1.0 + size) * eye
+            step = torch.linalg.solve(found.precision + ridge, found.linear)
+            if not bool((step.abs() > FAR).any()):
+                break
+            center = found.center + step
+            grid = StateGrid(self._as_states(points[:, None, None] + center))
+            self.again(grid)
+            closer = fit_quadratic(grid.table(), points, center, known=True)
+            if closer is None:
+                break
+            found = closer
+        return found
 
     def _as_states(self, z: Tensor) -> Tensor:
         """``(S, T, B, D)`` to ``(S, T) + batch_shape + (D,)``."""

@@ -130,6 +130,23 @@ def test_a_linear_emission_is_read_as_a_quadratic_function(dtype):
     torch.testing.assert_close(emission.log_prob(z), exact, rtol=rtol, atol=rtol)
 
 
+def test_a_far_emission_is_read_about_its_top_in_float32():
+    """A thousand noises off and more, float32 tells nothing of the top from where it looks first."""
+    transition = LinearGaussianTransition(D).float()
+    x = torch.tensor([[[1000.0, -300.0]]])
+
+    def model():
+        with pyro.plate("sequences", 1):
+            for t, z in ssl_transition("z", transition, 1):
+                pyro.sample("x", dist.Normal(z, 0.1).to_event(1), obs=x[t].float())
+
+    run = run_model(model, (), {})
+    emission = run.emission(run.grid.table())
+    z = (x + 0.1 * torch.randn(20, 1, 1, D)).float()
+    exact = dist.Normal(z.double(), 0.1).to_event(1).log_prob(x)
+    torch.testing.assert_close(emission.log_prob(z).double(), exact, rtol=0, atol=0.05)
+
+
 @pytest.mark.parametrize("kind", ["count", "sensor"])
 def test_any_other_is_not(kind):
     run = run_model(OneDim(kind).model, (), {})
