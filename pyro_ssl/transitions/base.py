@@ -83,7 +83,8 @@ class Transition(nn.Module):
         """Return the samplers' step over *rows* of particles, without gradient.
 
         What it returns of p(z_t | z_{1:t-1}) is the kind's: see :class:`DiscreteTransition` and
-        :class:`~pyro_ssl.transitions.GaussianTransition`.
+        :class:`~pyro_ssl.transitions.GaussianTransition`. One that carries its state in other units
+        than :meth:`step` does needs :meth:`restore`.
         """
         raise NotImplementedError
 

@@ -131,7 +131,7 @@ def test_a_linear_emission_is_read_as_a_quadratic_function(dtype):
 
 
 def test_a_far_emission_is_read_about_its_top_in_float32():
-    """A thousand noises off and more, float32 tells nothing of the top from where it looks first."""
+    """Thousands of noises off, float32 tells nothing of the top from where it looks first."""
     transition = LinearGaussianTransition(D).float()
     x = torch.tensor([[[1000.0, -300.0]]])
 
