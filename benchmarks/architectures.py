@@ -57,8 +57,8 @@ from pyro_ssl import (
 )
 from pyro_ssl.belief import memory_horizon
 from pyro_ssl.datasets import planted_memory
-from pyro_ssl.infer.exact import markov_log_likelihood
-from pyro_ssl.transitions import DiscreteTransition, TransitionDistribution
+from pyro_ssl.exact.chains import markov_log_likelihood
+from pyro_ssl.transitions import DiscreteTransition, PathDistribution
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def draw(kind: str, s: Settings, seed: int, num_sequences: int) -> Data:
     states = torch.arange(len(planted.phi))  # the second step of a path knows the first alone
     law = planted.transition.path_logits(torch.stack([states, states], -1)).softmax(-1)
     chain = MarkovTransition(len(states), initial=law[0, 0], matrix=law[:, 1])
-    paths = TransitionDistribution(chain, s.num_steps, batch_shape=(num_sequences,)).sample()
+    paths = PathDistribution(chain, s.num_steps, batch_shape=(num_sequences,)).sample()
     words = dist.Categorical(planted.phi[paths.T]).sample()
     table = planted.log_emission(words)
     log_p = markov_log_likelihood(law[0, 0], law[:, 1], table)

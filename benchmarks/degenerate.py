@@ -15,10 +15,10 @@ import math
 import torch
 from torch import Tensor
 
-from pyro_ssl.infer.kalman import LinearEmission, kalman_smoother, sample_kalman_paths
+from pyro_ssl.exact.kalman import LinearEmission, kalman_smoother, sample_kalman_paths
 from pyro_ssl.smc import gaussian_smc
 from pyro_ssl.smc.quadratic import QuadraticEmission
-from pyro_ssl.transitions import LinearGaussianTransition, TransitionDistribution
+from pyro_ssl.transitions import LinearGaussianTransition, PathDistribution
 
 T, B = 200, 32
 
@@ -67,7 +67,7 @@ def main() -> None:
     ]:
         torch.manual_seed(0)
         transition, emission = planted(kind, q)
-        z = TransitionDistribution(transition, T).sample((B,)).transpose(0, 1)
+        z = PathDistribution(transition, T).sample((B,)).transpose(0, 1)
         x = z @ emission.matrix.T + torch.randn(T, B, 1)
         quadratic = as_quadratic(x, emission.matrix)
         path = sample_kalman_paths(transition, emission, x)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pyro_ssl import ssl_transition
 from pyro_ssl.infer.estep import SMCSettings, draw_paths, read_emission
-from pyro_ssl.infer.program import run_model
+from pyro_ssl.reading.program import run_model
 from pyro_ssl.transitions import GaussianLSTMTransition
 
 from ._common import print_ratios

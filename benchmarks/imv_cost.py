@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks._common import timed
-from pyro_ssl.transitions import IMVFullLSTM, IMVTensorLSTM
+from pyro_ssl.cells import IMVFullLSTM, IMVTensorLSTM
 
 WINDOWS, T = 1024, 10
 SIZES = ((11, 16), (11, 32), (15, 16), (15, 32))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pyro_ssl import LSTMTransition
 from pyro_ssl.smc import conditional_smc
-from pyro_ssl.transitions import TransitionDistribution
+from pyro_ssl.transitions import PathDistribution
 
 K, T, P, H, V, B = 10, 200, 10, 16, 20, 32
 
@@ -28,7 +28,7 @@ def simulate(sharpness: float) -> tuple[LSTMTransition, Tensor]:
         for parameter in transition.parameters():
             parameter.mul_(sharpness)
     phi = torch.distributions.Dirichlet(torch.full((K, V), 0.3)).sample().clamp(min=1e-6)
-    z = TransitionDistribution(transition, T).sample((B,))
+    z = PathDistribution(transition, T).sample((B,))
     x = torch.distributions.Categorical(phi[z]).sample().T
     return transition, phi.log().T[x]
 

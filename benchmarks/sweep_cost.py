@@ -15,7 +15,7 @@ import pyro.distributions as dist
 import torch
 
 from pyro_ssl import LSTMTransition, ssl_transition
-from pyro_ssl.infer.program import run_model
+from pyro_ssl.reading.program import run_model
 from pyro_ssl.smc import conditional_smc
 from pyro_ssl.transitions import DiscreteTransition, MultiplicativeLSTMTransition
 

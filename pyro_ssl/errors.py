@@ -10,6 +10,7 @@ __all__ = [
     "NonFiniteError",
     "SMCFailed",
     "SSLError",
+    "positive_size",
 ]
 
 
@@ -35,3 +36,13 @@ class SMCFailed(SSLError, RuntimeError):
 
 class CheckpointError(SSLError, ValueError):
     """A saved file is missing, cut short, altered, or of another kind."""
+
+
+def positive_size(name: str, size: int) -> int:
+    """Return a size as an integer.
+
+    :raises ValueError: naming it, if it is less than 1.
+    """
+    if int(size) < 1:
+        raise ValueError(f"{name} must be at least 1, found {size}.")
+    return int(size)

@@ -28,7 +28,7 @@ from pyro.poutine.runtime import apply_stack
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
-from .transitions import Transition, TransitionDistribution
+from .transitions import PathDistribution, Transition
 
 __all__ = ["SSLLoop", "ssl_transition"]
 
@@ -59,9 +59,9 @@ class SSLLoop(NamedTuple):
         """Dimension of time in the body: left of every plate around the loop."""
         return -1 - len(self.batch_shape)
 
-    def distribution(self) -> TransitionDistribution:
+    def distribution(self) -> PathDistribution:
         """Return the law of the path, batch shape ``batch_shape``, event ``(T,)`` or ``(T, D)``."""
-        return TransitionDistribution(
+        return PathDistribution(
             self.transition,
             self.num_steps,
             inputs=self.inputs,

@@ -32,15 +32,16 @@ from pyro_ssl import (
     ssl_transition,
 )
 from pyro_ssl.belief import belief_view, dependency_graph, from_hmm, memory_horizon, to_hmm
-from pyro_ssl.infer import exact, kalman
-from pyro_ssl.infer.program import run_model
+from pyro_ssl.exact import chains as exact
+from pyro_ssl.exact import kalman
 from pyro_ssl.models import IMVLSTM, GaussianSSL
+from pyro_ssl.reading.program import run_model
 from pyro_ssl.smc import conditional_smc
 from pyro_ssl.testing import invariance_test
 from pyro_ssl.transitions import (
     GaussianLSTMTransition,
     LinearGaussianTransition,
-    TransitionDistribution,
+    PathDistribution,
 )
 
 PACKAGE = str(Path(next(iter(pyro_ssl.__path__))))
@@ -105,7 +106,7 @@ class World:
 
     def law(self):
         lengths, inputs = self.lengths, self.inputs.transpose(0, 1)
-        return TransitionDistribution(self.transition, T, inputs=inputs, lengths=lengths)
+        return PathDistribution(self.transition, T, inputs=inputs, lengths=lengths)
 
 
 # ------------------------------------------------------------------------------- what is run

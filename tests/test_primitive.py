@@ -18,7 +18,7 @@ from pyro.ops.indexing import Vindex
 from pyro.poutine.runtime import _DIM_ALLOCATOR, _PYRO_STACK
 
 from pyro_ssl import LSTMTransition, ssl_transition
-from pyro_ssl.infer.program import run_model
+from pyro_ssl.reading.program import run_model
 
 K, V, T, B = 3, 5, 4, 2
 

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..cells import RecurrentCell
 from ..models import LanguageModel
-from ..transitions import RecurrentCell, RecurrentTransition
+from ..transitions import RecurrentTransition
 
 __all__ = ["kmeans", "nearest", "visited_states"]
 

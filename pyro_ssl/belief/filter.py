@@ -28,8 +28,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..infer.exact import markov_filter
-from ..transitions import RecurrentCell
+from ..cells import RecurrentCell
+from ..exact.chains import markov_filter
 from .laws import check_hmm, check_symbols
 
 __all__ = [

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..transitions import (
+from ..cells import (
     IMVFullLSTM,
     IMVFullLSTMCell,
     IMVTensorLSTM,

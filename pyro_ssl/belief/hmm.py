@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..infer import MarkovEM
-from ..infer.conjugate import normalised
+from ..infer.dirichlet import normalised
 from ..primitive import ssl_transition
 from ..transitions import MarkovTransition
 from .clusters import kmeans, nearest, visited_states

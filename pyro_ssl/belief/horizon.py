@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from ..errors import NonFiniteError
 from ..transitions import DiscreteTransition, GaussianTransition, Moments, Transition
-from ..transitions.distribution import TransitionDistribution
+from ..transitions.path import PathDistribution
 
 __all__ = ["MemoryHorizon", "gaussian_total_variation", "memory_horizon"]
 
@@ -100,7 +100,7 @@ def memory_horizon(
         T = 3 * max_lag if length is None else length
         shape = (num_paths,) if inputs is None else (inputs.shape[0],)
         T = T if inputs is None else inputs.shape[1]
-        z = TransitionDistribution(transition, T, inputs=inputs, batch_shape=shape).sample()
+        z = PathDistribution(transition, T, inputs=inputs, batch_shape=shape).sample()
     N, T = z.shape[:2]
     _check(z, lengths, max_lag, num_changes, transition)
     n, last = min(num_positions, T - max_lag), T - 1 - max_lag

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..transitions import RecurrentCell
+from ..cells import RecurrentCell
 from ..transitions.recurrent_base import RecurrentBase
 
 __all__ = ["as_vectors", "what_the_cell_reads"]

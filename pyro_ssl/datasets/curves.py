@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_ssl.infer.kalman import LinearEmission
+from pyro_ssl.exact.kalman import LinearEmission
 from pyro_ssl.transitions import LinearGaussianTransition
 
 __all__ = ["CURVES", "Curve", "Rotation", "noisy_curve", "noisy_rotation"]
@@ -93,7 +93,7 @@ def noisy_rotation(
     """Draw points that turn about the origin, pushed at random, and noisy observations of them.
 
     z_t = ρ Rot(angle) z_{t-1} + scale ε with z_1 ~ N(0, 1), x_t = z_t + noise η: a planted model
-    whose exact answers :func:`~pyro_ssl.infer.kalman.kalman_filter` knows.
+    whose exact answers :func:`~pyro_ssl.exact.kalman.kalman_filter` knows.
 
     :param int num_steps: T.
     :param int num_sequences: B.

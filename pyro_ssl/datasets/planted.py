@@ -27,7 +27,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_ssl.infer.exact import markov_log_likelihood, markov_marginals
+from pyro_ssl.exact.chains import markov_log_likelihood, markov_marginals
 from pyro_ssl.transitions import DiscreteTransition
 
 __all__ = [

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from ..errors import NonFiniteError, SMCFailed
+from ..reading.checks import check_emission_is_local
+from ..reading.program import Emission, ModelRun
+from ..reading.sweep_in_loop import ParticleGrid
 from ..smc import Sweep, conditional_smc, gaussian_smc
-from ..smc.particles import ParticleGrid
 from ..smc.resampling import RESAMPLING
-from .program import Emission, ModelRun, check_emission_is_local
 
 __all__ = ["SMCSettings", "check_placement", "draw_paths", "read_emission"]
 

@@ -20,10 +20,11 @@ from pyro import poutine
 from pyro.distributions import Dirichlet
 from torch import Tensor
 
+from ..exact.chains import markov_log_likelihood, sample_markov_paths
+from ..reading.checks import latent_dirichlets, require_discrete
+from ..reading.program import ModelRun, run_model
 from ..transitions import MarkovTransition
-from .conjugate import Counts, dirichlet_counts, dirichlet_point, normalised
-from .exact import markov_log_likelihood, sample_markov_paths
-from .program import ModelRun, latent_dirichlets, require_discrete, run_model
+from .dirichlet import Counts, dirichlet_counts, dirichlet_point, normalised
 
 __all__ = ["MarkovEM"]
 

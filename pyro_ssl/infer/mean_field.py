@@ -16,16 +16,11 @@ from pyro import poutine
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from torch import Tensor
 
-from .conjugate import Counts, dirichlet_counts, dirichlet_point, reaches_transition
-from .exact import markov_marginals
+from ..exact.chains import markov_marginals
+from ..reading.checks import latent_dirichlets, require_discrete
+from ..reading.program import Given, ModelRun, run_model
+from .dirichlet import Counts, dirichlet_counts, dirichlet_point, reaches_transition
 from .markov_em import MarkovEM
-from .program import (
-    Given,
-    ModelRun,
-    latent_dirichlets,
-    require_discrete,
-    run_model,
-)
 
 __all__ = ["MarkovPart", "MeanFieldGuide"]
 

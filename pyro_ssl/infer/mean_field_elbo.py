@@ -30,8 +30,9 @@ from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
 from ..errors import NonFiniteError
+from ..reading.checks import check_transition_learns
+from ..reading.program import ModelRun
 from .mean_field import MeanFieldGuide
-from .program import ModelRun, check_transition_learns
 
 __all__ = ["MeanFieldELBO"]
 

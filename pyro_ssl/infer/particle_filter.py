@@ -15,12 +15,13 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from ..reading.checks import require_no_latents
+from ..reading.program import ModelRun, run_model
 from ..smc import Sweep, roll_out
 from ..smc.gaussian import roll_out_vectors
 from ..smc.quadratic import QuadraticEmission
 from ..transitions import GaussianTransition
 from .estep import SMCSettings, draw_paths, read_emission
-from .program import ModelRun, require_no_latents, run_model
 
 __all__ = ["Forecast", "ParticleFilter"]
 

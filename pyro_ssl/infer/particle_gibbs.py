@@ -15,9 +15,10 @@ from pyro import poutine
 from torch import Tensor
 from tqdm.auto import trange
 
+from ..reading.checks import require_no_latents
+from ..reading.program import run_model
 from .estep import SMCSettings, draw_paths, read_emission
 from .particle_gibbs_kernel import Params, ParticleGibbsKernel, check_reference
-from .program import require_no_latents, run_model
 
 __all__ = ["ParticleGibbs"]
 

@@ -18,11 +18,12 @@ from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
+from ..reading.checks import latent_dirichlets
+from ..reading.program import Emission, ModelRun, run_model
 from ..smc import QuadraticEmission
-from .conjugate import dirichlet_counts, draw_dirichlet, reaches_transition
 from .diagnostics import Diagnostics, path_functionals, vector_functionals
+from .dirichlet import dirichlet_counts, draw_dirichlet, reaches_transition
 from .estep import SMCSettings, draw_paths, read_emission
-from .program import Emission, ModelRun, latent_dirichlets, run_model
 
 __all__ = ["Params", "ParticleGibbsKernel", "check_reference"]
 

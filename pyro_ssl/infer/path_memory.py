@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from .program import ModelRun
+from ..reading.program import ModelRun
 
 __all__ = ["PathMemory"]
 

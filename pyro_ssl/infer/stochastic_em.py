@@ -21,7 +21,9 @@ from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
 from ..errors import NonFiniteError
-from .conjugate import (
+from ..reading.checks import check_transition_learns, latent_dirichlets
+from ..reading.program import Emission, ModelRun, run_model
+from .dirichlet import (
     Counts,
     dirichlet_counts,
     dirichlet_point,
@@ -31,13 +33,6 @@ from .conjugate import (
 from .estep import SMCSettings, draw_paths, read_emission
 from .markov_em import MarkovEM
 from .path_memory import PathMemory
-from .program import (
-    Emission,
-    ModelRun,
-    check_transition_learns,
-    latent_dirichlets,
-    run_model,
-)
 
 __all__ = ["StochasticEM"]
 

@@ -2,10 +2,7 @@
 
 from .gaussian import GaussianSSL
 from .gaussian_results import GaussianForecast, GaussianRecord, Tracked
-from .imv import IMVLSTM
-from .imv_fitting import IMVRecord
-from .imv_forecast import IMVForecast
-from .imv_network import IMVNetwork
+from .imv import IMVLSTM, IMVForecast, IMVNetwork, IMVRecord
 from .language_model import LanguageModel, LanguageModelRecord
 from .topical import EpochRecord, Topic, TopicalSSL
 

@@ -23,8 +23,8 @@ from pyro.optim import AdamW
 from torch import Tensor
 from tqdm.auto import trange
 
+from ..exact.kalman import LinearEmission
 from ..infer import ParticleFilter, ParticleGibbs, StochasticEM
-from ..infer.kalman import LinearEmission
 from ..primitive import ssl_transition
 from ..smc.gaussian import roll_out_vectors
 from ..transitions import GaussianLSTMTransition, GaussianMultiplicativeLSTMTransition

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..infer.kalman import LinearEmission
+from ..exact.kalman import LinearEmission
 from ..transitions import Moments
 
 __all__ = ["GaussianStart", "observed", "seen_steps", "start_values"]

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import trange
 
+from ..cells import MultiplicativeLSTM
 from ..errors import NonFiniteError
-from ..transitions import MultiplicativeLSTM
 from .checkpoint import load_checkpoint, save_checkpoint
 from .words import active_cells, check_words
 

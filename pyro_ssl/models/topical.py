@@ -24,7 +24,7 @@ from pyro.optim import AdamW
 from torch import Tensor
 
 from ..infer import MarkovEM, ParticleFilter, ParticleGibbs
-from ..infer.conjugate import normalised
+from ..infer.dirichlet import normalised
 from ..primitive import ssl_transition
 from ..transitions import LSTMTransition, MultiplicativeLSTMTransition
 from .checkpoint import load_checkpoint, save_checkpoint

@@ -1,16 +1,13 @@
-"""Conditional SMC: resampling, the sweep, its latents, and reading the emission."""
+"""Conditional SMC, in pure tensors: resampling, the sweep, its kinds of latents."""
 
-from .emission import EmissionSite, StateGrid
+from .discrete import conditional_smc, roll_out
 from .gaussian import gaussian_smc
 from .quadratic import QuadraticEmission
 from .resampling import multinomial, systematic
-from .states import conditional_smc, roll_out
 from .sweep import Sweep
 
 __all__ = [
-    "EmissionSite",
     "QuadraticEmission",
-    "StateGrid",
     "Sweep",
     "conditional_smc",
     "gaussian_smc",

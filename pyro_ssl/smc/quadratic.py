@@ -1,20 +1,12 @@
-r"""Is log p(x_t | z_t) a quadratic function of z_t? If so, which?
-
-A quadratic function on R^D has n = 1 + D + D (D + 1) / 2 coefficients. Its values at 2n points in
-general position determine them and tell, by what is left over, whether it is one; whatever the
-user's code. A linear-Gaussian emission is one, with any loading, offset, noise and mask.
-"""
+"""log p(x_t | z_t) as a quadratic function of z_t."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from ..transitions import Transition
-
-__all__ = ["QuadraticEmission", "fit_quadratic", "probe_points"]
+__all__ = ["QuadraticEmission"]
 
 
 class QuadraticEmission(NamedTuple):
@@ -36,56 +28,3 @@ class QuadraticEmission(NamedTuple):
         away = z - self.center
         curved = (self.precision @ away.unsqueeze(-1)).squeeze(-1)
         return self.constant + (away * (self.linear - 0.5 * curved)).sum(-1)
-
-
-def probe_points(transition: Transition) -> Tensor:
-    """Return the points at which an emission is looked at, ``(2n, D)``: the same at every call."""
-    like = next(iter((*transition.parameters(), *transition.buffers())))
-    (D,) = transition.event_shape
-    n = 1 + D + D * (D + 1) // 2
-    generator = torch.Generator(device="cpu").manual_seed(D)
-    points = torch.randn(2 * n, D, generator=generator, device="cpu", dtype=torch.float64)
-    return points.to(like)
-
-
-def fit_quadratic(
-    table: Tensor, points: Tensor, center: Tensor | None = None, *, known: bool = False
-) -> QuadraticEmission | None:
-    """Return the quadratic function that takes the values ``table`` at ``points``.
-
-    :param Tensor table: ``(T, B, S)``.
-    :param Tensor points: ``(S, D)``, relative to the center.
-    :param Tensor center: ``(T, B, D)``; zero where left out.
-    :param bool known: it is quadratic and concave, so that neither is checked.
-    :returns: ``None`` if there is none, or none that is concave.
-    """
-    D, wide, x = points.shape[1], table.double(), points.double()
-    row, column = torch.triu_indices(D, D, device=x.device)
-    design = torch.cat([torch.ones_like(x[:, :1]), x, x[:, row] * x[:, column]], -1)  # (S, n)
-    if not bool(wide.isfinite().all()):
-        return None
-    found = wide @ torch.linalg.pinv(design).T  # (T, B, n)
-    upper = torch.zeros((*table.shape[:2], D, D), device=x.device, dtype=x.dtype)
-    upper[..., row, column] = found[..., 1 + D :]
-    precision = -(upper + upper.mT)
-    rounding = torch.finfo(table.dtype).eps
-    if not (known or _agrees(found, design, wide, rounding) and _is_concave(precision, rounding)):
-        return None
-    if center is None:
-        center = table.new_zeros((*table.shape[:2], D))
-    parts = (found[..., 0], found[..., 1 : 1 + D], precision)
-    return QuadraticEmission(center, *(part.to(table.dtype) for part in parts))
-
-
-def _agrees(found: Tensor, design: Tensor, values: Tensor, rounding: float) -> bool:
-    """Whether the coefficients give all values, but for rounding."""
-    rest = (found @ design.T - values).abs()
-    size = 1.0 + values.abs().amax(-1, keepdim=True)
-    return not bool((rest > 200.0 * rounding * size).any())
-
-
-def _is_concave(precision: Tensor, rounding: float) -> bool:
-    """Whether Λ is positive semi-definite: a little more of the diagonal then makes it definite."""
-    ridge = 1e3 * rounding * (precision.abs().amax((-2, -1)) + 1.0)
-    more = torch.diag_embed(ridge.unsqueeze(-1).expand(precision.shape[:-1]))
-    return not bool(torch.linalg.cholesky_ex(precision + more).info.any())

@@ -15,9 +15,10 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from ..exact.chains import Enumeration, enumerate_paths
 from ..infer.estep import SMCSettings, check_placement, draw_paths
-from ..infer.exact import Enumeration, enumerate_paths
-from ..infer.program import ModelRun, check_emission_is_local, run_model
+from ..reading.checks import check_emission_is_local
+from ..reading.program import ModelRun, run_model
 from ..transitions import DiscreteTransition
 
 __all__ = ["InvarianceResult", "invariance_test"]

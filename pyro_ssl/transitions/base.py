@@ -21,20 +21,12 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ..errors import positive_size
+
 __all__ = ["DiscreteTransition", "Stepper", "Transition"]
 
 #: ``stepper(z_prev, state, t) -> (logits, state)``; see :meth:`DiscreteTransition.stepper`.
 Stepper = Callable[[Tensor | None, Any, int], tuple[Tensor, Any]]
-
-
-def positive_size(name: str, size: int) -> int:
-    """Return a size as an integer.
-
-    :raises ValueError: naming it, if it is less than 1.
-    """
-    if int(size) < 1:
-        raise ValueError(f"{name} must be at least 1, found {size}.")
-    return int(size)
 
 
 class Transition(nn.Module):

@@ -17,7 +17,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from .base import Transition, positive_size
+from ..errors import positive_size
+from .base import Transition
 
 __all__ = ["GaussianStepper", "GaussianTransition", "Moments"]
 

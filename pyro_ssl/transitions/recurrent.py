@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import DiscreteTransition, Stepper, positive_size
-from .cells import LSTMCell, RecurrentCell
-from .linear_add import linear_add
-from .multiplicative import MultiplicativeLSTMCell
+from ..cells import LSTMCell, MultiplicativeLSTMCell, RecurrentCell
+from ..cells.linear_add import linear_add
+from ..errors import positive_size
+from .base import DiscreteTransition, Stepper
 from .recurrent_base import RecurrentBase
 
 __all__ = ["LSTMTransition", "MultiplicativeLSTMTransition", "RecurrentTransition"]
@@ -43,7 +43,7 @@ class RecurrentTransition(RecurrentBase, DiscreteTransition):
 
     Example::
 
-        >>> from pyro_ssl.transitions import LSTMCell
+        >>> from pyro_ssl.cells import LSTMCell
         >>> transition = RecurrentTransition(3, LSTMCell(input_size=3 + 1, hidden_size=8))
         >>> transition.log_prob(torch.tensor([[0, 2, 1, 1]])).shape
         torch.Size([1, 4])

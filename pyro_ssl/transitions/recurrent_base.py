@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..cells import RecurrentCell
 from .base import Transition
-from .cells import RecurrentCell
 
 __all__ = ["RecurrentBase"]
 

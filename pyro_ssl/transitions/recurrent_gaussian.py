@@ -23,11 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import positive_size
-from .cells import LSTMCell, RecurrentCell
+from ..cells import LSTMCell, MultiplicativeLSTMCell, RecurrentCell
+from ..cells.linear_add import linear_add
+from ..errors import positive_size
 from .gaussian import GaussianStepper, GaussianTransition, Moments
-from .linear_add import linear_add
-from .multiplicative import MultiplicativeLSTMCell
 from .recurrent_base import RecurrentBase
 
 __all__ = [
@@ -65,7 +64,7 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
 
     Example::
 
-        >>> from pyro_ssl.transitions import LSTMCell
+        >>> from pyro_ssl.cells import LSTMCell
         >>> transition = RecurrentGaussianTransition(2, LSTMCell(input_size=2 + 1, hidden_size=8))
         >>> transition.log_prob(torch.randn(3, 5, 2)).shape     # (B, T, D)
         torch.Size([3, 5])

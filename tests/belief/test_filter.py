@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pyro_ssl import MarkovTransition
 from pyro_ssl.belief import FilterRNN, GateRNN, exact_filter, from_hmm, linear_gap, stationary_law
 from pyro_ssl.belief.filter import GateState
-from pyro_ssl.infer.exact import enumerate_paths
+from pyro_ssl.exact.chains import enumerate_paths
 from pyro_ssl.transitions import RecurrentTransition
 
 

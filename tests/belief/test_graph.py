@@ -6,7 +6,7 @@ from torch import nn
 
 from pyro_ssl import LSTMTransition
 from pyro_ssl.belief import GateRNN, dependency_graph
-from pyro_ssl.transitions import LSTMCell, MultiplicativeLSTMCell
+from pyro_ssl.cells import LSTMCell, MultiplicativeLSTMCell
 from tests.test_device import NoBareFactory
 
 

@@ -15,7 +15,7 @@ from pyro_ssl.belief import (
     to_pomdp,
     visited_states,
 )
-from pyro_ssl.infer.exact import enumerate_paths
+from pyro_ssl.exact.chains import enumerate_paths
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from torch import nn
 
 from pyro_ssl import LanguageModel, LSTMTransition, MultiplicativeLSTMTransition
 from pyro_ssl.belief import GateRNN, joint_states, product_belief, to_pomdp
-from pyro_ssl.transitions import LSTMCell
+from pyro_ssl.cells import LSTMCell
 
 
 def sharp_gate(V, k):

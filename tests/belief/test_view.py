@@ -17,9 +17,7 @@ from pyro_ssl.belief import (
     read_gates,
 )
 from pyro_ssl.belief.filter import FilterRNN
-from pyro_ssl.transitions import (
-    GaussianLSTMTransition,
-    GaussianMultiplicativeLSTMTransition,
+from pyro_ssl.cells import (
     IMVFullLSTM,
     IMVFullLSTMCell,
     IMVTensorLSTM,
@@ -28,6 +26,10 @@ from pyro_ssl.transitions import (
     LSTMState,
     MultiplicativeLSTM,
     MultiplicativeLSTMCell,
+)
+from pyro_ssl.transitions import (
+    GaussianLSTMTransition,
+    GaussianMultiplicativeLSTMTransition,
     RecurrentTransition,
 )
 from tests.test_device import NoBareFactory

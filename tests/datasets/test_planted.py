@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pyro_ssl.datasets import PlantedTransition, planted_memory
-from pyro_ssl.infer.exact import enumerate_paths
+from pyro_ssl.exact.chains import enumerate_paths
 from pyro_ssl.testing import TransitionContract
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyro_ssl import LSTMTransition, MarkovEM, MarkovTransition, ssl_transition
-from pyro_ssl.infer.exact import enumerate_paths
+from pyro_ssl.exact.chains import enumerate_paths
 
 K, V, T, B = 3, 4, 5, 2
 

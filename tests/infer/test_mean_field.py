@@ -19,8 +19,8 @@ from pyro_ssl import (
     ssl_transition,
 )
 from pyro_ssl.errors import LatentSiteError, NonFiniteError
-from pyro_ssl.infer.exact import Enumeration, enumerate_paths
-from pyro_ssl.infer.program import run_model
+from pyro_ssl.exact.chains import Enumeration, enumerate_paths
+from pyro_ssl.reading.program import run_model
 
 K, T = 3, 4
 LOGITS = "mean_field.z.logits"

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from pyro_ssl import LSTMTransition, MarkovTransition, ParticleFilter, ssl_transition
 from pyro_ssl.errors import LatentSiteError
-from pyro_ssl.infer.exact import enumerate_paths, markov_log_likelihood
-from pyro_ssl.infer.program import run_model
+from pyro_ssl.exact.chains import enumerate_paths, markov_log_likelihood
+from pyro_ssl.reading.program import run_model
 
 K, V, T = 3, 4, 5
 

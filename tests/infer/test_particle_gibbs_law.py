@@ -19,9 +19,10 @@ from pyro_ssl import (
     ParticleGibbsKernel,
     ssl_transition,
 )
-from pyro_ssl.infer.conjugate import dirichlet_counts
-from pyro_ssl.infer.program import latent_dirichlets, run_model
-from pyro_ssl.transitions import TransitionDistribution
+from pyro_ssl.infer.dirichlet import dirichlet_counts
+from pyro_ssl.reading.checks import latent_dirichlets
+from pyro_ssl.reading.program import run_model
+from pyro_ssl.transitions import PathDistribution
 from tests.statistics import ALPHA, chi_square, p_value
 
 K, V, CONCENTRATION = 2, 3, 0.7
@@ -94,7 +95,7 @@ def functionals(z, phi, x):
 
 def joint_draws(transition, T, B, R):
     phi = dirichlet(R, K, V).sample()
-    z = TransitionDistribution(transition, T, batch_shape=(B, R)).sample()
+    z = PathDistribution(transition, T, batch_shape=(B, R)).sample()
     return z, phi, emit(z, phi)
 
 

@@ -265,9 +265,9 @@ def test_recovers_a_planted_process(draw):
 
 
 def truth_paths(transition, num_steps, num_sequences):
-    from pyro_ssl.transitions import TransitionDistribution
+    from pyro_ssl.transitions import PathDistribution
 
-    return TransitionDistribution(transition, num_steps).sample((num_sequences,))
+    return PathDistribution(transition, num_steps).sample((num_sequences,))
 
 
 @pytest.mark.parametrize("inference", ["em", "mean_field"])

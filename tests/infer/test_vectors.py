@@ -19,7 +19,7 @@ from pyro_ssl import (
     StochasticEM,
     ssl_transition,
 )
-from pyro_ssl.infer.kalman import LinearEmission, kalman_filter
+from pyro_ssl.exact.kalman import LinearEmission, kalman_filter
 from pyro_ssl.transitions import GaussianLSTMTransition, LinearGaussianTransition
 
 T, B, D, E = 5, 4, 2, 3

@@ -11,7 +11,7 @@ from pyro.optim import Adam
 
 from pyro_ssl import ParticleGibbs
 from pyro_ssl.datasets import CURVES, noisy_curve, noisy_rotation
-from pyro_ssl.infer.kalman import LinearEmission, kalman_filter, kalman_smoother
+from pyro_ssl.exact.kalman import LinearEmission, kalman_filter, kalman_smoother
 from pyro_ssl.models import GaussianSSL
 from pyro_ssl.transitions import LinearGaussianTransition
 

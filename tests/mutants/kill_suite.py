@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from pyro_ssl.errors import LatentSiteError
-from tests.infer import test_particle_gibbs_law, test_program
+from tests.infer import test_particle_gibbs_law
+from tests.reading import test_program
 from tests.smc import (
     test_evidence,
     test_gaussian,
@@ -106,10 +107,10 @@ SUITES = {
     "smc/sweep.py": smc_checks,
     "smc/gaussian.py": vector_checks,
     "smc/expanded.py": vector_checks,
-    "smc/states.py": smc_checks,
+    "smc/discrete.py": smc_checks,
     "smc/resampling.py": smc_checks,
-    "smc/emission.py": emission_checks,
-    "infer/conjugate.py": dirichlet_checks,
+    "reading/handlers.py": emission_checks,
+    "infer/dirichlet.py": dirichlet_checks,
     "infer/particle_gibbs_kernel.py": dirichlet_checks,
 }
 

@@ -6,12 +6,12 @@ sampler as it is, with the reason; the kill suite must pass on them.
 
 from typing import NamedTuple
 
-SWEEP, STATES, RESAMPLING = "smc/sweep.py", "smc/states.py", "smc/resampling.py"
+SWEEP, STATES, RESAMPLING = "smc/sweep.py", "smc/discrete.py", "smc/resampling.py"
 GAUSSIAN, EXPANDED, PRODUCT = "smc/gaussian.py", "smc/expanded.py", "smc/product.py"
-RECURRENT, CELLS = "transitions/recurrent.py", "transitions/cells.py"
+RECURRENT, CELLS = "transitions/recurrent.py", "cells/lstm.py"
 EMISSION, CONJUGATE, GIBBS = (
-    "smc/emission.py",
-    "infer/conjugate.py",
+    "reading/handlers.py",
+    "infer/dirichlet.py",
     "infer/particle_gibbs_kernel.py",
 )
 

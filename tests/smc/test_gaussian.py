@@ -9,13 +9,13 @@ import torch
 from scipy import stats
 
 from pyro_ssl import ParticleFilter, ParticleGibbs, ssl_transition
-from pyro_ssl.infer.kalman import (
+from pyro_ssl.exact.kalman import (
     LinearEmission,
     kalman_filter,
     kalman_smoother,
     sample_kalman_paths,
 )
-from pyro_ssl.infer.program import run_model
+from pyro_ssl.reading.program import run_model
 from pyro_ssl.smc import QuadraticEmission
 from pyro_ssl.transitions import GaussianLSTMTransition, LinearGaussianTransition
 from tests.statistics import ALPHA

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from pyro_ssl import MarkovTransition
-from pyro_ssl.infer.exact import markov_marginals, sample_markov_paths
+from pyro_ssl.exact.chains import markov_marginals, sample_markov_paths
 from pyro_ssl.smc import conditional_smc
 
 pytestmark = pytest.mark.stage("statistical")

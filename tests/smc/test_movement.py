@@ -14,7 +14,7 @@ import torch
 
 from pyro_ssl import LSTMTransition
 from pyro_ssl.smc import conditional_smc
-from pyro_ssl.transitions import TransitionDistribution
+from pyro_ssl.transitions import PathDistribution
 from tests.statistics import ALPHA, chi_square, p_value, random_problem
 
 
@@ -208,7 +208,7 @@ def test_early_latents_of_long_paths_move(sharpness, resampling, K=10, T=200, V=
     transition = LSTMTransition(K, 16)
     for parameter in transition.parameters():
         parameter.data.mul_(sharpness)
-    path = truth = TransitionDistribution(transition, T, batch_shape=(B,)).sample().T.contiguous()
+    path = truth = PathDistribution(transition, T, batch_shape=(B,)).sample().T.contiguous()
     phi = torch.distributions.Dirichlet(torch.full((K, V), 0.3)).sample()
     x = torch.distributions.Categorical(phi[truth]).sample()
     log_emission = phi.log()[:, x].permute(1, 2, 0).contiguous()

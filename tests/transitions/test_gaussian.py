@@ -6,15 +6,14 @@ import pyro.distributions as dist
 import pytest
 import torch
 
+from pyro_ssl.cells import LSTMCell, RecurrentCell
 from pyro_ssl.testing import GaussianTransitionContract
 from pyro_ssl.transitions import (
     GaussianLSTMTransition,
     GaussianMultiplicativeLSTMTransition,
     GaussianTransition,
     LinearGaussianTransition,
-    LSTMCell,
     Moments,
-    RecurrentCell,
     RecurrentGaussianTransition,
 )
 

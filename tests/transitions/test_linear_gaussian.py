@@ -4,7 +4,7 @@ import pyro.distributions as dist
 import torch
 
 from pyro_ssl.testing import GaussianTransitionContract
-from pyro_ssl.transitions import LinearGaussianTransition, TransitionDistribution
+from pyro_ssl.transitions import LinearGaussianTransition, PathDistribution
 
 D, T = 2, 5
 
@@ -63,7 +63,7 @@ def test_samples_have_the_law_of_the_chain():
     """
     chain, n = random_chain(), 20_000
     mean, covariance = joint_of_chain(chain, T)
-    z = TransitionDistribution(chain, T).sample((n,)).flatten(1) - mean
+    z = PathDistribution(chain, T).sample((n,)).flatten(1) - mean
     variance = covariance.diagonal()
     assert (z.mean(0).abs() < 6 * (variance / n).sqrt()).all()
     error = (torch.outer(variance, variance) + covariance.square()).div(n).sqrt()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pyro_ssl import MarkovTransition
-from pyro_ssl.infer.exact import enumerate_paths
+from pyro_ssl.exact.chains import enumerate_paths
 from pyro_ssl.testing import TransitionContract
 
 

@@ -4,7 +4,7 @@ import pyro
 import torch
 from torch.distributions import constraints
 
-from pyro_ssl.transitions import GaussianLSTMTransition, LSTMTransition, TransitionDistribution
+from pyro_ssl.transitions import GaussianLSTMTransition, LSTMTransition, PathDistribution
 
 D, H, T = 2, 4, 5
 
@@ -12,7 +12,7 @@ D, H, T = 2, 4, 5
 def test_path_is_one_distribution():
     transition = GaussianLSTMTransition(D, H, input_size=1)
     lengths, inputs = torch.tensor([0, 2, T]), torch.randn(3, T, 1)
-    law = TransitionDistribution(transition, T, inputs=inputs, lengths=lengths)
+    law = PathDistribution(transition, T, inputs=inputs, lengths=lengths)
     assert law.batch_shape == (3,) and law.event_shape == (T, D)
     assert law.support.event_dim == 2 and law.support.base_constraint is constraints.real
     z = law.sample((4,))
@@ -28,7 +28,7 @@ def test_path_is_one_distribution():
 
 
 def test_support_of_discrete_paths_is_what_it_was():
-    support = TransitionDistribution(LSTMTransition(3, H), T).support
+    support = PathDistribution(LSTMTransition(3, H), T).support
     assert support.event_dim == 1 and support.is_discrete
     assert support.check(torch.tensor([0, 1, 2, 0, 1])) and not support.check(torch.full((T,), 3))
 
@@ -38,7 +38,7 @@ def test_path_is_a_pyro_site():
 
     def model(z=None):
         with pyro.plate("sequences", 3):
-            return pyro.sample("z", TransitionDistribution(transition, T), obs=z)
+            return pyro.sample("z", PathDistribution(transition, T), obs=z)
 
     z = model()
     trace = pyro.poutine.trace(model).get_trace(z)

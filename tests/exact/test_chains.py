@@ -4,7 +4,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_ssl.infer.exact import (
+from pyro_ssl.exact.chains import (
     enumerate_paths,
     markov_filter,
     markov_log_likelihood,

@@ -30,12 +30,12 @@ from pyro.ops.indexing import Vindex
 from pyro.optim import PyroOptim
 from torch import Tensor
 
-from ..datasets.windows import Windows
-from .checkpoint import load_checkpoint, save_checkpoint
-from .imv_data import Data, check_windows, chunks, filled, take
-from .imv_fitting import IMVRecord, Settings, fit_network, no_guide
-from .imv_forecast import IMVForecast
-from .imv_network import IMVNetwork, Mixture
+from ...datasets.windows import Windows
+from ..checkpoint import load_checkpoint, save_checkpoint
+from .data import Data, check_windows, chunks, filled, take
+from .fitting import IMVRecord, Settings, fit_network, no_guide
+from .forecast import IMVForecast
+from .network import IMVNetwork, Mixture
 
 __all__ = ["IMVLSTM"]
 

@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..transitions import IMVFullLSTM, IMVTensorLSTM
-from ..transitions.base import positive_size
+from ...cells import IMVFullLSTM, IMVTensorLSTM
+from ...errors import positive_size
 
 __all__ = ["IMVNetwork", "Mixture"]
 

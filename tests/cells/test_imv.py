@@ -5,17 +5,16 @@ import copy
 import pytest
 import torch
 
-from pyro_ssl.testing import GaussianTransitionContract, TransitionContract
-from pyro_ssl.transitions import (
+from pyro_ssl.cells import (
     IMVFullLSTM,
     IMVFullLSTMCell,
     IMVTensorLSTM,
     IMVTensorLSTMCell,
     LSTMState,
     RecurrentCell,
-    RecurrentGaussianTransition,
-    RecurrentTransition,
 )
+from pyro_ssl.testing import GaussianTransitionContract, TransitionContract
+from pyro_ssl.transitions import RecurrentGaussianTransition, RecurrentTransition
 
 B, T, N, D = 3, 5, 4, 2
 LAYERS = {"tensor": IMVTensorLSTM, "full": IMVFullLSTM}

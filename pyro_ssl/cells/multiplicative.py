@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .cells import CellStepper, HalvedState, LSTMState, RecurrentCell
+from .base import CellStepper, LSTMState, RecurrentCell
 from .linear_add import linear_add
+from .lstm import HalvedState
 
 __all__ = ["MultiplicativeLSTM", "MultiplicativeLSTMCell"]
 

@@ -15,9 +15,9 @@ from pyro.poutine.indep_messenger import IndepMessenger
 from torch import Tensor
 
 from ..primitive import SSLLoop
-from .emission import StateGrid, _EmissionReader
-from .expanded import gaussian_steps
-from .sweep import Sweep
+from ..smc.expanded import gaussian_steps
+from ..smc.sweep import Sweep
+from .handlers import StateGrid, _EmissionReader
 
 __all__ = ["ParticleGrid"]
 

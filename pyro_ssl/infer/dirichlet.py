@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from ..errors import LatentSiteError
-from .program import ModelRun, latent_dirichlets, run_model
+from ..reading.checks import latent_dirichlets
+from ..reading.program import ModelRun, run_model
 
 __all__ = [
     "dirichlet_counts",

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..datasets.windows import Windows
-from .imv_network import IMVNetwork
+from ...datasets.windows import Windows
+from .network import IMVNetwork
 
 __all__ = ["Data", "check_windows", "chunks", "filled", "take"]
 

@@ -3,13 +3,8 @@
 import pytest
 import torch
 
-from pyro_ssl.transitions import (
-    LSTMCell,
-    LSTMState,
-    MultiplicativeLSTMCell,
-    RecurrentCell,
-    RecurrentTransition,
-)
+from pyro_ssl.cells import LSTMCell, LSTMState, MultiplicativeLSTMCell, RecurrentCell
+from pyro_ssl.transitions import RecurrentTransition
 
 T, N, D, H = 5, 4, 3, 6
 

@@ -17,11 +17,11 @@ from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch import Tensor
 from tqdm.auto import trange
 
-from ..errors import NonFiniteError
-from .imv_data import Data, filled
+from ...errors import NonFiniteError
+from .data import Data, filled
 
 if TYPE_CHECKING:
-    from .imv import IMVLSTM
+    from .model import IMVLSTM
 
 __all__ = ["IMVRecord", "Settings", "fit_network", "no_guide"]
 

@@ -6,14 +6,9 @@ import pickle
 import pytest
 import torch
 
+from pyro_ssl.cells import LSTMCell, LSTMState, MultiplicativeLSTM, MultiplicativeLSTMCell
 from pyro_ssl.testing import TransitionContract
-from pyro_ssl.transitions import (
-    LSTMCell,
-    LSTMState,
-    MultiplicativeLSTM,
-    MultiplicativeLSTMCell,
-    MultiplicativeLSTMTransition,
-)
+from pyro_ssl.transitions import MultiplicativeLSTMTransition
 
 T, N, D, H = 6, 4, 3, 5
 OPTIONS = {

@@ -11,7 +11,8 @@ from torch.utils._pytree import tree_leaves
 
 from pyro_ssl import LSTMTransition, MarkovTransition, ParticleGibbsKernel, ssl_transition
 from pyro_ssl.errors import EmissionNotLocalError, LatentSiteError
-from pyro_ssl.infer.program import check_emission_is_local, run_model
+from pyro_ssl.reading.checks import check_emission_is_local
+from pyro_ssl.reading.program import run_model
 
 K, V, T, B, D = 3, 5, 4, 2, 2
 

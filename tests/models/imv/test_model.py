@@ -8,7 +8,7 @@ from pyro import poutine
 from pyro.infer import TraceEnum_ELBO, infer_discrete
 from scipy import integrate, optimize, stats
 
-import pyro_ssl.models.imv as imv_module
+import pyro_ssl.models.imv.model as imv_module
 from pyro_ssl.models import IMVLSTM, IMVForecast
 
 M, T, N, D, Y = 7, 5, 4, 3, 2

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import positive_size
-from .cells import LSTMState, RecurrentCell
+from ..errors import positive_size
+from .base import LSTMState, RecurrentCell
 from .imv_unroll import unroll
 
 __all__ = ["IMVFullLSTM", "IMVFullLSTMCell", "IMVTensorLSTM", "IMVTensorLSTMCell"]
@@ -47,7 +47,7 @@ class _IMVCell(RecurrentCell):
         raise NotImplementedError
 
     def _augmented(self) -> tuple[Tensor, ...]:
-        """Weights over [h^n; x^n; 1], as :func:`~pyro_ssl.transitions.imv_unroll.unroll` asks."""
+        """Weights over [h^n; x^n; 1], as :func:`~pyro_ssl.cells.imv_unroll.unroll` asks."""
         raise NotImplementedError
 
     @torch.no_grad()

@@ -4,7 +4,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_ssl.infer.kalman import (
+from pyro_ssl.exact.kalman import (
     LinearEmission,
     kalman_filter,
     kalman_smoother,

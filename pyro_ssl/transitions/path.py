@@ -15,10 +15,10 @@ from torch.distributions import constraints
 
 from .base import DiscreteTransition, Transition
 
-__all__ = ["TransitionDistribution"]
+__all__ = ["PathDistribution"]
 
 
-class TransitionDistribution(TorchDistribution):
+class PathDistribution(TorchDistribution):
     """p(z_{1:T}) of batch shape ``(...)`` and event shape ``(T,) + transition.event_shape``.
 
     :param Transition transition: the law of each step.
@@ -59,9 +59,9 @@ class TransitionDistribution(TorchDistribution):
             inner = constraints.integer_interval(0, self.transition.num_states - 1)
         return constraints.independent(inner, len(self.event_shape))
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> TransitionDistribution:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> PathDistribution:
         """Return the same law over a larger batch."""
-        return TransitionDistribution(
+        return PathDistribution(
             self.transition,
             self.num_steps,
             inputs=self.inputs,

@@ -1,0 +1,99 @@
+r"""The LSTM as a cell: PyTorch's own layer, and a step by sigmoids alone for the samplers."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .base import CellStepper, LSTMState, RecurrentCell
+from .linear_add import linear_add
+
+__all__ = ["LSTMCell"]
+
+
+class HalvedState:
+    """Cells over (h, c) whose steppers carry (h/2, 2c), for activations by sigmoids alone."""
+
+    def restore(self, carried: LSTMState) -> LSTMState:
+        """Return (h, c)."""
+        return LSTMState(2.0 * carried.h, 0.5 * carried.c)
+
+    def carry(self, state: LSTMState) -> LSTMState:
+        """Return (h/2, 2c)."""
+        return LSTMState(0.5 * state.h, 2.0 * state.c)
+
+
+class LSTMCell(HalvedState, RecurrentCell):
+    """The LSTM, by one :class:`torch.nn.LSTM` layer: G = 4H, and its initialisation.
+
+    :param int input_size: I.
+    :param int hidden_size: H.
+
+    Example::
+
+        >>> cell = LSTMCell(input_size=5, hidden_size=8)
+        >>> h, state = cell.sequence(torch.randn(7, 3, 5))     # (T, N, I)
+        >>> h.shape, state.c.shape
+        (torch.Size([7, 3, 8]), torch.Size([3, 8]))
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.lstm = nn.LSTM(self.input_size, self.hidden_size)
+
+    fused = True
+
+    def _parameter(self, name: str) -> Tensor:
+        return getattr(self.lstm, f"{name}_l0")
+
+    def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> LSTMState:
+        """Return h = c = 0, each ``batch_shape + (H,)``."""
+        zeros = self._parameter("weight_hh").new_zeros((*batch_shape, self.hidden_size))
+        return LSTMState(zeros, zeros)
+
+    def input_map(self) -> tuple[Tensor, Tensor]:
+        """Return the input weight ``(4H, I)`` and the sum of both biases ``(4H,)``."""
+        return self._parameter("weight_ih"), self._parameter("bias_ih") + self._parameter("bias_hh")
+
+    def advance(self, projected: Tensor, state: LSTMState) -> LSTMState:
+        """One step over any leading dimensions; see the base class."""
+        gates = projected + F.linear(state.h, self._parameter("weight_hh"))
+        i, f, g, o = gates.chunk(4, -1)
+        c = torch.sigmoid(f) * state.c + torch.sigmoid(i) * torch.tanh(g)
+        return LSTMState(torch.sigmoid(o) * torch.tanh(c), c)
+
+    def sequence(self, x: Tensor, state: LSTMState | None = None) -> tuple[Tensor, LSTMState]:
+        """All steps in one call of the fused kernel; see the base class."""
+        if not len(x):  # which the kernel refuses
+            return super().sequence(x, state)
+        h, last = self.lstm(x, None if state is None else tuple(s.unsqueeze(0) for s in state))
+        return h, LSTMState(*(s.squeeze(0) for s in last))
+
+    @torch.no_grad()
+    def replay(self, x: Tensor, state: LSTMState) -> Tensor:
+        """By the fused kernel; see the base class."""
+        return self.sequence(x, state)[0]
+
+    @torch.no_grad()
+    def stepper(self) -> CellStepper:
+        r"""Return the step that the samplers take, by sigmoids alone.
+
+        On CPUs tanh costs ten times as much as sigmoid, hence tanh(x) = 2\sigma(2x) - 1 with the
+        factors folded into the weights: the g gate's rows are doubled, the carried state is
+        (h/2, 2c), and W_hh takes the factor 2 of h, as the head does.
+        """
+        weight = self._parameter("weight_hh")
+        scale = weight.new_ones(4 * self.hidden_size)
+        scale[2 * self.hidden_size : 3 * self.hidden_size] = 2.0
+        recurrent = weight * (2.0 * scale[:, None])
+
+        def advance(projected: Tensor, state: LSTMState) -> LSTMState:
+            gates = linear_add(state.h, recurrent, projected).sigmoid_()
+            i, f, g, o = gates.chunk(4, -1)
+            # 2c' = f (2c) + 2i (2g - 1)
+            double_c = torch.addcmul(f * state.c, i, g.sub(0.5), value=4.0)
+            # h'/2 = o (sigmoid(2c') - 1/2)
+            return LSTMState(torch.sigmoid(double_c).sub_(0.5).mul_(o), double_c)
+
+        return CellStepper(scale, advance, 2.0)
