@@ -7,14 +7,13 @@ r"""``ssl_transition``: the loop over time, as one Pyro effect.
 (Zheng et al. 2017, arXiv 1711.11179, eq. 4). The loop *reads* as this process does, step by step.
 Like :class:`pyro.plate`, which can be entered once or looped over, how often its body really runs
 is up to whoever runs the model: by default once, with all of z as one sample site; under
-conditional SMC once, with the K states in place of z (``smc/emission.py``).
+conditional SMC once, with the K states in place of z (``reading/handlers.py``).
 
 The state s_t is never in the user's hands, so nothing can cross time without being resampled.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from pyro.poutine.runtime import apply_stack
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
+from .steps import steps_within
 from .transitions import PathDistribution, Transition
 
 __all__ = ["SSLLoop", "ssl_transition"]
@@ -37,7 +37,7 @@ _OUTERMOST_PLATES = frozenset({"num_particles_vectorized", "_num_predictive_samp
 
 
 class SSLLoop(NamedTuple):
-    """What one ``ssl_transition`` statement said, for the handlers that answer it.
+    """One ``ssl_transition`` statement, for the handlers that answer it.
 
     ``plates`` are the model's vectorised plates around the loop and ``batch_shape`` their shape;
     ``inputs`` and ``lengths`` are laid out by it, batch first. ``outer_dim`` is the dimension of
@@ -60,7 +60,7 @@ class SSLLoop(NamedTuple):
         return -1 - len(self.batch_shape)
 
     def distribution(self) -> PathDistribution:
-        """Return the law of the path, batch shape ``batch_shape``, event ``(T,)`` or ``(T, D)``."""
+        """Return p(z_{1:T}), batch shape ``batch_shape``, event ``(T,)`` or ``(T, D)``."""
         return PathDistribution(
             self.transition,
             self.num_steps,
@@ -75,9 +75,7 @@ class SSLLoop(NamedTuple):
 
     def active(self) -> Tensor | None:
         """Steps within each sequence, bool ``(T,) + batch_shape``; ``None`` if all are."""
-        if self.lengths is None:
-            return None
-        return self.steps().reshape((-1,) + (1,) * self.lengths.dim()) < self.lengths
+        return None if self.lengths is None else steps_within(self.lengths, self.num_steps)
 
     def time_first(self, z: Tensor) -> Tensor:
         """Lay a path ``(..., B, T)`` out as the body reads it, ``(..., T, B)``; D stays last."""
@@ -230,10 +228,7 @@ def _describe(
         batch_shape[frame.dim] = frame.size
     shape = torch.Size(batch_shape)
 
-    like = next(
-        itertools.chain(transition.parameters(), transition.buffers()),
-        torch.empty((), dtype=torch.get_default_dtype(), device=torch.get_default_device()),
-    )
+    like = transition.like
     for what, value in (("lengths", lengths), ("inputs", inputs)):
         if value is not None and value.device != like.device:
             raise ValueError(

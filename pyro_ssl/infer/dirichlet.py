@@ -20,121 +20,165 @@ import torch
 from torch import Tensor
 
 from ..errors import LatentSiteError
-from ..reading.checks import latent_dirichlets
-from ..reading.program import ModelRun, run_model
+from ..reading.program import ModelRun, Program
+from ..reading.site import user_scale
 
-__all__ = [
-    "dirichlet_counts",
-    "dirichlet_point",
-    "draw_dirichlet",
-    "normalised",
-    "reaches_transition",
-]
+__all__ = ["Counts", "DirichletSite", "dirichlet_counts", "normalised"]
 
-#: ``objective(run)``: terms of the log-joint, one scalar for each table of counts wanted
+#: tables of counts, by site
+Counts = dict[str, Tensor]
+
+#: ``objective(run)``: terms of the log-joint, one scalar for each set of counts that is wanted
 Objective = Callable[[ModelRun], Sequence[Tensor]]
 
-Counts = dict[str, Tensor]
+
+class DirichletSite:
+    """A latent site with a Dirichlet prior, given (expected) counts n of its entries.
+
+    :param Tensor concentration: β, ``(..., V)``.
+    """
+
+    def __init__(self, concentration: Tensor) -> None:
+        self.concentration = concentration
+
+    @classmethod
+    def recognise(cls, site: Mapping[str, Any]) -> DirichletSite | None:
+        """Return the site of a Pyro trace, if it is one."""
+        fn = site["fn"]
+        while isinstance(fn, dist.Independent):
+            fn = fn.base_dist
+        if not isinstance(fn, dist.Dirichlet) or site["mask"] not in (None, True):
+            return None
+        scale = user_scale(dict(site))
+        if isinstance(scale, Tensor) or scale != 1.0:
+            # Dir(β)^s is Dir(1 + s (β - 1)).
+            scale = scale.unsqueeze(-1) if isinstance(scale, Tensor) and scale.dim() else scale
+            return cls(1.0 + scale * (fn.concentration - 1.0))
+        return cls(fn.concentration)
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of its value."""
+        return self.concentration.shape
+
+    def prior_draw(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        """Draw φ from its prior, no entry of it 0."""
+        return dist.Dirichlet(self.concentration).sample(sample_shape).clamp(min=1e-30)
+
+    def flat_draw(self) -> Tensor:
+        """Draw φ uniformly: a sparse prior's draws would shut most symbols out of most states."""
+        return dist.Dirichlet(torch.ones_like(self.concentration)).sample()
+
+    @torch.no_grad()
+    def draw(self, counts: Tensor) -> Tensor:
+        """Draw φ from its conjugate posterior, Dirichlet(β + n)."""
+        draw = dist.Dirichlet(self.concentration + counts.clamp(min=0.0)).sample()
+        # A draw from a small concentration may underflow to 0, and log 0 is no log-probability.
+        return normalised(draw.clamp(min=torch.finfo(draw.dtype).tiny))
+
+    @torch.no_grad()
+    def point(self, counts: Tensor, kind: str) -> Tensor:
+        r"""Return the posterior's mode or mean.
+
+        The mode is (n + β - 1)₊ / Σ; with a flat prior (β = 1) it is the maximum likelihood
+        estimate. Below β = 1 it lies on the boundary, where unseen symbols have probability 0. The
+        mean, (n + β) / (n_k + Vβ), is the smoothed estimate of Zaheer et al. 2017, and the mode in
+        the log-odds parametrisation. A row that has no mode (no counts, β < 1) takes the mean.
+        """
+        counts = counts.clamp(min=0.0)  # rounding may leave -1e-7
+        mean = normalised(self.concentration + counts)
+        if kind == "mean":
+            return mean
+        mode = (self.concentration + counts - 1.0).clamp(min=0.0)
+        has_mode = mode.sum(-1, keepdim=True) > 0
+        return torch.where(has_mode, normalised(torch.where(has_mode, mode, 1.0)), mean)
 
 
 def dirichlet_counts(
-    model: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    values: Mapping[str, Tensor],
-    sites: Mapping[str, dist.Dirichlet],
+    program: Program,
+    sites: Mapping[str, DirichletSite],
     objective: Objective,
+    fixed: Mapping[str, Tensor] | None = None,
     *,
     verify: bool = False,
 ) -> list[Counts]:
     """Return the count tables n that Dirichlet sites have in some terms of the log-joint.
 
-    :param values: what all other latent sites and subsampling plates hold.
-    :param sites: the Dirichlet sites, by name (:func:`~.program.latent_dirichlets`).
+    :param sites: the Dirichlet sites, by name.
     :param objective: maps a run of the model to scalars; each gets its own tables.
+    :param fixed: what all other latent sites and subsampling plates hold.
     :param bool verify: also check, at a third point, that the sites enter as categorical
         probabilities.
     :returns: for each scalar a dict from site to counts, of the site's shape.
     :raises LatentSiteError: if a site enters in another way.
     """
-
-    def residuals(which: int) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
-        """φ ⊙ ∂L/∂φ of every scalar at probe ``which``."""
-        probes = {
-            name: _probe(fn.concentration.detach(), which, i).requires_grad_()
-            for i, (name, fn) in enumerate(sites.items())
-        }
-        with torch.enable_grad():
-            run = run_model(model, args, kwargs, {**values, **probes})
-            if which == 2:
-                _check_priors(run, probes)
-            scalars = objective(run)
-        out = []
-        for scalar in scalars:
-            grads: Sequence[Tensor | None] = [None] * len(probes)
-            if scalar.requires_grad:
-                grads = torch.autograd.grad(
-                    scalar, list(probes.values()), retain_graph=True, allow_unused=True
-                )
-            out.append(
-                {
-                    name: torch.zeros_like(phi) if g is None else (phi * g).detach()
-                    for (name, phi), g in zip(probes.items(), grads, strict=True)
-                }
-            )
-        return {name: phi.detach() for name, phi in probes.items()}, out
-
-    phi_0, at_0 = residuals(0)
-    phi_1, at_1 = residuals(1)
-    phi_2, at_2 = residuals(2) if verify else ({}, [{}] * len(at_0))
-    found = []
-    for r_0, r_1, r_2 in zip(at_0, at_1, at_2, strict=True):
-        counts, totals = {}, {}
-        for name in sites:
-            # r = n - φ n_k., so r_0 - r_1 = (φ_1 - φ_0) n_k.
-            gap = phi_1[name] - phi_0[name]
-            square = gap.square().sum(-1, keepdim=True).clamp(min=torch.finfo(gap.dtype).tiny)
-            totals[name] = ((r_0[name] - r_1[name]) * gap).sum(-1, keepdim=True) / square
-            counts[name] = r_0[name] + phi_0[name] * totals[name]
-        found.append(counts)
-        for name, r in r_2.items():
-            slack = 1e-3 * (1.0 + totals[name].abs())
-            if bool(((r - counts[name] + phi_2[name] * totals[name]).abs() > slack).any()):
-                raise LatentSiteError(
-                    f'Site "{name}": Dirichlet, but it does not enter the likelihood as '
-                    "categorical probabilities, so its posterior is no Dirichlet; expected a use "
-                    f"such as dist.Categorical({name}[z]). Make it a pyro.param, or give it: "
-                    f'pyro.condition(model, {{"{name}": value}}).'
-                )
+    fixed = fixed or {}
+    phi_0, at_0 = _residuals(program, sites, objective, fixed, 0)
+    phi_1, at_1 = _residuals(program, sites, objective, fixed, 1)
+    found, totals = [], []
+    for r_0, r_1 in zip(at_0, at_1, strict=True):
+        # r = n - φ n_k., so r_0 - r_1 = (φ_1 - φ_0) n_k.
+        gap = {name: phi_1[name] - phi_0[name] for name in sites}
+        total = {name: _ratio((r_0[name] - r_1[name]), gap[name]) for name in sites}
+        found.append({name: r_0[name] + phi_0[name] * total[name] for name in sites})
+        totals.append(total)
+    if verify:
+        phi_2, at_2 = _residuals(program, sites, objective, fixed, 2)
+        for counts, total, r_2 in zip(found, totals, at_2, strict=True):
+            for name, r in r_2.items():
+                rest = r - counts[name] + phi_2[name] * total[name]
+                if bool((rest.abs() > 1e-3 * (1.0 + total[name].abs())).any()):
+                    raise LatentSiteError(
+                        f'Site "{name}": Dirichlet, but it does not enter the likelihood as '
+                        "categorical probabilities, so its posterior is no Dirichlet; expected a "
+                        f"use such as dist.Categorical({name}[z]). Make it a pyro.param, or give "
+                        f'it: pyro.condition(model, {{"{name}": value}}).'
+                    )
     return found
 
 
-def reaches_transition(
-    model: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    sites: Mapping[str, dist.Dirichlet],
-) -> bool:
-    """Return whether a Dirichlet site is a parameter of the transition (a Bayesian HMM's rows)."""
+def _residuals(
+    program: Program,
+    sites: Mapping[str, DirichletSite],
+    objective: Objective,
+    fixed: Mapping[str, Tensor],
+    which: int,
+) -> tuple[Counts, list[Counts]]:
+    """Probe ``which``, and φ ⊙ ∂L/∂φ of every scalar there."""
     probes = {
-        name: _probe(fn.concentration.detach(), 0).requires_grad_() for name, fn in sites.items()
+        name: probe(site.concentration.detach(), which, i).requires_grad_()
+        for i, (name, site) in enumerate(sites.items())
     }
-    if not probes:
-        return False
     with torch.enable_grad():
-        run = run_model(model, args, kwargs, probes)
-        shape = (run.loop.num_steps, run.num_sequences)
-        log_p = run.log_transition(torch.zeros(shape, dtype=torch.long, device=run.loop.device))
-    if not log_p.requires_grad:
-        return False
-    grads = torch.autograd.grad(log_p.sum(), list(probes.values()), allow_unused=True)
-    return any(grad is not None for grad in grads)
+        run = program.run({**fixed, **probes})
+        if which == 2:
+            _check_priors(run, probes)
+        scalars = objective(run)
+    out = []
+    for scalar in scalars:
+        grads: Sequence[Tensor | None] = [None] * len(probes)
+        if scalar.requires_grad:
+            grads = torch.autograd.grad(
+                scalar, list(probes.values()), retain_graph=True, allow_unused=True
+            )
+        pairs = zip(probes.items(), grads, strict=True)
+        out.append(
+            {n: torch.zeros_like(p) if g is None else (p * g).detach() for (n, p), g in pairs}
+        )
+    return {name: phi.detach() for name, phi in probes.items()}, out
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    """The factor by which each row of ``b`` comes nearest to that of ``a``, ``(..., 1)``."""
+    square = b.square().sum(-1, keepdim=True).clamp(min=torch.finfo(b.dtype).tiny)
+    return (a * b).sum(-1, keepdim=True) / square
 
 
 def _check_priors(run: ModelRun, probes: Mapping[str, Tensor]) -> None:
     """Check that no Dirichlet's prior depends on another one's value: it would be no count."""
-    for name, fn in latent_dirichlets(run, purpose="the conjugate draw").items():
-        total = fn.concentration.sum()
+    for name in probes:
+        site = DirichletSite.recognise(run.sites[name])
+        total = site.concentration.sum() if site else torch.zeros(())
         if not total.requires_grad:
             continue
         grads = torch.autograd.grad(
@@ -149,7 +193,7 @@ def _check_priors(run: ModelRun, probes: Mapping[str, Tensor]) -> None:
                 )
 
 
-def _probe(concentration: Tensor, which: int, site: int = 0) -> Tensor:
+def probe(concentration: Tensor, which: int, site: int = 0) -> Tensor:
     """Return an interior point of the simplex, for each row.
 
     Points 0 and 1 are far enough apart to solve for n_k·, the same in all rows and sites. At point
@@ -171,29 +215,3 @@ def normalised(weights: Tensor) -> Tensor:
     """Divide rows by their sums, in float64: in float32 a long row may miss 1 by over 1e-6."""
     wide = weights.double()
     return (wide / wide.sum(-1, keepdim=True)).to(weights.dtype)
-
-
-def draw_dirichlet(fn: dist.Dirichlet, counts: Tensor) -> Tensor:
-    """Draw φ from its conjugate posterior, Dirichlet(concentration + n)."""
-    with torch.no_grad():
-        draw = dist.Dirichlet(fn.concentration + counts.clamp(min=0.0)).sample()
-        # A draw from a small concentration may underflow to 0, and log 0 is no log-probability.
-        return normalised(draw.clamp(min=torch.finfo(draw.dtype).tiny))
-
-
-def dirichlet_point(fn: dist.Dirichlet, counts: Tensor, kind: str) -> Tensor:
-    r"""Return the posterior's mode or mean.
-
-    The mode is (n + β - 1)₊ / Σ; with a flat prior (β = 1) it is the maximum likelihood estimate.
-    Below β = 1 it lies on the boundary, where unseen symbols have probability 0. The mean,
-    (n + β) / (n_k + Vβ), is the smoothed estimate of Zaheer et al. 2017, and the mode in the
-    log-odds parametrisation. A row that has no mode (no counts, β < 1) takes the mean.
-    """
-    with torch.no_grad():
-        counts = counts.clamp(min=0.0)  # rounding may leave -1e-7
-        mean = normalised(fn.concentration + counts)
-        if kind == "mean":
-            return mean
-        mode = (fn.concentration + counts - 1.0).clamp(min=0.0)
-        has_mode = mode.sum(-1, keepdim=True) > 0
-        return torch.where(has_mode, normalised(torch.where(has_mode, mode, 1.0)), mean)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import NonFiniteError, SMCFailed
-from ..reading.checks import check_emission_is_local
-from ..reading.program import Emission, ModelRun
-from ..reading.sweep_in_loop import ParticleGrid
-from ..smc import Sweep, conditional_smc, gaussian_smc
+from ..reading.program import ModelRun
+from ..smc import Emission, Sweep, conditional_smc
 from ..smc.resampling import RESAMPLING
 
-__all__ = ["SMCSettings", "check_placement", "draw_paths", "read_emission"]
+__all__ = ["SMCSettings", "draw_paths"]
 
 
 @dataclass(frozen=True)
@@ -46,51 +43,17 @@ class SMCSettings:
             )
 
 
-def check_placement(run: ModelRun, table: Tensor) -> None:
-    """Check that the transition and the emission share device and dtype.
-
-    :raises ValueError: if they do not; nothing has been drawn yet.
-    """
-    name, loop = run.grid.sites[0].name, run.loop
-    if table.device != loop.device:
-        raise ValueError(
-            f'Site "{name}": its log-density is on {table.device}, but the transition of '
-            f'"{loop.name}" is on {loop.device}; expected one device: write '
-            f'transition.to("{table.device}"), or move the data.'
-        )
-    for parameter in loop.transition.parameters():
-        if parameter.dtype != table.dtype:
-            raise ValueError(
-                f'Site "{name}": its log-density is {table.dtype}, but the transition of '
-                f'"{loop.name}" has {parameter.dtype} parameters; expected one dtype: write '
-                f"transition.to({table.dtype})."
-            )
-
-
-def read_emission(run: ModelRun, *, verify: bool = False) -> Emission:
-    """Return a run's emission, checked.
-
-    :param bool verify: also check that it is a function of z_t alone.
-    """
-    table = run.grid.table()
-    check_placement(run, table)
-    if verify:
-        check_emission_is_local(run, table)
-    return run.emission(table)
-
-
 def draw_paths(
     run: ModelRun,
     emission: Emission,
     reference: Tensor | None,
     settings: SMCSettings,
     *,
-    num_chains: int = 1,
     on_failure: str = "raise",
 ) -> tuple[Sweep, Tensor]:
     """One sweep for the sequences of a run, or of several chains side by side.
 
-    :param emission: of all C B sequences; ``None``: the body says, within the sweep.
+    :param Emission emission: of all C B sequences, chain by chain.
     :param Tensor reference: ``(T, C B, ...)``, or ``None``.
     :param str on_failure: what becomes of a sequence whose particles all die: ``"raise"``, or
         ``"keep"`` its reference, with a warning.
@@ -99,28 +62,24 @@ def draw_paths(
     :raises SMCFailed: if all particles of a sequence died.
     """
 
+    num_chains = emission.shape[1] // max(run.num_sequences, 1)
+
     def tiled(value: Tensor | None, dim: int) -> Tensor | None:
-        if value is None or num_chains == 1:
+        if value is None or num_chains <= 1:
             return value
         return value.repeat(*(num_chains if d == dim else 1 for d in range(value.dim())))
 
-    P = settings.num_particles
-    options: dict[str, Any] = {
-        "lengths": tiled(run.grid.lengths, 0),
-        "inputs": tiled(run.inputs, 1),
-        "resampling": settings.resampling,
-        "ancestor_sampling": settings.ancestor_sampling,
-        "transition_scale": tiled(run.grid.transition_scale, 0),
-    }
-    if isinstance(emission, Tensor):
-        sweep = conditional_smc(run.transition, emission, P, reference, **options)
-    elif emission is not None:
-        sweep = gaussian_smc(run.transition, emission, P, reference, **options)
-    else:
-        particles = ParticleGrid(P, reference, num_chains, **options)
-        run.again(particles)
-        assert particles.sweep is not None
-        sweep = particles.sweep
+    sweep = conditional_smc(
+        run.transition,
+        emission,
+        settings.num_particles,
+        reference,
+        lengths=tiled(run.grid.lengths, 0),
+        inputs=tiled(run.inputs, 1),
+        resampling=settings.resampling,
+        ancestor_sampling=settings.ancestor_sampling,
+        transition_scale=tiled(run.grid.transition_scale, 0),
+    )
     failed = sweep.failed
     if not bool(failed.any()):
         return sweep, sweep.path

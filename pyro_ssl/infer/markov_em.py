@@ -18,13 +18,16 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.distributions import Dirichlet
+from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
-from ..exact.chains import markov_log_likelihood, sample_markov_paths
-from ..reading.checks import latent_dirichlets, require_discrete
-from ..reading.program import ModelRun, run_model
+from ..exact import markov_log_likelihood, sample_markov_paths
+from ..reading.checks import require_discrete
+from ..reading.emission import read_emission
+from ..reading.program import ModelRun, Program
 from ..transitions import MarkovTransition
-from .dirichlet import Counts, dirichlet_counts, dirichlet_point, normalised
+from .dirichlet import Counts, normalised
+from .globals import GlobalSites
 
 __all__ = ["MarkovEM"]
 
@@ -58,12 +61,26 @@ class MarkovEM:
     def __init__(
         self, model: Callable[..., Any], *, dirichlet: str = "mode", smoothing: float = 1.0
     ) -> None:
-        self.model, self.dirichlet, self.smoothing = model, dirichlet, smoothing
-        #: point estimates of the Dirichlet sites
-        self.values: dict[str, Tensor] = {}
-        #: expected counts that the estimates come from
-        self.counts: Counts = {}
+        self.model, self.smoothing = model, smoothing
+        self._globals = GlobalSites("MarkovEM", kind=dirichlet)
         self._chain: tuple[Tensor, Tensor] | None = None
+        self._checked = False
+
+    def __copy__(self) -> MarkovEM:
+        """Return a fit that goes on apart from this one."""
+        twin = object.__new__(type(self))
+        twin.__dict__ |= self.__dict__ | {"_globals": copy.copy(self._globals)}
+        return twin
+
+    @property
+    def values(self) -> dict[str, Tensor]:
+        """Point estimates of the Dirichlet sites."""
+        return dict(self._globals.values)
+
+    @property
+    def counts(self) -> Counts:
+        """Expected counts that the estimates come from."""
+        return dict(self._globals.counts)
 
     @property
     def initial(self) -> Tensor:
@@ -115,7 +132,7 @@ class MarkovEM:
                 f"MarkovEM.start_from: found initial {tuple(initial.shape)} and matrix "
                 f"{tuple(matrix.shape)}, expected (K,) and (K, K)."
             )
-        self._chain, self.values = (initial.detach(), matrix.detach()), dict(values)
+        self._chain, self._globals.values = (initial.detach(), matrix.detach()), dict(values)
         return self
 
     def for_model(self, model: Callable[..., Any]) -> MarkovEM:
@@ -127,9 +144,9 @@ class MarkovEM:
     @poutine.block()
     def step(self, *args: Any, **kwargs: Any) -> float:
         """One EM iteration on all data; returns -log p(x) before it, in nats."""
-        run = self._run(args, kwargs)
-        dirichlets = latent_dirichlets(run, purpose="MarkovEM")
-        if missing := sorted(dirichlets.keys() - self.values.keys()):
+        program = Program(self.model, args, kwargs)
+        run = self._run(program)
+        if missing := sorted(self._globals.sites.keys() - self.values.keys()):
             raise ValueError(
                 f"MarkovEM: no value to start from was given for {missing}, found "
                 f"{sorted(self.values)}; write hmm.start_from(initial, matrix, {missing[0]}=...)."
@@ -145,14 +162,9 @@ class MarkovEM:
         def objective(probe: ModelRun) -> tuple[Tensor]:
             return ((posterior * probe.grid.table()).sum(),)
 
-        if dirichlets:
-            fixed = run.subsamples
-            counts = dirichlet_counts(self.model, args, kwargs, fixed, dirichlets, objective)[0]
-            self.counts = counts
-            self.values = {
-                name: dirichlet_point(fn, counts[name], self.dirichlet)
-                for name, fn in dirichlets.items()
-            }
+        if self._globals:
+            counts = self._globals.statistics(run, objective)[0]
+            self._globals.estimate(counts)
         K = len(self.initial)
         self._chain = (
             normalised(from_start + self.smoothing / K),
@@ -164,14 +176,14 @@ class MarkovEM:
     @poutine.block()
     def log_likelihood(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return log p(x_t | x_{1:t-1}), exact, ``(T,) + batch_shape``."""
-        run = self._run(args, kwargs)
+        run = self._run(Program(self.model, args, kwargs))
         log_p = self._forward(run, run.grid.table(), self.initial, self.matrix)
         return log_p.reshape((-1,) + run.loop.batch_shape)
 
     def perplexity(self, *args: Any, start: int = 0, **kwargs: Any) -> float:
         """Return exp(-mean log p(x_t | x_{1:t-1})) over the observed steps from ``start`` on."""
         with poutine.block():
-            observed = self._run(args, kwargs).grid.observed()[start:]
+            observed = self._run(Program(self.model, args, kwargs)).grid.observed()[start:]
         log_p = self.log_likelihood(*args, **kwargs).flatten(1)[start:]
         return float((-log_p[observed].sum() / observed.sum()).exp())
 
@@ -179,7 +191,7 @@ class MarkovEM:
     @poutine.block()
     def sample_paths(self, *args: Any, **kwargs: Any) -> Tensor:
         """Draw z ~ p(z | x) of the HMM, int64, ``batch_shape + (T,)``."""
-        run = self._run(args, kwargs)
+        run = self._run(Program(self.model, args, kwargs))
         path = sample_markov_paths(
             self.initial, self.matrix, run.grid.table(), lengths=run.grid.lengths
         )
@@ -188,25 +200,26 @@ class MarkovEM:
     def _forward(self, run: ModelRun, table: Tensor, initial: Tensor, matrix: Tensor) -> Tensor:
         return markov_log_likelihood(initial, matrix, table, lengths=run.grid.lengths)
 
-    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelRun:
-        """Run the model; the first time, break the symmetry between the states."""
+    def _run(self, program: Program) -> ModelRun:
+        """Run the model; the first time, check it and break the symmetry between the states."""
         with torch.no_grad():
-            run = run_model(self.model, args, kwargs, self.values)
+            run = program.run(self.values)
             require_discrete(run, "MarkovEM")
             K = run.transition.num_states
+            if self._chain is not None and len(self.initial) != K:
+                raise ValueError(
+                    f"MarkovEM: the chain has {len(self.initial)} states, expected {K}, as "
+                    f"many as the model's {type(run.transition).__name__}."
+                )
+            if self._checked:
+                self._globals.find(run)
+            else:
+                read_emission(run, verify=is_validation_enabled())
+                self._globals.check(run)
+                self._checked = True
             if self._chain is not None:
-                if len(self.initial) != K:
-                    raise ValueError(
-                        f"MarkovEM: the chain has {len(self.initial)} states, expected {K}, as "
-                        f"many as the model's {type(run.transition).__name__}."
-                    )
                 return run
-            table = run.grid.table()
-            flat = torch.ones(K, dtype=table.dtype, device=table.device)
+            flat = torch.ones(K, dtype=run.transition.like.dtype, device=run.loop.device)
             self._chain = (flat / K, Dirichlet(flat.expand(K, K)).sample())
-            # Flat draws: a sparse prior's would shut most symbols out of most states, for good.
-            self.values = {
-                name: Dirichlet(torch.ones_like(fn.concentration)).sample()
-                for name, fn in latent_dirichlets(run, purpose="MarkovEM").items()
-            }
-            return run_model(self.model, args, kwargs, {**run.subsamples, **self.values})
+            self._globals.values = {n: s.flat_draw() for n, s in self._globals.sites.items()}
+            return program.run({**run.subsamples, **self.values})

@@ -14,12 +14,15 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
-from ..exact.chains import markov_marginals
-from ..reading.checks import latent_dirichlets, require_discrete
-from ..reading.program import Given, ModelRun, run_model
-from .dirichlet import Counts, dirichlet_counts, dirichlet_point, reaches_transition
+from ..exact import markov_marginals
+from ..reading.checks import require_discrete
+from ..reading.emission import read_emission
+from ..reading.program import Given, ModelRun, Program
+from .dirichlet import Counts
+from .globals import GlobalSites
 from .markov_em import MarkovEM
 
 __all__ = ["MarkovPart", "MeanFieldGuide"]
@@ -69,22 +72,17 @@ class MeanFieldGuide:
         averaging: float = 0.0,
         name: str = "mean_field",
     ) -> None:
-        if dirichlet not in ("mode", "mean"):
-            raise ValueError(f'dirichlet is "{dirichlet}", expected "mode" or "mean".')
-        if not 0.0 <= averaging < 1.0:
-            raise ValueError(f"averaging is {averaging}, expected a weight in [0, 1).")
-        self.model, self.dirichlet, self.averaging, self.name = model, dirichlet, averaging, name
-        #: point estimates of the Dirichlet sites
-        self.values: dict[str, Tensor] = {}
-        self._counts: Counts = {}
+        self.model, self.name = model, name
+        self._globals = GlobalSites("MeanFieldGuide", kind=dirichlet, averaging=averaging)
+        self._checked = False
         self._pairs: MarkovPart | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample the path from q, and put the Dirichlet sites at their estimates."""
-        run = self.read(args, kwargs)
+        run = self.read(Program(self.model, args, kwargs))
         loop, out = run.loop, {}
         with Given(run.subsamples):
-            for name in latent_dirichlets(run, purpose="MeanFieldGuide"):
+            for name in self._globals.sites:
                 site = run.sites[name]
                 with _open(site["cond_indep_stack"], loop.device):
                     point = dist.Delta(self.values[name], event_dim=site["fn"].event_dim)
@@ -100,19 +98,24 @@ class MeanFieldGuide:
     def marginals(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return q(z_t = k), ``batch_shape + (T, K)``; arguments go to the model."""
         with torch.no_grad(), poutine.block():
-            run = self.read(args, kwargs)
+            run = self.read(Program(self.model, args, kwargs))
             q = self.log_q(run, run.grid.table()).exp()
         return q.reshape(run.loop.batch_shape + q.shape[1:])
 
     @property
+    def values(self) -> dict[str, Tensor]:
+        """Point estimates of the Dirichlet sites."""
+        return dict(self._globals.values)
+
+    @property
     def fitted_model(self) -> Callable[..., Any]:
         """The model with its Dirichlet sites given: what ``ParticleFilter`` takes."""
-        return poutine.condition(self.model, data=dict(self.values))
+        return poutine.condition(self.model, data=self.values)
 
     @property
     def counts(self) -> Counts:
         """Expected counts of the Dirichlet sites, averaged over steps if asked."""
-        return dict(self._counts)
+        return dict(self._globals.counts)
 
     def start_from(self, hmm: MarkovEM, *args: Any, **kwargs: Any) -> None:
         """Start q and the Dirichlet sites from a fitted HMM of the same model.
@@ -120,20 +123,36 @@ class MeanFieldGuide:
         The transition stays as it is; ``StochasticEM.start_from`` trains it on the HMM's paths.
         Give all sequences at once: minibatches start from the emission otherwise.
         """
-        self.values, self._counts = dict(hmm.values), dict(hmm.counts)
+        self._globals.values, self._globals.counts = hmm.values, hmm.counts
         with torch.no_grad(), poutine.block():
-            run = self.read(args, kwargs)
+            run = self.read(Program(self.model, args, kwargs))
             q = markov_marginals(
                 hmm.initial, hmm.matrix, run.grid.table(), lengths=run.grid.lengths
             ).transpose(0, 1)
         pyro.get_param_store()[self._param_name(run)] = self._full(run, _log_floored(q))
 
-    def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelRun:
-        """Run the model with its Dirichlet sites at their estimates; the first time, draw them."""
-        run = run_model(self.model, args, kwargs, self.values)
+    def read(self, program: Program) -> ModelRun:
+        """Run the model with its Dirichlet sites at their estimates; the first time, draw them.
+
+        :raises TypeError: if a Dirichlet site is a parameter of the transition.
+        """
+        run = program.run(self.values)
         require_discrete(run, "MeanFieldGuide")
-        for name in latent_dirichlets(run, purpose="MeanFieldGuide"):
-            self.values.setdefault(name, run.sites[name]["value"].detach())
+        if self._checked:
+            self._globals.find(run)
+            return run
+        with torch.no_grad():
+            read_emission(run, verify=is_validation_enabled())
+        self._globals.check(run)
+        if self._globals.reach_transition:
+            raise TypeError(
+                f'Site "{next(iter(self._globals.sites))}": a parameter of the transition, which '
+                "MeanFieldGuide does not estimate; expected Dirichlet sites in the emission alone. "
+                "Make it a pyro.param: MarkovTransition(K) without matrix= has its own."
+            )
+        for name in self._globals.sites:
+            self._globals.values.setdefault(name, run.sites[name]["value"].detach())
+        self._checked = True
         return run
 
     def log_q(self, run: ModelRun, table: Tensor) -> Tensor:
@@ -144,35 +163,20 @@ class MeanFieldGuide:
         possible = table.transpose(0, 1) > -torch.inf
         return logits.masked_fill(~possible, -torch.inf).log_softmax(-1)
 
-    def update(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], run: ModelRun, q: Tensor
-    ) -> None:
+    def update(self, run: ModelRun, q: Tensor) -> None:
         """Estimate the Dirichlet sites anew from their expected counts under q ``(B, T, K)``."""
-        dirichlets = latent_dirichlets(run, purpose="MeanFieldGuide")
-        if not dirichlets:
+        if not self._globals:
             return
-        if not self._counts and reaches_transition(self.model, args, kwargs, dirichlets):
-            raise TypeError(
-                f'Site "{next(iter(dirichlets))}": a parameter of the transition, which '
-                "MeanFieldGuide does not estimate; expected Dirichlet sites in the emission alone. "
-                "Make it a pyro.param: MarkovTransition(K) without matrix= has its own."
-            )
 
         def objective(probe: ModelRun) -> tuple[Tensor, Tensor]:
             table = probe.grid.table()
-            elsewhere = probe.log_elsewhere(only_observed=True)
-            return (
-                (q.transpose(0, 1) * table.clamp(min=torch.finfo(table.dtype).min)).sum(),
-                torch.as_tensor(elsewhere, device=table.device, dtype=table.dtype),
-            )
+            inside = q.transpose(0, 1) * table.clamp(min=torch.finfo(table.dtype).min)
+            return inside.sum(), probe.log_elsewhere(only_observed=True)
 
-        fixed = run.subsamples
-        inside, outside = dirichlet_counts(self.model, args, kwargs, fixed, dirichlets, objective)
-        for name, fn in dirichlets.items():
-            now = inside[name] * run.subsample_factor + outside[name]
-            past = self._counts.get(name, now)
-            self._counts[name] = self.averaging * past + (1.0 - self.averaging) * now
-            self.values[name] = dirichlet_point(fn, self._counts[name], self.dirichlet)
+        inside, outside = self._globals.statistics(run, objective)
+        self._globals.estimate(
+            {name: n * run.subsample_factor + outside[name] for name, n in inside.items()}
+        )
 
     def markov_part(self, run: ModelRun) -> MarkovPart:
         """The table a of ``mean_field_elbo.py``."""
@@ -195,11 +199,9 @@ class MeanFieldGuide:
 
     def _full(self, run: ModelRun, log_q: Tensor) -> Tensor:
         """Lay log q ``(B, T, K)`` out over the full plates; those not here start flat."""
-        loop, shape = run.loop, list(run.loop.batch_shape)
-        log_q = log_q.reshape(loop.batch_shape + log_q.shape[1:])
-        for frame in loop.plates:
-            shape[frame.dim] = frame.full_size or frame.size
-        if tuple(shape) != tuple(loop.batch_shape):
+        batch_shape, shape = run.loop.batch_shape, run.full_shape
+        log_q = log_q.reshape(batch_shape + log_q.shape[1:])
+        if shape != batch_shape:
             flat = log_q.new_zeros(*shape, *log_q.shape[-2:])
             return flat + 0.1 * torch.randn_like(flat)
         # A little noise: states that start alike would stay so.

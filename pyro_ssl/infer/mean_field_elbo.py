@@ -31,7 +31,8 @@ from torch import Tensor
 
 from ..errors import NonFiniteError
 from ..reading.checks import check_transition_learns
-from ..reading.program import ModelRun
+from ..reading.program import ModelRun, Program
+from ..steps import steps_within
 from .mean_field import MeanFieldGuide
 
 __all__ = ["MeanFieldELBO"]
@@ -89,7 +90,7 @@ class MeanFieldELBO(Trace_ELBO):
         if found.loss.requires_grad:
             found.loss.backward()
         guide.markov_part(found.run).add(found.previous, found.log_p, found.active)
-        guide.update(args, kwargs, found.run, found.q)
+        guide.update(found.run, found.q)
         return float(found.loss.detach())
 
     def _evaluate(
@@ -100,22 +101,21 @@ class MeanFieldELBO(Trace_ELBO):
                 f"MeanFieldELBO takes a MeanFieldGuide, found {type(guide).__name__}; write "
                 "SVI(model, MeanFieldGuide(model), optim, loss=MeanFieldELBO())."
             )
-        run = guide.read(args, kwargs)
+        run = guide.read(Program(guide.model, args, kwargs))
         for name in run.params:  # ``run_model`` hides them from SVI, which has to know them
             pyro.param(name)
         loop, table, S = run.loop, run.grid.table(), self.num_particles
         log_q = guide.log_q(run, table)
         q, K = log_q.exp(), log_q.shape[-1]
-        steps = torch.arange(loop.num_steps, device=q.device)
         active = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device)  # (B, T)
         if run.grid.lengths is not None:
-            active = steps < run.grid.lengths.unsqueeze(-1)
+            active = steps_within(run.grid.lengths, loop.num_steps).T
         entropy = -(q * torch.where(q > 0, log_q, 0.0)).sum(-1)  # (B, T)
         emission = (q * torch.where(q > 0, table.transpose(0, 1), 0.0)).sum(-1)
 
         z = torch.multinomial(q.detach().reshape(-1, K), S, replacement=True)  # (B T, S)
         z = z.T.reshape(S, *q.shape[:2])
-        inputs = None if loop.inputs is None else loop.inputs.flatten(0, -3)
+        inputs = None if run.inputs is None else run.inputs.transpose(0, 1)
         log_p = run.transition.path_logits(z, inputs).log_softmax(-1)  # (S, B, T, K)
         previous = torch.cat([torch.full_like(z[..., :1], K), z[..., :-1]], -1)
 

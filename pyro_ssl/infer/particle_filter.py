@@ -7,7 +7,6 @@ perplexities are, if anything, too high.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,12 +15,10 @@ from pyro import poutine
 from torch import Tensor
 
 from ..reading.checks import require_no_latents
-from ..reading.program import ModelRun, run_model
+from ..reading.emission import read_emission
+from ..reading.program import ModelRun, Program
 from ..smc import Sweep, roll_out
-from ..smc.gaussian import roll_out_vectors
-from ..smc.quadratic import QuadraticEmission
-from ..transitions import GaussianTransition
-from .estep import SMCSettings, draw_paths, read_emission
+from .estep import SMCSettings, draw_paths
 
 __all__ = ["Forecast", "ParticleFilter"]
 
@@ -110,32 +107,16 @@ class ParticleFilter:
                 f'Site "{loop.name}": forecast from start={start}, expected 0 to T - 1 = '
                 f"{loop.num_steps - 1}."
             )
-        horizon, probs = loop.num_steps - start, None
         with torch.no_grad():
             emission = read_emission(run)
-            if emission is None:
-                raise TypeError(
-                    f'Site "{run.grid.sites[0].name}": forecast takes vectors whose emission is '
-                    "linear-Gaussian, found another. Mask the later observations and filter: "
-                    "what ParticleFilter(model, P).sweep(...) has there are draws of the future."
-                )
-            if isinstance(emission, Tensor):
-                sweep = draw_paths(run, emission[:start], None, self.settings)[0]
-                probs, paths = roll_out(run.transition, sweep, horizon, inputs=run.inputs)
-                log_p = (probs.log() + emission[start:]).logsumexp(-1)
-            else:
-                before, after = (
-                    QuadraticEmission(*(part[steps] for part in emission))
-                    for steps in (slice(start), slice(start, None))
-                )
-                sweep = draw_paths(run, before, None, self.settings)[0]
-                assert isinstance(run.transition, GaussianTransition)
-                paths = roll_out_vectors(run.transition, sweep, horizon, inputs=run.inputs)
-                at_draws = after.log_prob(paths.movedim(2, 0))  # (P, S, B)
-                log_p = at_draws.logsumexp(0) - math.log(P)
-            log_p = torch.where(run.grid.observed()[start:], log_p, 0.0)
+            before, after = emission.split(start)
+            sweep = draw_paths(run, before, None, self.settings)[0]
+            horizon = loop.num_steps - start
+            rolled = roll_out(run.transition, sweep, horizon, inputs=run.inputs)
+            log_p = torch.where(run.grid.observed()[start:], after.log_predictive(*rolled), 0.0)
         shape = loop.batch_shape
-        time_last = paths.movedim(2, 0).transpose(1, 2)  # (P, B, S, ...)
+        probs = rolled.state_probs
+        time_last = rolled.paths.movedim(2, 0).transpose(1, 2)  # (P, B, S, ...)
         return Forecast(
             log_p.reshape((-1,) + shape),
             None if probs is None else probs.reshape((-1,) + shape + probs.shape[-1:]),
@@ -144,7 +125,7 @@ class ParticleFilter:
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelRun:
         with torch.no_grad(), poutine.block():
-            run = run_model(self.model, args, kwargs)
+            run = Program(self.model, args, kwargs).run()
         require_no_latents(run, "ParticleFilter scores data under known parameters")
         return run
 

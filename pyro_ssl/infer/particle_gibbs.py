@@ -15,10 +15,11 @@ from pyro import poutine
 from torch import Tensor
 from tqdm.auto import trange
 
-from ..reading.checks import require_no_latents
-from ..reading.program import run_model
-from .estep import SMCSettings, draw_paths, read_emission
-from .particle_gibbs_kernel import Params, ParticleGibbsKernel, check_reference
+from ..reading.checks import check_reference, require_no_latents
+from ..reading.emission import read_emission
+from ..reading.program import Program
+from .estep import SMCSettings, draw_paths
+from .particle_gibbs_kernel import Params, ParticleGibbsKernel
 
 __all__ = ["ParticleGibbs"]
 
@@ -161,7 +162,7 @@ class ParticleGibbs:
         :raises LatentSiteError: if the model has other latent sites; condition on their values.
         """
         with torch.no_grad():
-            run = run_model(self.model, args, kwargs)
+            run = Program(self.model, args, kwargs).run()
             require_no_latents(run, "sweep() draws the path given everything else")
             emission = read_emission(run)
             if reference is not None:

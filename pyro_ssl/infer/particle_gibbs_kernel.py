@@ -18,14 +18,15 @@ from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
-from ..reading.checks import latent_dirichlets
-from ..reading.program import Emission, ModelRun, run_model
-from ..smc import QuadraticEmission
+from ..reading.checks import check_reference
+from ..reading.emission import read_emission
+from ..reading.program import ModelRun, Program
+from ..smc import Emission
 from .diagnostics import Diagnostics, path_functionals, vector_functionals
-from .dirichlet import dirichlet_counts, draw_dirichlet, reaches_transition
-from .estep import SMCSettings, draw_paths, read_emission
+from .estep import SMCSettings, draw_paths
+from .globals import GlobalSites
 
-__all__ = ["Params", "ParticleGibbsKernel", "check_reference"]
+__all__ = ["Params", "ParticleGibbsKernel"]
 
 #: values by site
 Params = dict[str, Tensor]
@@ -64,29 +65,26 @@ class ParticleGibbsKernel(MCMCKernel):
         self.transforms: dict[str, Any] = {}  # Pyro's MCMC asks: no site is constrained here
         self._initial_params: Params | None = None
         self._diagnostics = Diagnostics()
-        self._args: tuple[Any, ...] = ()
-        self._kwargs: dict[str, Any] = {}
+        self._globals = GlobalSites("ParticleGibbs")
+        self._program = Program(model)
 
     # ------------------------------------------------------------------ Pyro's kernel protocol
 
     def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
         """Read the model, check it, and draw a start if none was given."""
-        self._args, self._kwargs = args, kwargs
-        self._diagnostics = Diagnostics()
+        program = Program(self.model, args, kwargs)
         with torch.no_grad():
-            run = run_model(self.model, args, kwargs)
-            self._site = run.loop.name
-            self._dirichlets = latent_dirichlets(run, purpose="ParticleGibbs")
+            run = program.run()
             if run.subsample_factor != 1.0:
                 raise ValueError(
-                    f'Site "{self._site}": its plate is subsampled, but particle Gibbs draws from '
-                    "the posterior given all data; expected subsample_size=None. For learning on "
-                    "minibatches use StochasticEM."
+                    f'Site "{run.loop.name}": its plate is subsampled, but particle Gibbs draws '
+                    "from the posterior given all data; expected subsample_size=None. For learning "
+                    "on minibatches use StochasticEM."
                 )
             read_emission(run, verify=is_validation_enabled())
-        self._in_transition = reaches_transition(self.model, args, kwargs, self._dirichlets)
-        if self._dirichlets and is_validation_enabled():
-            self._counts(_any_path(run), verify=True)
+            self._globals.check(run)
+        self._program, self._site = program, run.loop.name
+        self._diagnostics = Diagnostics()
         if self._initial_params is None:
             self._initial_params = self._draw_start(run)
         else:
@@ -104,21 +102,17 @@ class ParticleGibbsKernel(MCMCKernel):
 
     def sample(self, params: Params) -> Params:
         """One update of z, then of every Dirichlet site."""
-        params = self._unsqueeze(params)
-        values = {name: params[name] for name in self._dirichlets}
-        runs, emissions = self._emissions(values)
+        params, C = self._unsqueeze(params), self.num_chains
+        runs, emissions = self._read_chains({name: params[name] for name in self._globals.sites})
         run, z = runs[0], params[self._site]
         z = z.long() if run.is_discrete else z  # Pyro's MCMC keeps all in floats
         reference = torch.cat([run.flatten(chain) for chain in z], 1)
         path = self._sweep(runs, emissions, reference)
-        paths = path.unflatten(1, (self.num_chains, run.num_sequences)).transpose(0, 1)  # (C, T, B)
+        before, paths = (p.unflatten(1, (C, -1)).transpose(0, 1) for p in (reference, path))
         new = {self._site: torch.stack([run.unflatten(z) for z in paths])}
-        for name in self._dirichlets:
-            new[name] = torch.empty_like(params[name])
-        for c, z in enumerate(paths if self._dirichlets else ()):
-            for name, counts in self._counts(z).items():
-                new[name][c] = draw_dirichlet(self._dirichlets[name], counts)
-        before = reference.unflatten(1, (self.num_chains, -1)).transpose(0, 1)
+        draws = [self._globals.draw(self._counts(run, z)) for z in paths if self._globals]
+        for name in self._globals.sites:
+            new[name] = torch.stack([draw[name] for draw in draws])
         self._record(runs, before, paths)
         return self._squeeze(new)
 
@@ -136,50 +130,41 @@ class ParticleGibbsKernel(MCMCKernel):
 
     # ------------------------------------------------------------------------------- its parts
 
-    def _emissions(self, values: Params) -> tuple[list[ModelRun], list[Emission]]:
+    def _read_chains(self, values: Params) -> tuple[list[ModelRun], list[Emission]]:
         """Run the model once per chain, under the chain's own values."""
         with torch.no_grad():
             runs = [
-                run_model(
-                    self.model, self._args, self._kwargs, {n: v[c] for n, v in values.items()}
-                )
+                self._program.run({name: value[c] for name, value in values.items()})
                 for c in range(self.num_chains if values else 1)
             ]
-            emissions = [run.emission(run.grid.table()) for run in runs]
+            emissions = [read_emission(run) for run in runs]
         return runs, emissions * (self.num_chains // len(emissions))
 
     def _sweep(
         self, runs: list[ModelRun], emissions: list[Emission], reference: Tensor | None
     ) -> Tensor:
         """Sweep all chains at once, unless each has a transition or a body of its own."""
-        C, run = self.num_chains, runs[0]
-        own_body = len(runs) > 1 and any(emission is None for emission in emissions)
-        if C == 1 or not (self._in_transition or own_body):
-            emission = _side_by_side(emissions)
-            return draw_paths(run, emission, reference, self.settings, num_chains=C)[1]
+        C, first = self.num_chains, emissions[0]
+        own_transition = C > 1 and self._globals.reach_transition
+        together = None if own_transition else first.beside(emissions[1:])
+        if together is not None:
+            return draw_paths(runs[0], together, reference, self.settings)[1]
         references = [None] * C if reference is None else reference.chunk(C, 1)
-        return torch.cat(
-            [
-                draw_paths(r, emission, ref, self.settings)[1]
-                for r, emission, ref in zip(runs, emissions, references, strict=True)
-            ],
-            1,
-        )
+        each = zip(runs, emissions, references, strict=True)
+        return torch.cat([draw_paths(*chain, self.settings)[1] for chain in each], 1)
 
-    def _counts(self, path: Tensor, verify: bool = False) -> dict[str, Tensor]:
-        """Count tables of the Dirichlet sites for one chain's path, ``(T, B)``."""
+    def _counts(self, run: ModelRun, path: Tensor) -> dict[str, Tensor]:
+        """Statistics of the Dirichlet sites for one chain's path, ``(T, B)``."""
 
-        def objective(run: ModelRun) -> tuple[Tensor]:
-            log_p = run.log_emission(path).sum() + run.log_elsewhere(only_observed=True)
-            return (log_p + run.log_transition(path).sum() if self._in_transition else log_p,)
+        def objective(probe: ModelRun) -> tuple[Tensor]:
+            log_p = self._globals.log_path(probe, path).sum()
+            return (log_p + probe.log_elsewhere(only_observed=True),)
 
-        return dirichlet_counts(
-            self.model, self._args, self._kwargs, {}, self._dirichlets, objective, verify=verify
-        )[0]
+        return self._globals.statistics(run, objective)[0]
 
     def _check_start(self, run: ModelRun, params: Params) -> None:
         """Check what the user gave as start."""
-        for name in (self._site, *self._dirichlets):
+        for name in (self._site, *self._globals.sites):
             if name not in params:
                 raise ValueError(
                     f'Site "{name}": missing from initial_params, which hold {sorted(params)}; '
@@ -187,7 +172,7 @@ class ParticleGibbsKernel(MCMCKernel):
                 )
         event = run.transition.event_shape
         shapes = {self._site: (*run.loop.batch_shape, run.loop.num_steps, *event)}
-        shapes |= {name: tuple(fn.shape()) for name, fn in self._dirichlets.items()}
+        shapes |= {name: tuple(s.shape) for name, s in self._globals.sites.items()}
         for name, shape in shapes.items():
             if tuple(params[name].shape) != (self.num_chains, *shape):
                 found = tuple(params[name].shape[self.num_chains == 1 :])
@@ -200,11 +185,8 @@ class ParticleGibbsKernel(MCMCKernel):
             check_reference(run, z)
 
     def _draw_start(self, run: ModelRun) -> Params:
-        values = {
-            name: fn.sample((self.num_chains,)).clamp(min=1e-30)
-            for name, fn in self._dirichlets.items()
-        }
-        runs, emissions = self._emissions(values)
+        values = {n: s.prior_draw((self.num_chains,)) for n, s in self._globals.sites.items()}
+        runs, emissions = self._read_chains(values)
         path = self._sweep(runs, emissions, None)
         chains = path.unflatten(1, (self.num_chains, run.num_sequences)).unbind(1)
         return {self._site: torch.stack([run.unflatten(z) for z in chains]), **values}
@@ -230,48 +212,3 @@ class ParticleGibbsKernel(MCMCKernel):
 
     def _unsqueeze(self, params: Params) -> Params:
         return {n: v.unsqueeze(0) for n, v in params.items()} if self.num_chains == 1 else params
-
-
-def check_reference(run: ModelRun, reference: Tensor) -> Tensor:
-    """Check a user's path ``(B, T, ...)``, and lay it out as the sampler's ``(T, B, ...)``."""
-    loop = run.loop
-    shape = (*loop.batch_shape, loop.num_steps, *run.transition.event_shape)
-    if not run.is_discrete:
-        if tuple(reference.shape) != shape or not bool(reference.isfinite().all()):
-            raise ValueError(
-                f'Site "{loop.name}": the reference has shape {tuple(reference.shape)}, expected '
-                f"finite numbers {shape}: sequences first, then time, then the vector."
-            )
-        return run.flatten(reference)
-    K = run.transition.num_states
-    integer = not reference.is_floating_point() and reference.dtype != torch.bool
-    if tuple(reference.shape) != shape or not integer:
-        raise ValueError(
-            f'Site "{loop.name}": the reference has shape {tuple(reference.shape)} and dtype '
-            f"{reference.dtype}, expected int64 {shape}, sequences first and time last."
-        )
-    if reference.numel() and (int(reference.min()) < 0 or int(reference.max()) >= K):
-        raise ValueError(
-            f'Site "{loop.name}": the reference holds states from {int(reference.min())} to '
-            f"{int(reference.max())}, expected 0 to {K - 1}."
-        )
-    return run.flatten(reference.long())
-
-
-def _any_path(run: ModelRun) -> Tensor:
-    """A path that visits every state, or that is nowhere special: ``(T, B, ...)``."""
-    T, B, device = run.loop.num_steps, run.num_sequences, run.loop.device
-    if run.is_discrete:
-        return torch.arange(T * B, device=device).reshape(T, B) % run.transition.num_states
-    like = next(iter(run.transition.parameters()))
-    return torch.randn((T, B, *run.transition.event_shape), device=device, dtype=like.dtype)
-
-
-def _side_by_side(emissions: list[Emission]) -> Emission:
-    """Emissions of several chains as one of as many sequences in all."""
-    first = emissions[0]
-    if len(emissions) == 1 or first is None:
-        return first
-    if isinstance(first, Tensor):
-        return torch.cat(emissions, 1)  # type: ignore[arg-type]
-    return QuadraticEmission(*(torch.cat(parts, 1) for parts in zip(*emissions, strict=True)))

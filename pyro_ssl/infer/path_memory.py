@@ -51,10 +51,8 @@ class PathMemory:
         T, B = run.loop.num_steps, run.num_sequences
         self._forget_if_stale(run)
         if self._paths is None or self._known is None:
-            path = torch.zeros(
-                (T, B, *run.transition.event_shape), dtype=_dtype(run), device=run.loop.device
-            )
-            return path, torch.zeros(B, dtype=torch.bool, device=run.loop.device)
+            unknown = torch.zeros(B, dtype=torch.bool, device=run.loop.device)
+            return run.zero_path(), unknown
         index = _sequence_index(run)
         rows = _pad(self._paths[index], T)[:, :T]
         return rows.transpose(0, 1).contiguous(), self._known[index]
@@ -63,7 +61,7 @@ class PathMemory:
         """Keep the paths ``(T, B, ...)`` of a run's sequences."""
         T, device = run.loop.num_steps, path.device
         if self._paths is None or self._known is None:
-            self._full_shape = _full_shape(run)
+            self._full_shape = run.full_shape
             N = self._full_shape.numel()
             self._paths = torch.zeros((N, T, *path.shape[2:]), dtype=path.dtype, device=device)
             self._known = torch.zeros(N, dtype=torch.bool, device=device)
@@ -76,7 +74,7 @@ class PathMemory:
     def _forget_if_stale(self, run: ModelRun) -> None:
         if self._paths is None:
             return
-        stale = _full_shape(run) != self._full_shape
+        stale = run.full_shape != self._full_shape
         if run.subsample_factor == 1.0 and not stale:
             now = [site.value for site in run.grid.sites]
             stale = len(now) != len(self._values) or not all(
@@ -101,20 +99,9 @@ def _pad(paths: Tensor, T: int) -> Tensor:
     return torch.nn.functional.pad(paths, (0, 0) * (paths.dim() - 2) + (0, longer))
 
 
-def _dtype(run: ModelRun) -> torch.dtype:
-    return torch.long if run.is_discrete else next(iter(run.transition.parameters())).dtype
-
-
-def _full_shape(run: ModelRun) -> torch.Size:
-    shape = list(run.loop.batch_shape)
-    for frame in run.loop.plates:
-        shape[frame.dim] = frame.full_size or frame.size
-    return torch.Size(shape)
-
-
 def _sequence_index(run: ModelRun) -> Tensor:
     """Place of each of a run's B sequences in the full, flattened batch."""
-    full, device = _full_shape(run), run.loop.device
+    full, device = run.full_shape, run.loop.device
     index = torch.zeros(run.loop.batch_shape, dtype=torch.long, device=device)
     stride = 1
     for dim in range(-1, -len(full) - 1, -1):

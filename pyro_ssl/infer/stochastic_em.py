@@ -16,21 +16,17 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions import Dirichlet
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
 from ..errors import NonFiniteError
-from ..reading.checks import check_transition_learns, latent_dirichlets
-from ..reading.program import Emission, ModelRun, run_model
-from .dirichlet import (
-    Counts,
-    dirichlet_counts,
-    dirichlet_point,
-    draw_dirichlet,
-    reaches_transition,
-)
-from .estep import SMCSettings, draw_paths, read_emission
+from ..reading.checks import check_transition_learns
+from ..reading.emission import read_emission
+from ..reading.program import ModelRun, Program
+from ..smc import Emission
+from .dirichlet import Counts
+from .estep import SMCSettings, draw_paths
+from .globals import GlobalSites
 from .markov_em import MarkovEM
 from .path_memory import PathMemory
 
@@ -100,10 +96,6 @@ class StochasticEM:
         averaging: float = 0.0,
         draw_dirichlet: bool = False,
     ) -> None:
-        if dirichlet not in ("mode", "mean"):
-            raise ValueError(f'dirichlet is "{dirichlet}", expected "mode" or "mean".')
-        if not 0.0 <= averaging < 1.0:
-            raise ValueError(f"averaging is {averaging}, expected a weight in [0, 1).")
         if num_sweeps < 1 or num_gradient_steps < 1:
             raise ValueError(
                 f"num_sweeps is {num_sweeps} and num_gradient_steps {num_gradient_steps}, expected "
@@ -113,22 +105,33 @@ class StochasticEM:
         self.settings = SMCSettings(num_particles, resampling, ancestor_sampling)
         self.conditional, self.num_sweeps = conditional, num_sweeps
         self.num_gradient_steps = num_gradient_steps
-        self.dirichlet, self.averaging = dirichlet, averaging
         self.draw_dirichlet = draw_dirichlet
-        #: point estimates of the Dirichlet sites
-        self.values: dict[str, Tensor] = {}
-        self._current: dict[str, Tensor] = {}  # what the E-step sees: the estimates, or draws
         #: share of latents that the last step changed, over the sequences seen before
         self.change_rate: float = float("nan")
+        self._globals = GlobalSites("StochasticEM", kind=dirichlet, averaging=averaging)
+        self._current: dict[str, Tensor] = {}  # what the E-step sees: the estimates, or draws
         self._memory = PathMemory()
-        self._counts: Counts = {}  # what the estimates come from
         self._path_counts: Counts = {}  # of the paths in memory
-        self._in_transition: bool | None = None  # whether the transition has Dirichlet parameters
+
+    @property
+    def values(self) -> dict[str, Tensor]:
+        """Point estimates of the Dirichlet sites."""
+        return dict(self._globals.values)
+
+    @property
+    def counts(self) -> Counts:
+        """The Dirichlet sites' counts in the drawn paths, averaged over steps if asked."""
+        return dict(self._globals.counts)
+
+    @property
+    def paths(self) -> Tensor:
+        """The last path of every sequence, int64, full batch shape ``+ (T,)``."""
+        return self._memory.paths
 
     @property
     def fitted_model(self) -> Callable[..., Any]:
         """The model with its Dirichlet sites given: what ``ParticleFilter`` takes."""
-        return poutine.condition(self.model, data=dict(self.values))
+        return poutine.condition(self.model, data=self.values)
 
     @poutine.block()
     def step(self, *args: Any, **kwargs: Any) -> float:
@@ -137,23 +140,23 @@ class StochasticEM:
         :returns: -log p(z, x) of the drawn paths under the parameters before the M-step, scaled to
             the full data where a plate is subsampled.
         """
-        run, emission, dirichlets = self._read(args, kwargs)
+        program = Program(self.model, args, kwargs)
+        run, emission = self._read(program)
         old, known = self._memory.recall(run)
-        fresh = not self._memory
+        if not self._memory:
+            self._path_counts = {}
         path = self._draw(run, emission, old, known)
         given = {**run.subsamples, **self._current}
-        loss = self._ascend(args, kwargs, given, path)
+        loss = self._ascend(program, given, path)
         for _ in range(self.num_gradient_steps - 1):
-            self._ascend(args, kwargs, given, path)
+            self._ascend(program, given, path)
         if bool(known.any()):
             seen = run.grid.observed() & known
             moved = (path != old).reshape(*seen.shape, -1).any(-1)
             self.change_rate = float((moved & seen).sum() / seen.sum().clamp(min=1))
         self._memory.store(run, path)
-        if dirichlets:
-            if fresh:
-                self._path_counts = {}
-            self._estimate(args, kwargs, run, dirichlets, path, old, known)
+        if self._globals:
+            self._estimate(run, path, old, known)
         return loss
 
     @poutine.block()
@@ -170,7 +173,7 @@ class StochasticEM:
         :param int transition_steps: gradient steps of the transition.
         :returns: the fitted :class:`MarkovEM`, which is also a baseline.
         """
-        hmm = MarkovEM(self.model, dirichlet=self.dirichlet)
+        hmm = MarkovEM(self.model, dirichlet=self._globals.kind)
         for _ in range(num_steps):
             hmm.step(*args, **kwargs)
         self.start_from(hmm, *args, transition_steps=transition_steps, **kwargs)
@@ -181,56 +184,43 @@ class StochasticEM:
         self, hmm: MarkovEM, *args: Any, transition_steps: int = 100, **kwargs: Any
     ) -> None:
         """Start from a fitted HMM of the same model; see :meth:`warm_start`."""
+        program = Program(self.model, args, kwargs)
         with torch.no_grad():
-            run = run_model(self.model, args, kwargs, hmm.values)
+            run = program.run(hmm.values)
         if run.subsample_factor != 1.0:
             raise ValueError(
                 f'Site "{run.loop.name}": a warm start takes all sequences at once, but a plate '
                 "around the loop is subsampled; write em.warm_start on a model and data of one "
                 "subset, without subsample, then go on with minibatches."
             )
-        self.values, self._current = dict(hmm.values), dict(hmm.values)
-        self._counts, self._memory = dict(hmm.counts), PathMemory()
-        dirichlets = self._read(args, kwargs)[2]
+        self._globals.values, self._globals.counts = dict(hmm.values), dict(hmm.counts)
+        self._current, self._memory = dict(hmm.values), PathMemory()
+        run, _ = self._read(program)
         for _ in range(transition_steps):
             path = run.flatten(hmm.sample_paths(*args, **kwargs))
-            self._ascend(args, kwargs, self._current, path)
+            self._ascend(program, self._current, path)
         path = run.flatten(hmm.sample_paths(*args, **kwargs))
         self._memory.store(run, path)
-        if dirichlets:
-            self._in_transition = reaches_transition(self.model, args, kwargs, dirichlets)
-            verify = is_validation_enabled()
+        if self._globals:
             none = torch.zeros(run.num_sequences, dtype=torch.bool, device=path.device)
-            self._path_counts = self._count(
-                args, kwargs, run, dirichlets, path, path, none, verify=verify
-            )[1]
+            self._path_counts = self._count(run, path, path, none)[1]
 
-    @property
-    def counts(self) -> Counts:
-        """The Dirichlet sites' counts in the drawn paths, averaged over steps if asked."""
-        return dict(self._counts)
-
-    @property
-    def paths(self) -> Tensor:
-        """The last path of every sequence, int64, full batch shape ``+ (T,)``."""
-        return self._memory.paths
-
-    def _read(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[ModelRun, Emission, dict[str, Dirichlet]]:
+    def _read(self, program: Program) -> tuple[ModelRun, Emission]:
         """Run the model for the E-step; the first time, check it and draw start values."""
         with torch.no_grad():
-            run = run_model(self.model, args, kwargs, self._current)
-            dirichlets = latent_dirichlets(run, purpose="StochasticEM")
-            verify = is_validation_enabled() and not self._memory
-            emission = read_emission(run, verify=verify)
-            if not self._memory:
-                if verify:
-                    check_transition_learns(run)
-                for name in dirichlets:
-                    self._current.setdefault(name, run.sites[name]["value"])
-                    self.values.setdefault(name, self._current[name])
-        return run, emission, dirichlets
+            run = program.run(self._current)
+            first = not self._memory
+            emission = read_emission(run, verify=is_validation_enabled() and first)
+            if not first:
+                self._globals.find(run)
+                return run, emission
+            if is_validation_enabled():
+                check_transition_learns(run)
+            self._globals.check(run)
+            for name in self._globals.sites:
+                self._current.setdefault(name, run.sites[name]["value"])
+                self._globals.values.setdefault(name, self._current[name])
+        return run, emission
 
     def _draw(self, run: ModelRun, emission: Emission, old: Tensor, known: Tensor) -> Tensor:
         """The E-step: a path for each sequence, ``(T, B, ...)``."""
@@ -239,21 +229,16 @@ class StochasticEM:
         path = old
         if not bool(known.all()):  # sequences not met before start unconditionally
             fresh = draw_paths(run, emission, None, self.settings)[1]
-            path = torch.where(_like_path(known, old), old, fresh)
+            each = known.reshape(-1, *(1 for _ in run.transition.event_shape))
+            path = torch.where(each, old, fresh)
         for _ in range(self.num_sweeps):
             path = draw_paths(run, emission, path, self.settings, on_failure="keep")[1]
         return path
 
-    def _ascend(
-        self,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        values: dict[str, Tensor],
-        path: Tensor,
-    ) -> float:
+    def _ascend(self, program: Program, values: dict[str, Tensor], path: Tensor) -> float:
         """One gradient step on all parameters, paths and Dirichlet sites given."""
         with torch.enable_grad():
-            run = run_model(self.model, args, kwargs, values)
+            run = program.run(values)
             log_p = (run.log_transition(path) + run.log_emission(path)).sum()
             loss = -(log_p * run.subsample_factor + run.log_elsewhere())
         parameters = {site["value"].unconstrained() for site in run.params.values()}
@@ -269,80 +254,27 @@ class StochasticEM:
                 parameter.grad = None
         return float(loss.detach())
 
-    def _estimate(
-        self,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        run: ModelRun,
-        dirichlets: dict[str, Dirichlet],
-        path: Tensor,
-        old: Tensor,
-        known: Tensor,
-    ) -> None:
+    def _estimate(self, run: ModelRun, path: Tensor, old: Tensor, known: Tensor) -> None:
         """Closed-form estimates of the Dirichlet sites from counts over all sequences seen."""
-        first = self._in_transition is None
-        if self._in_transition is None:
-            self._in_transition = reaches_transition(self.model, args, kwargs, dirichlets)
         minibatch = run.subsample_factor != 1.0
         if not minibatch:
             known = torch.zeros_like(known)  # all sequences are here: count them anew
-        elsewhere, change = self._count(
-            args,
-            kwargs,
-            run,
-            dirichlets,
-            path,
-            old,
-            known,
-            verify=first and is_validation_enabled(),
-        )
+        elsewhere, change = self._count(run, path, old, known)
+        past = self._path_counts if minibatch else {}
+        self._path_counts = {name: past.get(name, 0.0) + n for name, n in change.items()}
         # Scaled to all sequences while some were not met yet.
         share = self._memory.num_known / self._memory.num_sequences
-        for name, fn in dirichlets.items():
-            past = self._path_counts.get(name) if minibatch else None
-            self._path_counts[name] = change[name] if past is None else past + change[name]
-            now = average = self._path_counts[name] / share + elsewhere[name]
-            if name in self._counts:
-                average = self.averaging * self._counts[name] + (1.0 - self.averaging) * now
-            self._counts[name] = average
-            self.values[name] = dirichlet_point(fn, average, self.dirichlet)
-            self._current[name] = (
-                draw_dirichlet(fn, now) if self.draw_dirichlet else self.values[name]
-            )
+        now = {name: n / share + elsewhere[name] for name, n in self._path_counts.items()}
+        self._globals.estimate(now)
+        self._current = self._globals.draw(now) if self.draw_dirichlet else self.values
 
-    def _count(
-        self,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        run: ModelRun,
-        dirichlets: dict[str, Dirichlet],
-        path: Tensor,
-        old: Tensor,
-        known: Tensor,
-        verify: bool = False,
-    ) -> tuple[Counts, Counts]:
+    def _count(self, run: ModelRun, path: Tensor, old: Tensor, known: Tensor) -> list[Counts]:
         """Counts outside the loop, and those of ``path`` less those of known sequences' ``old``."""
 
-        def in_loop(probe: ModelRun, z: Tensor) -> Tensor:
-            log_p = probe.log_emission(z)
-            return log_p + probe.log_transition(z) if self._in_transition else log_p
-
         def objective(probe: ModelRun) -> tuple[Tensor, Tensor]:
-            change = in_loop(probe, path)
+            change = self._globals.log_path(probe, path)
             if bool(known.any()):
-                change = change - torch.where(known, in_loop(probe, old), 0.0)
-            elsewhere = probe.log_elsewhere(only_observed=True)
-            return (
-                torch.as_tensor(elsewhere, device=change.device, dtype=change.dtype),
-                change.sum(),
-            )
+                change = change - torch.where(known, self._globals.log_path(probe, old), 0.0)
+            return probe.log_elsewhere(only_observed=True), change.sum()
 
-        elsewhere, change = dirichlet_counts(
-            self.model, args, kwargs, run.subsamples, dirichlets, objective, verify=verify
-        )
-        return elsewhere, change
-
-
-def _like_path(flag: Tensor, path: Tensor) -> Tensor:
-    """Lay a flag per sequence ``(B,)`` out to broadcast against a path ``(T, B, ...)``."""
-    return flag.reshape(-1, *(1 for _ in path.shape[2:]))
+        return self._globals.statistics(run, objective)

@@ -26,7 +26,7 @@ from tqdm.auto import trange
 from ..exact.kalman import LinearEmission
 from ..infer import ParticleFilter, ParticleGibbs, StochasticEM
 from ..primitive import ssl_transition
-from ..smc.gaussian import roll_out_vectors
+from ..smc import roll_out
 from ..transitions import GaussianLSTMTransition, GaussianMultiplicativeLSTMTransition
 from .checkpoint import load_checkpoint, save_checkpoint
 from .gaussian_results import GaussianForecast, GaussianRecord, Tracked
@@ -288,7 +288,7 @@ class GaussianSSL:
         _, _, covariance = self.emission
         with pyro.get_param_store().scope():
             sweep = ParticleFilter(self.model, num_particles).sweep(x, None, mask)
-        paths = roll_out_vectors(self.transition, sweep, horizon)  # (S, B, P, D)
+        paths = roll_out(self.transition, sweep, horizon).paths  # (S, B, P, D)
         place = self._place(paths).permute(2, 0, 1, 3)  # (P, S, B, E)
         noise = dist.MultivariateNormal(torch.zeros_like(place), covariance).sample()
         mean = place.mean(0)

@@ -4,56 +4,23 @@ from __future__ import annotations
 
 import warnings
 
-import pyro.distributions as dist
 import torch
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
 from ..errors import EmissionNotLocalError, LatentSiteError
-from .handlers import StateGrid, user_scale
+from .handlers import StateGrid
 from .program import ModelRun
 from .quadratic import probe_points
 
 __all__ = [
     "check_emission_is_local",
+    "check_placement",
+    "check_reference",
     "check_transition_learns",
-    "latent_dirichlets",
     "require_discrete",
     "require_no_latents",
 ]
-
-
-def latent_dirichlets(run: ModelRun, *, purpose: str) -> dict[str, dist.Dirichlet]:
-    """Return the latent sites outside the loop, all of which must be Dirichlet.
-
-    :param str purpose: who asks, for the message.
-    :raises LatentSiteError: on a latent site of any other law.
-    """
-    found = {}
-    for name, site in run.sites.items():
-        if site["is_observed"] or isinstance(site["fn"], _Subsample):
-            continue
-        fn = site["fn"]
-        while isinstance(fn, dist.Independent):
-            fn = fn.base_dist
-        if not isinstance(fn, dist.Dirichlet) or site["mask"] not in (None, True):
-            raise LatentSiteError(
-                f'Site "{name}": latent with law {type(fn).__name__}, which {purpose} cannot '
-                "draw; expected a Dirichlet, or none. Make it a pyro.param, or give it: "
-                f'pyro.condition(model, {{"{name}": value}}).'
-            )
-        if any(frame.full_size not in (None, frame.size) for frame in site["cond_indep_stack"]):
-            raise LatentSiteError(
-                f'Site "{name}": Dirichlet, inside a subsampled plate, expected outside: '
-                f"{purpose} keeps one value of it. Draw it before the plate."
-            )
-        scale = user_scale(site)
-        if isinstance(scale, Tensor) or scale != 1.0:
-            # Dir(β)^s is Dir(1 + s (β - 1)).
-            scale = scale.unsqueeze(-1) if isinstance(scale, Tensor) and scale.dim() else scale
-            fn = dist.Dirichlet(1.0 + scale * (fn.concentration - 1.0))
-        found[name] = fn
-    return found
 
 
 def require_no_latents(run: ModelRun, reason: str) -> None:
@@ -102,10 +69,28 @@ def check_transition_learns(run: ModelRun) -> None:
         )
 
 
-def check_emission_is_local(
-    run: ModelRun,
-    table: Tensor,
-) -> None:
+def check_placement(run: ModelRun, table: Tensor) -> None:
+    """Check that the transition and the emission share device and dtype.
+
+    :raises ValueError: if they do not; nothing has been drawn yet.
+    """
+    name, loop = run.grid.sites[0].name, run.loop
+    if table.device != loop.device:
+        raise ValueError(
+            f'Site "{name}": its log-density is on {table.device}, but the transition of '
+            f'"{loop.name}" is on {loop.device}; expected one device: write '
+            f'transition.to("{table.device}"), or move the data.'
+        )
+    for value in (*loop.transition.parameters(), loop.transition.like):
+        if value.dtype != table.dtype:
+            raise ValueError(
+                f'Site "{name}": its log-density is {table.dtype}, but the transition of '
+                f'"{loop.name}" has {value.dtype} parameters; expected one dtype: write '
+                f"transition.to({table.dtype})."
+            )
+
+
+def check_emission_is_local(run: ModelRun, table: Tensor) -> None:
     """Check that the body treats each state alike, whatever stands beside it in the grid.
 
     A body that mixes states (a cumulative sum over z, a look at z one step back) reads the grid
@@ -130,3 +115,29 @@ def check_emission_is_local(
                 f'of "{run.loop.name}" use z elementwise or as an index, as in phi[z], and nothing '
                 "random."
             )
+
+
+def check_reference(run: ModelRun, reference: Tensor) -> Tensor:
+    """Check a user's path ``(B, T, ...)``, and lay it out as the sampler's ``(T, B, ...)``."""
+    loop = run.loop
+    shape = (*loop.batch_shape, loop.num_steps, *run.transition.event_shape)
+    if not run.is_discrete:
+        if tuple(reference.shape) != shape or not bool(reference.isfinite().all()):
+            raise ValueError(
+                f'Site "{loop.name}": the reference has shape {tuple(reference.shape)}, expected '
+                f"finite numbers {shape}: sequences first, then time, then the vector."
+            )
+        return run.flatten(reference)
+    K = run.transition.num_states
+    integer = not reference.is_floating_point() and reference.dtype != torch.bool
+    if tuple(reference.shape) != shape or not integer:
+        raise ValueError(
+            f'Site "{loop.name}": the reference has shape {tuple(reference.shape)} and dtype '
+            f"{reference.dtype}, expected int64 {shape}, sequences first and time last."
+        )
+    if reference.numel() and (int(reference.min()) < 0 or int(reference.max()) >= K):
+        raise ValueError(
+            f'Site "{loop.name}": the reference holds states from {int(reference.min())} to '
+            f"{int(reference.max())}, expected 0 to {K - 1}."
+        )
+    return run.flatten(reference.long())

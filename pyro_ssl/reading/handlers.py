@@ -1,21 +1,22 @@
-r"""Reading log p(x_t | z_t = k) off a user's model, as a table over all t and k at once.
+r"""Answering ``ssl_transition`` for the samplers: the body of the loop becomes a table.
 
-:class:`StateGrid` answers ``ssl_transition`` for conditional SMC over discrete latents: the body
-runs once with every state, ``z = arange(K)`` of shape ``(K, 1, ..., 1)``, and its observed sites
-become the emission table. The sweep over t then needs none of the user's Python.
+:class:`StateGrid` runs the body once with every state, ``z = arange(K)`` of shape
+``(K, 1, ..., 1)``, and its observed sites become log p(x_t | z_t = k) for all t and k at once. The
+sweep over t then needs none of the user's Python.
 
 The handler stands *inside* the plates and reads each site before they broadcast it: expanding
 ``Categorical(phi[z])`` of batch shape ``(K, 1, 1)`` to ``(K, T, B)`` would materialise
 ``(K, T, B, V)``.
+
+Next files to read: ``site.py``, one observed site; ``program.py``, who runs the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyro
-import pyro.distributions as dist
 import torch
 from pyro.poutine.indep_messenger import IndepMessenger
 from pyro.poutine.messenger import Messenger
@@ -26,102 +27,9 @@ from ..errors import EmissionNotLocalError, LatentSiteError, NonFiniteError, SMC
 from ..primitive import SSLLoop
 from ..transitions import DiscreteTransition, Transition
 from .quadratic import probe_points
+from .site import EmissionSite, user_scale
 
-__all__ = ["EmissionSite", "StateGrid", "user_scale"]
-
-
-class EmissionSite(NamedTuple):
-    """An observed site of the loop's body: log p(x_t | z_t = k) for all t and k.
-
-    ``fn`` has batch shape ``(K, T, B)`` up to broadcasting. ``mask`` and ``scale`` are the user's
-    own and broadcast to the same shape; a plate's subsampling factor is not among them, since it
-    weighs a sequence in a sum over sequences, not x_t in the posterior of z.
-    """
-
-    name: str
-    fn: Any
-    value: Tensor
-    mask: Tensor | bool | None
-    scale: Tensor | float
-    shape: torch.Size  # (K, T) + batch_shape
-
-    def table(self) -> Tensor:
-        """Return log p(x_t | z_t = k), ``(T, B, K)``, B the flattened batch shape."""
-        if self._is_row_per_state():  # rows (V, K), looked up by symbol
-            log_p = torch.nn.functional.embedding(self._symbols(), self._rows().T.contiguous())
-        else:
-            log_p = self._lay_out(self.fn.log_prob(self.value))
-        return self._weigh(log_p.expand(-1, -1, self.shape[0]))
-
-    def path(self, z: Tensor) -> Tensor:
-        """Return log p(x_t | z_t) of given paths ``(T, B)``, of the same shape."""
-        if not self._is_row_per_state():
-            return self.table().gather(-1, z.unsqueeze(-1)).squeeze(-1)
-        return self._weigh(self._rows()[z, self._symbols()].unsqueeze(-1), z).squeeze(-1)
-
-    def _lay_out(self, value: Any) -> Tensor:
-        """``(K, T) + batch_shape``, up to broadcasting, to ``(T, B, K)``; K may stay 1."""
-        K, T = self.shape[:2]
-        value = value.reshape((1,) * (len(self.shape) - value.dim()) + value.shape)
-        value = value.expand((value.shape[0],) + self.shape[1:])
-        return value.reshape(value.shape[0], T, -1).permute(1, 2, 0)
-
-    def _weigh(self, log_p: Tensor, z: Tensor | None = None) -> Tensor:
-        """Apply the user's mask and scale; where a path is given, its own state's."""
-
-        def factor(value: Any) -> Any:
-            if not isinstance(value, Tensor):
-                return value
-            value = self._lay_out(value)
-            if z is not None and value.shape[-1] > 1:
-                value = value.gather(-1, z.unsqueeze(-1))
-            return value
-
-        scale, mask = factor(self.scale), factor(self.mask)
-        if isinstance(scale, Tensor) or scale != 1.0:
-            log_p = log_p * scale
-        if mask is False:
-            return torch.zeros_like(log_p)
-        if isinstance(mask, Tensor):
-            log_p = torch.where(mask, log_p, 0.0)
-        return log_p
-
-    def varies_with_state(self) -> bool:
-        """Whether the law says something of z at all."""
-        batch = self.fn.batch_shape
-        return len(batch) == len(self.shape) and batch[0] == self.shape[0]
-
-    def _is_row_per_state(self) -> bool:
-        """Whether x is categorical and its law depends on the state alone.
-
-        Then a cell costs one look-up, and its gradient one scatter of as many elements; the
-        gradient through ``log_prob`` would be of shape ``(K, T, B, V)``.
-        """
-        ndim = len(self.shape)
-        return (
-            type(self.fn) is dist.Categorical
-            and self.fn.batch_shape == self.shape[:1] + (1,) * (ndim - 1)
-            and self.value.dim() < ndim
-        )
-
-    def _rows(self) -> Tensor:
-        return self.fn.logits.reshape(self.shape[0], -1)
-
-    def _symbols(self) -> Tensor:
-        """Return the observed symbols ``(T, B)``, checked, with 0 where they are masked."""
-        symbols = self._lay_out(self.value).squeeze(-1).long()
-        if isinstance(self.mask, Tensor) and self.mask.dim() < len(self.shape):
-            symbols = torch.where(self._lay_out(self.mask).squeeze(-1), symbols, 0)
-        V = self.fn.param_shape[-1]
-        wrong = (symbols < 0) | (symbols >= V)
-        if wrong.any():
-            t, b = wrong.nonzero()[0].tolist()
-            raise ValueError(
-                f'Site "{self.name}": the value at step {t} of sequence {b} is '
-                f"{symbols[t, b].item()}, expected 0 to {V - 1}; encode the data with the "
-                f"vocabulary of the model (V={V}), and leave padding out by lengths=."
-            )
-        return symbols
+__all__ = ["EmissionReader", "StateGrid"]
 
 
 class StateGrid(Messenger):
@@ -166,12 +74,11 @@ class StateGrid(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["infer"].get("_ssl_path") and not msg["is_observed"] and msg["value"] is None:
-            # The sweep draws z; the site only has to say which masks and scales stand on it.
-            msg["value"] = torch.zeros(
-                msg["fn"].shape(),
-                dtype=torch.get_default_dtype() if self._is_vector else torch.long,
-                device=self._device,
-            )
+            # The sweep draws z; the site is there for the masks and scales that stand on it.
+            transition = msg["fn"].transition
+            dtype = transition.like.dtype if transition.event_shape else torch.long
+            shape, device = msg["fn"].shape(), transition.like.device
+            msg["value"] = torch.zeros(shape, dtype=dtype, device=device)
             msg["done"] = self._placeholder = True
 
     def _pyro_post_sample(self, msg: Any) -> None:
@@ -179,8 +86,7 @@ class StateGrid(Messenger):
             self._path_site = dict(msg)
 
     def _run(self, loop: SSLLoop) -> Iterator[tuple[Tensor, Tensor]]:
-        self._device, self._placeholder = loop.device, False
-        self._is_vector = bool(loop.transition.event_shape)
+        self._placeholder = False
         z = pyro.sample(loop.name, loop.distribution(), infer={"_ssl_path": True})
         if not self._placeholder:
             with loop.body():
@@ -201,7 +107,7 @@ class StateGrid(Messenger):
         S = len(states)
         # The frame keeps the states' dimension from a plate in the body, which the reader refuses.
         frame = IndepMessenger(f"{loop.name}_states", S, dim=loop.time_dim - 1)
-        with loop.body(), frame, _EmissionReader(loop, S, self.sites):
+        with loop.body(), frame, EmissionReader(loop, S, self.sites):
             yield loop.steps(), states
 
     def _states_of(self, loop: SSLLoop) -> Tensor:
@@ -223,8 +129,7 @@ class StateGrid(Messenger):
         scale = user_scale(self._path_site)
         if not isinstance(scale, Tensor) and scale == 1.0:
             return None
-        dtype, device = torch.get_default_dtype(), self.loop.device
-        scale = torch.as_tensor(scale, dtype=dtype, device=device)
+        scale = torch.as_tensor(scale).to(self.transition.like)
         return scale.expand(self.loop.batch_shape).reshape(-1)
 
     @property
@@ -294,7 +199,7 @@ class StateGrid(Messenger):
         return torch.stack([site.path(z) for site in self.sites]).sum(0)
 
 
-class _EmissionReader(Messenger):
+class EmissionReader(Messenger):
     """Reads the observed sites of the body before the plates around the loop broadcast them."""
 
     def __init__(self, loop: SSLLoop, num_states: int, sites: list[EmissionSite]) -> None:
@@ -359,15 +264,3 @@ def _parameters(fn: Any) -> list[Tensor]:
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist
     return [value for value in vars(fn).values() if isinstance(value, Tensor)]
-
-
-def user_scale(site: dict[str, Any], num_inner: int = 0) -> Tensor | float:
-    """Return a site's scale without what the plates around the loop put there for subsampling."""
-    scale = site["scale"]
-    frames = site["cond_indep_stack"]
-    for frame in frames[: len(frames) - num_inner]:
-        if frame.full_size is not None and frame.full_size != frame.size:
-            scale = scale * frame.size / frame.full_size
-    if not isinstance(scale, Tensor) and abs(scale - 1.0) < 1e-12:
-        return 1.0
-    return scale

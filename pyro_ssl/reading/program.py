@@ -1,7 +1,7 @@
-"""One run of a user's model, seen as an SSL: the loop's emission table, and all other sites.
+"""A user's model bound to its arguments, and one run of it, seen as an SSL.
 
-Every inference class of this package runs the model through :func:`run_model`; none of them
-knows how the loop is answered (``smc/emission.py``), and none touches the user's code otherwise.
+Every inference class runs the model through :class:`Program`; none of them knows how the loop is
+answered (``handlers.py``), and none touches the user's code otherwise.
 """
 
 from __future__ import annotations
@@ -20,34 +20,74 @@ from torch import Tensor
 
 from ..errors import LatentSiteError
 from ..primitive import SSLLoop
-from ..smc import QuadraticEmission
+from ..steps import steps_within
 from ..transitions import DiscreteTransition
 from .handlers import StateGrid
-from .quadratic import fit_quadratic, probe_points
 
-__all__ = ["Given", "ModelRun", "run_model"]
+__all__ = ["Given", "ModelRun", "Program"]
 
 
-#: How far a top may be from where the body is looked at (points are standard normal about there),
-#: and how often it is looked at again.
-FAR, LOOKS = 10.0, 4
+class Program:
+    """A Pyro model with one ``ssl_transition``, bound to its arguments.
 
-#: log p(x_t | z_t): see :meth:`ModelRun.emission`
-Emission = Tensor | QuadraticEmission | None
+    :param model: the model.
+    :param args: its positional arguments.
+    :param kwargs: its keyword arguments.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model, self.args, self.kwargs = model, args, dict(kwargs or {})
+
+    def run(
+        self, values: Mapping[str, Tensor] | None = None, states: Tensor | None = None
+    ) -> ModelRun:
+        """Run the model with the states of its loop all at once.
+
+        :param values: values for latent sites outside the loop, and indices for subsampling plates.
+        :param states: what the body meets in place of ``arange(K)``; see :class:`StateGrid`.
+        :raises LatentSiteError: if there is no ``ssl_transition`` whose path is still to be drawn.
+        """
+        grid = StateGrid(states)
+        with poutine.block(), poutine.trace() as tracer:
+            self.answer(grid, values or {})
+        if not grid.answered:
+            raise LatentSiteError(
+                "The model has no ssl_transition whose path is still to be drawn; expected one: "
+                'for t, z in ssl_transition("z", transition, T): ... (a path that is conditioned '
+                "on, or hidden by poutine.block, cannot be sampled)."
+            )
+        nodes = tracer.trace.nodes
+        own = ("_ssl_path", "_ssl_emission", "_deterministic")
+        sites = {
+            name: site
+            for name, site in nodes.items()
+            if site["type"] == "sample" and not any(site["infer"].get(key) for key in own)
+        }
+        params = {name: site for name, site in nodes.items() if site["type"] == "param"}
+        return ModelRun(self, grid, sites, params)
+
+    def answer(self, grid: StateGrid, values: Mapping[str, Tensor]) -> None:
+        """Run the model once, its loop answered by ``grid``, and gather nothing else."""
+        with _own_dims(), Given(values), grid:
+            self.model(*self.args, **self.kwargs)
 
 
 class ModelRun(NamedTuple):
     """A model run under the grid of all states. Sequences are flattened to B in every shape here.
 
     ``grid`` holds the loop and its emission, ``sites`` every sample site outside the loop, as in a
-    Pyro trace, and ``params`` the ``pyro.param`` statements. ``again`` runs the model once more,
-    with the same values, under another grid.
+    Pyro trace, and ``params`` the ``pyro.param`` statements.
     """
 
+    program: Program
     grid: StateGrid
     sites: dict[str, dict[str, Any]]
     params: dict[str, dict[str, Any]]
-    again: Callable[[StateGrid], None]
 
     @property
     def loop(self) -> SSLLoop:
@@ -93,6 +133,20 @@ class ModelRun(NamedTuple):
             factor *= (frame.full_size or frame.size) / frame.size
         return factor
 
+    @property
+    def full_shape(self) -> torch.Size:
+        """Shape of the plates around the loop over the full data."""
+        shape = list(self.loop.batch_shape)
+        for frame in self.loop.plates:
+            shape[frame.dim] = frame.full_size or frame.size
+        return torch.Size(shape)
+
+    def again(self, grid: StateGrid) -> None:
+        """Run the model once more, with the same values, its loop answered by another grid."""
+        fixed = {name: s["value"] for name, s in self.sites.items() if not s["is_observed"]}
+        with poutine.block():
+            self.program.answer(grid, fixed)
+
     def flatten(self, path: Tensor) -> Tensor:
         """Turn a path ``batch_shape + (T, ...)`` into the samplers' ``(T, B, ...)``."""
         shape = (-1, self.loop.num_steps, *self.transition.event_shape)
@@ -103,64 +157,46 @@ class ModelRun(NamedTuple):
         path = path.transpose(0, 1)
         return path.reshape(self.loop.batch_shape + path.shape[1:])
 
+    def zero_path(self) -> Tensor:
+        """Return a path of zeros, ``(T, B) + event_shape``, of the latents' dtype."""
+        shape = (self.loop.num_steps, self.num_sequences, *self.transition.event_shape)
+        dtype = torch.long if self.is_discrete else self.transition.like.dtype
+        return torch.zeros(shape, dtype=dtype, device=self.loop.device)
+
+    def any_path(self) -> Tensor:
+        """Return some path, always the same; a discrete one visits every state."""
+        zeros = self.zero_path()
+        if self.is_discrete:
+            index = torch.arange(zeros.numel(), device=zeros.device)
+            return index.reshape(zeros.shape) % self.transition.num_states
+        generator = torch.Generator(device="cpu").manual_seed(0)
+        return torch.randn(zeros.shape, generator=generator, device="cpu").to(zeros)
+
     def log_transition(self, path: Tensor) -> Tensor:
         """Return log p(z) of a path ``(T, B, ...)``, ``(B,)``; differentiable."""
-        loop, grid = self.loop, self.grid
-        inputs = None if loop.inputs is None else loop.inputs.flatten(0, -3)
-        log_p = grid.transition.log_prob(path.transpose(0, 1), inputs)  # (B, T)
+        grid, inputs = self.grid, self.inputs
+        inputs = None if inputs is None else inputs.transpose(0, 1)
+        log_p = grid.transition.log_prob(path.transpose(0, 1), inputs).T  # (T, B)
         if grid.lengths is not None:
-            steps = torch.arange(loop.num_steps, device=path.device)
-            log_p = torch.where(steps < grid.lengths.unsqueeze(-1), log_p, 0.0)
+            log_p = torch.where(steps_within(grid.lengths, len(log_p)), log_p, 0.0)
         scale = grid.transition_scale
-        return log_p.sum(-1) if scale is None else log_p.sum(-1) * scale
+        return log_p.sum(0) if scale is None else log_p.sum(0) * scale
 
     def log_emission(self, path: Tensor) -> Tensor:
         """Return log p(x | z) of a path ``(T, B, ...)``, ``(B,)``; differentiable."""
         if self.is_discrete:
             return self.grid.path(path).sum(0)
-        grid = StateGrid(self._as_states(path.unsqueeze(0)))
+        return self.emission_at(path.unsqueeze(0)).squeeze(-1).sum(0)
+
+    def emission_at(self, points: Tensor) -> Tensor:
+        """Return log p(x_t | z_t) at vectors ``(S, T, B, D)``: ``(T, B, S)``; differentiable."""
+        grid = StateGrid(points.unflatten(2, self.loop.batch_shape or (1,)))
         self.again(grid)
-        return grid.table().squeeze(-1).sum(0)
+        return grid.table()
 
-    def emission(self, table: Tensor) -> Emission:
-        """Return log p(x_t | z_t) as a function of z_t: what a sweep asks for.
-
-        A table over the K states, ``(T, B, K)``; over vectors a quadratic function, or ``None``
-        where it is not one, so that the body has to run within the sweep.
-
-        :param Tensor table: what ``grid.table()`` returned.
-        """
-        if self.is_discrete:
-            return table
-        points = probe_points(self.transition)
-        found = fit_quadratic(table, points)
-        if found is None:
-            return None
-        # Again about the top of each function while that is far: there large numbers cancel, and
-        # the first look may not even tell well where the top is.
-        eye = torch.eye(points.shape[-1], device=points.device, dtype=points.dtype)
-        for _ in range(LOOKS):
-            size = found.precision.abs().amax((-2, -1), keepdim=True)
-            ridge = torch.finfo(points.dtype).eps * (1.0 + size) * eye
-            step = torch.linalg.solve(found.precision + ridge, found.linear)
-            if not bool((step.abs() > FAR).any()):
-                break
-            center = found.center + step
-            grid = StateGrid(self._as_states(points[:, None, None] + center))
-            self.again(grid)
-            closer = fit_quadratic(grid.table(), points, center, known=True)
-            if closer is None:
-                break
-            found = closer
-        return found
-
-    def _as_states(self, z: Tensor) -> Tensor:
-        """``(S, T, B, D)`` to ``(S, T) + batch_shape + (D,)``."""
-        return z.reshape(*z.shape[:2], *self.loop.batch_shape, *z.shape[3:])
-
-    def log_elsewhere(self, only_observed: bool = False) -> Tensor | float:
+    def log_elsewhere(self, only_observed: bool = False) -> Tensor:
         """Return the log-density of all sites outside the loop, a scalar; differentiable."""
-        total: Tensor | float = 0.0
+        total = torch.zeros((), device=self.loop.device, dtype=self.transition.like.dtype)
         for site in self.sites.values():
             if isinstance(site["fn"], _Subsample) or (only_observed and not site["is_observed"]):
                 continue
@@ -194,45 +230,3 @@ def _own_dims() -> Iterator[None]:
         yield
     finally:
         _DIM_ALLOCATOR._stack = taken
-
-
-def run_model(
-    model: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    values: Mapping[str, Tensor] | None = None,
-    states: Tensor | None = None,
-) -> ModelRun:
-    """Run a model with the states of its loop all at once, and gather what it says.
-
-    :param values: values for latent sites outside the loop, and indices for subsampling plates.
-    :param states: what the body meets in place of ``arange(K)``; see :class:`StateGrid`.
-    :raises LatentSiteError: if there is no ``ssl_transition`` whose path is still to be drawn.
-    """
-    grid = StateGrid(states)
-    with _own_dims(), poutine.block(), poutine.trace() as tracer, Given(values or {}), grid:
-        model(*args, **kwargs)
-    nodes = tracer.trace.nodes
-    if not grid.answered:
-        raise LatentSiteError(
-            "The model has no ssl_transition whose path is still to be drawn; expected one: "
-            'for t, z in ssl_transition("z", transition, T): ... (a path that is conditioned on, '
-            "or hidden by poutine.block, cannot be sampled)."
-        )
-    sites = {
-        name: site
-        for name, site in nodes.items()
-        if site["type"] == "sample"
-        and not site["infer"].get("_ssl_path")
-        and not site["infer"].get("_ssl_emission")
-        and not site["infer"].get("_deterministic")
-    }
-    params = {name: site for name, site in nodes.items() if site["type"] == "param"}
-    fixed = {n: s["value"] for n, s in sites.items() if not s["is_observed"]}
-
-    def again(other: StateGrid) -> None:
-        # Not traced: the body may run once for each step.
-        with _own_dims(), poutine.block(), Given(fixed), other:
-            model(*args, **kwargs)
-
-    return ModelRun(grid, sites, params, again)

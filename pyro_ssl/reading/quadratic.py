@@ -7,28 +7,64 @@ user's code. A linear-Gaussian emission is one, with any loading, offset, noise 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from ..smc import QuadraticEmission
+from ..smc.quadratic import Quadratic
 from ..transitions import Transition
 
-__all__ = ["fit_quadratic", "probe_points"]
+__all__ = ["find_quadratic", "fit_quadratic", "probe_points"]
+
+#: The mode is looked for again while it is farther than FAR from where the emission was looked at
+#: (at points that are standard normal about there), at most LOOKS times.
+FAR, LOOKS = 10.0, 4
 
 
 def probe_points(transition: Transition) -> Tensor:
     """Return the points at which an emission is looked at, ``(2n, D)``: the same at every call."""
-    like = next(iter((*transition.parameters(), *transition.buffers())))
     (D,) = transition.event_shape
     n = 1 + D + D * (D + 1) // 2
     generator = torch.Generator(device="cpu").manual_seed(D)
     points = torch.randn(2 * n, D, generator=generator, device="cpu", dtype=torch.float64)
-    return points.to(like)
+    return points.to(transition.like)
+
+
+def find_quadratic(
+    table: Tensor, points: Tensor, evaluate: Callable[[Tensor], Tensor]
+) -> Quadratic | None:
+    """Return log p(x_t | z_t) as a quadratic function about a point near its mode.
+
+    Far from the mode large numbers cancel, and the first look may not even find where it is.
+
+    :param Tensor table: its values at ``points``, ``(T, B, S)``.
+    :param Tensor points: ``(S, D)``.
+    :param evaluate: returns its values ``(T, B, S)`` at points ``(S, T, B, D)``.
+    :returns: ``None`` if it is not quadratic, or not concave.
+    """
+    found = fit_quadratic(table, points)
+    if found is None:
+        return None
+    eye = torch.eye(points.shape[-1], device=points.device, dtype=points.dtype)
+    for _ in range(LOOKS):
+        size = found.precision.abs().amax((-2, -1), keepdim=True)
+        ridge = torch.finfo(points.dtype).eps * (1.0 + size) * eye
+        step = torch.linalg.solve(found.precision + ridge, found.linear)
+        if not bool((step.abs() > FAR).any()):
+            break
+        center = found.center + step
+        values = evaluate(points[:, None, None] + center)
+        closer = fit_quadratic(values, points, center, known=True)
+        if closer is None:
+            break
+        found = closer
+    return found
 
 
 def fit_quadratic(
     table: Tensor, points: Tensor, center: Tensor | None = None, *, known: bool = False
-) -> QuadraticEmission | None:
+) -> Quadratic | None:
     """Return the quadratic function that takes the values ``table`` at ``points``.
 
     :param Tensor table: ``(T, B, S)``.
@@ -52,7 +88,7 @@ def fit_quadratic(
     if center is None:
         center = table.new_zeros((*table.shape[:2], D))
     parts = (found[..., 0], found[..., 1 : 1 + D], precision)
-    return QuadraticEmission(center, *(part.to(table.dtype) for part in parts))
+    return Quadratic(center, *(part.to(table.dtype) for part in parts))
 
 
 def _agrees(found: Tensor, design: Tensor, values: Tensor, rounding: float) -> bool:

@@ -1,75 +1,117 @@
 """The sweep inside the user's loop: for vectors whose emission is not quadratic in them.
 
-:class:`ParticleGrid` answers ``ssl_transition`` by running the sweep itself. Wherever the sweep has
-to know log p(x_t | z_t = z), the body runs once more, with ``t`` one step and ``z`` the particles,
-``(P, 1, B, D)``; its observed sites are the answer. Read ``emission.py`` first.
+The sweep is a generator that yields what the body is to meet. The handler here answers
+``ssl_transition`` with it, so the user's own ``for`` statement drives it: wherever the sweep has to
+know log p(x_t | z_t = z), the body runs once, with ``t`` one step and ``z`` the particles,
+``(P, 1, B, D)``, and its observed sites are the answer. Read ``handlers.py`` first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 from pyro.poutine.indep_messenger import IndepMessenger
 from torch import Tensor
 
+from ..errors import EmissionNotLocalError
 from ..primitive import SSLLoop
-from ..smc.expanded import gaussian_steps
-from ..smc.sweep import Sweep
-from .handlers import StateGrid, _EmissionReader
+from ..smc import Emission
+from ..smc.expanded import ExpandedProposal
+from ..smc.proposal import Asks
+from .handlers import EmissionReader, StateGrid
+from .program import ModelRun
+from .site import EmissionSite
 
-__all__ = ["ParticleGrid"]
+__all__ = ["BodyEmission"]
+
+R = TypeVar("R")
 
 
-class ParticleGrid(StateGrid):
-    """Runs a sweep over the particles of C chains in the user's body; then :attr:`sweep` is there.
+class BodyEmission(Emission):
+    """log p(x_t | z_t) as the body of the user's loop has it.
 
-    :param int num_particles: P.
-    :param Tensor reference: ``(T, C B, D)``, or ``None``.
-    :param int num_chains: C.
-    :param settings: as for :func:`~pyro_ssl.smc.gaussian_smc`, for C B sequences.
+    :param ModelRun run: of the model, for B sequences.
+    :param int num_chains: C; the emission is that of C B sequences, chain by chain.
     """
 
-    def __init__(
-        self,
-        num_particles: int,
-        reference: Tensor | None,
-        num_chains: int = 1,
-        **settings: Any,
-    ) -> None:
+    def __init__(self, run: ModelRun, num_chains: int = 1) -> None:
+        self.model_run, self.num_chains = run, num_chains
+        self.shape = (run.loop.num_steps, num_chains * run.num_sequences)
+        self._steps = run.loop.steps()
+
+    def proposal(
+        self, transition: Any, num_particles: int, scale: Tensor | None
+    ) -> ExpandedProposal:
+        """Return the proposal that asks the body; see the base class."""
+        return ExpandedProposal(
+            transition.dim,
+            (*self.shape, num_particles),
+            transition.like,
+            scale,
+            ask=self._ask,
+            name=self.model_run.loop.name,
+        )
+
+    def run(self, sweep: Asks[R]) -> R:
+        """Run the model, its loop driven by the sweep; see the base class.
+
+        :raises EmissionNotLocalError: if the body leaves its loop early.
+        """
+        loop = _DrivenLoop(sweep)
+        self.model_run.again(loop)
+        if not loop.finished:
+            raise EmissionNotLocalError(
+                f'Site "{self.model_run.loop.name}": the body left its loop before the last step, '
+                "expected a body that runs to its end at each step; write no break or return in it."
+            )
+        return loop.result
+
+    def beside(self, others: Sequence[Emission]) -> BodyEmission | None:
+        """Return as many chains of one body; see the base class."""
+        if any(getattr(other, "model_run", None) is not self.model_run for other in others):
+            return None
+        return BodyEmission(self.model_run, 1 + len(others))
+
+    def split(self, t: int) -> tuple[Emission, Emission]:
+        """Refuse: the body knows of later steps only what its data are."""
+        raise TypeError(
+            f'Site "{self.model_run.grid.sites[0].name}": forecasts take vectors whose emission is '
+            "linear-Gaussian, found another. Mask the later observations and filter: what "
+            "ParticleFilter(model, P).sweep(...) has there are draws of the future."
+        )
+
+    def log_predictive(self, paths: Tensor, state_probs: Tensor | None) -> Tensor:
+        """Refuse, as :meth:`split`."""
+        raise NotImplementedError
+
+    def _ask(self, t: int, z: Tensor) -> Asks[Tensor]:
+        """Let the body meet particles ``(C B, P, D)`` as z_t: log p(x_t | z_t), ``(C B, P)``."""
+        loop, C, P = self.model_run.loop, self.num_chains, z.shape[1]
+        sites: list[EmissionSite] = []
+        one_step = loop._replace(num_steps=1)
+        frame = IndepMessenger(f"{loop.name}_particles", C * P, dim=loop.time_dim - 1)
+        B = self.model_run.num_sequences
+        by_chain = z.unflatten(0, (C, B)).transpose(1, 2)  # (C, P, B, D)
+        met = by_chain.reshape(C * P, 1, *loop.batch_shape, *z.shape[2:])
+        with (
+            torch.set_grad_enabled(z.requires_grad),
+            frame,
+            EmissionReader(one_step, C * P, sites),
+        ):
+            yield self._steps[t], met
+            log_p = torch.stack([site.table() for site in sites]).sum(0)  # (1, B, C P)
+            return log_p.view(B, C, P).transpose(0, 1).reshape(C * B, P)
+
+
+class _DrivenLoop(StateGrid):
+    """Answers ``ssl_transition`` by a sweep, and keeps what that returns."""
+
+    def __init__(self, sweep: Asks[Any]) -> None:
         super().__init__()
-        self.num_particles, self.reference = num_particles, reference
-        self.num_chains, self.settings = num_chains, settings
-        self.sweep: Sweep | None = None
+        self.sweep, self.result, self.finished = sweep, None, False
 
     def _answer(self, loop: SSLLoop) -> Iterator[tuple[Tensor, Tensor]]:
-        C, P, shape = self.num_chains, self.num_particles, loop.batch_shape
-        B = shape.numel()
-        event, steps = loop.transition.event_shape, loop.steps()
-        like = next(iter((*loop.transition.parameters(), *loop.transition.buffers())))
-        gaussian = gaussian_steps(
-            loop.transition,  # type: ignore[arg-type]
-            (loop.num_steps, C * B, P),
-            self.reference,
-            name=loop.name,
-            like=like,
-            **self.settings,
-        )
-        one_step = loop._replace(num_steps=1)
-        answer: Tensor | None = None
-        while True:
-            try:
-                t, z = next(gaussian) if answer is None else gaussian.send(answer)
-            except StopIteration as stop:
-                self.sweep = stop.value
-                return
-            self.sites.clear()
-            frame = IndepMessenger(f"{loop.name}_particles", C * P, dim=loop.time_dim - 1)
-            with torch.set_grad_enabled(z.requires_grad):
-                # (C B, P, D) to (C P, 1) + batch_shape + (D,)
-                body = z.unflatten(0, (C, B)).transpose(1, 2).reshape(C * P, 1, *shape, *event)
-                with frame, _EmissionReader(one_step, C * P, self.sites):
-                    yield steps[t], body
-                log_p = torch.stack([site.table() for site in self.sites]).sum(0)  # (1, B, C P)
-                answer = log_p.view(B, C, P).transpose(0, 1).reshape(C * B, P)
+        self.result = yield from self.sweep
+        self.finished = True

@@ -1,90 +1,61 @@
 r"""Gaussian latents under any emission: a proposal by expansion, and weights that make up for it.
 
-Read ``gaussian.py`` first. The emission is the user's code, which the sweep has to ask: see
-``particles.py``.
+Read ``gaussian.py`` first. Only the user's code knows the emission, so the proposal asks for it
+within the sweep: at the transition's mean with two derivatives, at the mode of what it proposes,
+and at the draws.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Generator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..transitions.gaussian import GaussianTransition, Moments
-from .gaussian import GaussianLocal, shifted
+from ..transitions.gaussian import Moments
+from .gaussian import GaussianProposal, look_ahead
 from .product import Product
-from .quadratic import QuadraticEmission
-from .sweep import Steps, sweep_steps
+from .proposal import Asks, LookAhead
+from .quadratic import Quadratic
 
-__all__ = ["gaussian_steps"]
+__all__ = ["ExpandedProposal"]
 
-#: how often the transition proposes z_t, whatever the expansion says
+#: how often the transition proposes z_t, whatever the expansion finds
 DEFENSIVE_SHARE = 0.1
 
 
-def gaussian_steps(
-    transition: GaussianTransition,
-    shape: tuple[int, int, int],
-    reference: Tensor | None = None,
-    *,
-    name: str,
-    like: Tensor,
-    transition_scale: Tensor | None = None,
-    **settings: Any,
-) -> Steps:
-    """One sweep over Gaussian latents under any emission, as a generator that asks for it.
-
-    It yields (t, z) with z ``(B, P, D)`` and has to be sent log p(x_t | z_t = z), ``(B, P)``:
-    differentiable, twice, where z requires a gradient.
-
-    :param shape: T, B, P.
-    :param str name: of the site, for the warning where the transition has to propose.
-    :param Tensor like: a tensor of the transition's dtype and device.
-    :param settings: as for :func:`gaussian_smc`.
-    """
-    local = _Expanded(transition.dim, shape, like, transition_scale)
-    sweep = yield from sweep_steps(
-        transition, local, shape, reference, device=like.device, **settings
-    )
-    if bool(local.blind):
-        warnings.warn(
-            f'Site "{name}": log p(x_t | z_t) has no finite first and second derivative with '
-            "respect to z_t at some step; there the transition itself proposes z_t. The draws stay "
-            "exact; more particles may be needed.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    return sweep
-
-
 class _Mixture(NamedTuple):
-    """γ̃ of an emission that is not quadratic, by row, with log α̃ and the transition's law.
+    """γ̃ of an emission that is not quadratic, by row, with log α̃ and p(z_t | z_{1:t-1}).
 
     ``expansion`` is log of the product with the transition, over the transition, normalised.
     """
 
     expanded: Product
-    expansion: QuadraticEmission
+    expansion: Quadratic
     trusted: Tensor
     log_alpha: Tensor
-    law: Moments
+    prior: Moments
 
 
-class _Expanded(GaussianLocal):
+class ExpandedProposal(GaussianProposal):
     r"""Any emission, expanded about the transition's mean μ.
 
     Only the concave part of the curvature is used. α̃ is Laplace's, with the emission itself at the
-    top m̃ of the product: p(m̃) p(x_t | m̃) / γ̃(m̃). A particle whose m̃ is no better than μ, or that
+    mode m̃ of the product: p(m̃) p(x_t | m̃) / γ̃(m̃). A particle whose m̃ is no better than μ, or that
     has no derivatives, takes the transition for γ̃ and p(x_t | μ) for α̃. As the expansion may miss
     where the mass is, γ̃ is mixed with the transition (Hesterberg 1995, "Weighted average importance
     sampling and defensive mixture distributions"): then w_t is bounded where p(x_t | z_t) is.
-    """
 
-    exact = False
+    :param shape: T, B, P.
+    :param ask: ``ask(t, z)`` asks for log p(x_t | z_t = z) of z ``(B, P, D)``, ``(B, P)``; twice
+        differentiable where z requires a gradient.
+    :param str name: of the site, for a warning.
+
+    Other parameters as for :class:`GaussianProposal`.
+    """
 
     def __init__(
         self,
@@ -92,8 +63,12 @@ class _Expanded(GaussianLocal):
         shape: tuple[int, int, int],
         like: Tensor,
         scale: Tensor | None,
+        *,
+        ask: Callable[[int, Tensor], Asks[Tensor]],
+        name: str,
     ) -> None:
         super().__init__(dim, shape, like, scale)
+        self.ask, self.name = ask, name
         T, B, P = shape
         self.defend = (
             torch.rand(T, B * P, 1, device=like.device, dtype=like.dtype) < DEFENSIVE_SHARE
@@ -101,66 +76,71 @@ class _Expanded(GaussianLocal):
         #: whether derivatives were missing at any step; read once a sweep, as reading it waits
         self.blind = torch.zeros((), dtype=torch.bool, device=like.device)
 
-    def look_ahead(
-        self, t: int, law: Moments
-    ) -> Generator[tuple[int, Tensor], Tensor, tuple[Tensor, Tensor, _Mixture]]:
-        """α̃, its shift, and γ̃."""
-        point = law.mean.detach().clone().requires_grad_()
-        at_mean, linear, precision = _derivatives((yield t, point), point)
-        point = point.detach()
+    def look_ahead(self, t: int, prior: Moments) -> Asks[LookAhead]:
+        """Return α̃ and γ̃; see the base class."""
+        mean = prior.mean.detach()
+        point = mean.clone().requires_grad_()
+        at_mean, linear, precision = _derivatives((yield from self.ask(t, point)), point)
         known = linear.isfinite().all(-1) & precision.isfinite().all((-2, -1))
         self.blind |= ~known.all()
         linear = torch.where(known[..., None], linear, 0.0)
-        values, vectors = torch.linalg.eigh(torch.where(known[..., None, None], precision, 0.0))
-        precision = (vectors * values.clamp(min=0.0).unsqueeze(-2)) @ vectors.mT
-        zero = torch.zeros_like(at_mean)
-        log_mass, proposal = self.propose(law, linear, precision)
-        peak = proposal.mean()
-        at_peak = yield t, peak
-        expansion = QuadraticEmission(point, zero, linear, precision)
-        rise = self.log_density(law, peak) + at_peak - self.log_density(law, point) - at_mean
+        precision = _concave_part(torch.where(known[..., None, None], precision, 0.0))
+        log_mass, gamma = self.propose(prior, linear, precision)
+        mode = gamma.mean()
+        at_mode = yield from self.ask(t, mode)
+        expansion = Quadratic(mean, torch.zeros_like(at_mean), linear, precision)
+        rise = self.log_density(prior, mode) + at_mode - self.log_density(prior, mean) - at_mean
         trusted = known & (rise >= 0.0)  # also where both are the same point
-        laplace = log_mass + at_peak - expansion.log_prob(peak)
-        log_alpha = torch.where(trusted, laplace, at_mean + self.log_power(law))
+        laplace = log_mass + at_mode - expansion.value(mode)
+        log_alpha = torch.where(trusted, laplace, at_mean + self.log_power(prior))
         # Where one particle has no α̃ above 0, α̃ tells none apart: its draw may yet explain x_t.
         possible = log_alpha.isfinite().all(-1, keepdim=True)
         log_alpha = torch.where(possible, log_alpha, 0.0)
         mixture = _Mixture(
-            proposal,
-            QuadraticEmission(*(v.flatten(0, 1) for v in (point, -log_mass, linear, precision))),
+            gamma,
+            expansion._replace(constant=-log_mass).each(lambda part: part.flatten(0, 1)),
             trusted.flatten(),
             log_alpha.flatten(),
-            Moments(*(value.flatten(0, 1) for value in law)),
+            Moments(*(value.flatten(0, 1) for value in prior)),
         )
-        return *shifted(log_alpha), mixture
+        return look_ahead(log_alpha, mixture)
 
-    def draw(self, t: int, proposal: _Mixture, rows: Tensor) -> Tensor:  # type: ignore[override]
-        """Draw from γ̃ of each row's ancestor, or now and then from the transition."""
-        z = super().draw(t, proposal.expanded, rows)
-        mean, scale = self.tempered(Moments(*(value[rows] for value in proposal.law)))
-        plain = self.defend[t] | ~proposal.trusted[rows].unsqueeze(-1)
+    def draw(self, t: int, gamma: _Mixture, rows: Tensor) -> Tensor:  # type: ignore[override]
+        """Draw from γ̃ of each row, or now and then from the transition; see the base class."""
+        z = super().draw(t, gamma.expanded, rows)
+        mean, scale = self.tempered(Moments(*(value[rows] for value in gamma.prior)))
+        plain = self.defend[t] | ~gamma.trusted[rows].unsqueeze(-1)
         return torch.where(plain, mean + scale * self.noise[t], z.flatten(0, 1)).view_as(z)
 
-    def log_weight(
-        self,
-        t: int,
-        law: Moments,
-        proposal: _Mixture,
-        rows: Tensor,
-        z: Tensor,
-        log_emission: Tensor,
-    ) -> Tensor:
-        """log p(x_t | z_t) - log α̃ - log [γ̃(z_t) / p(z_t | z_{1:t-1})]."""
-        at = Moments(*(value[rows].view_as(z) for value in proposal.law))
-        expansion = QuadraticEmission(
-            *(part[rows].view(z.shape[:2] + part.shape[1:]) for part in proposal.expansion)
-        )
-        plain, expanded = -self.log_power(at), expansion.log_prob(z)
+    def log_weight(self, t: int, gamma: _Mixture, rows: Tensor, z: Tensor) -> Asks[Tensor]:
+        """log p(x_t | z_t) - log α̃ - log [γ̃(z_t) / p(z_t | z_{1:t-1})]; see the base class."""
+        log_emission = yield from self.ask(t, z)
+        at = Moments(*(value[rows].view_as(z) for value in gamma.prior))
+        shape = z.shape[:2]
+        expansion = gamma.expansion.each(lambda part: part[rows].view(*shape, *part.shape[1:]))
+        plain, expanded = -self.log_power(at), expansion.value(z)
         share = math.log(DEFENSIVE_SHARE), math.log1p(-DEFENSIVE_SHARE)
         mixed = torch.logaddexp(share[0] + plain, share[1] + expanded)
-        trusted = proposal.trusted[rows].view(z.shape[:2])
+        trusted = gamma.trusted[rows].view(shape)
         log_gamma = torch.where(trusted, mixed, plain)
-        return log_emission - proposal.log_alpha[rows].view(z.shape[:2]) - log_gamma
+        return log_emission - gamma.log_alpha[rows].view(shape) - log_gamma
+
+    def finish(self) -> None:
+        """Warn where the expansion was not to be had."""
+        if bool(self.blind):
+            warnings.warn(
+                f'Site "{self.name}": log p(x_t | z_t) has no finite first and second derivative '
+                "with respect to z_t at some step; there the transition itself proposes z_t. The "
+                "draws stay exact; more particles may be needed.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def _concave_part(precision: Tensor) -> Tensor:
+    """Λ ``(..., D, D)`` without its negative eigenvalues."""
+    values, vectors = torch.linalg.eigh(precision)
+    return (vectors * values.clamp(min=0.0).unsqueeze(-2)) @ vectors.mT
 
 
 @torch.enable_grad()

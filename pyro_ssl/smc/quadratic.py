@@ -1,21 +1,22 @@
-"""log p(x_t | z_t) as a quadratic function of z_t."""
+"""A quadratic function of z: what a linear-Gaussian emission is, and any other is expanded to."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["QuadraticEmission"]
+__all__ = ["Quadratic"]
 
 
-class QuadraticEmission(NamedTuple):
-    """log p(x_t | z_t) as a quadratic function of z_t, for all t: exact, or about a point.
+class Quadratic(NamedTuple):
+    r"""A quadratic function of z in R^D about a point m.
 
-    .. math:: c + b^\\top (z - m) - \\tfrac12 (z - m)^\\top Λ (z - m)
+    .. math:: c + b^\top (z - m) - \tfrac12 (z - m)^\top Λ (z - m)
 
-    ``center`` m and ``linear`` b ``(T, B, D)``, ``constant`` c ``(T, B)``, ``precision`` Λ
-    ``(T, B, D, D)``, positive semi-definite.
+    ``center`` m and ``linear`` b ``(..., D)``, ``constant`` c ``(...)``, ``precision`` Λ
+    ``(..., D, D)``, positive semi-definite.
     """
 
     center: Tensor
@@ -23,8 +24,12 @@ class QuadraticEmission(NamedTuple):
     linear: Tensor
     precision: Tensor
 
-    def log_prob(self, z: Tensor) -> Tensor:
-        """Return its value at ``(..., T, B, D)``: ``(..., T, B)``."""
+    def value(self, z: Tensor) -> Tensor:
+        """Return its value at ``(..., D)``: ``(...)``."""
         away = z - self.center
         curved = (self.precision @ away.unsqueeze(-1)).squeeze(-1)
         return self.constant + (away * (self.linear - 0.5 * curved)).sum(-1)
+
+    def each(self, function: Callable[[Tensor], Tensor]) -> Quadratic:
+        """Apply a function to its four tensors."""
+        return Quadratic(*map(function, self))

@@ -11,26 +11,22 @@ For particle p at step t:
 
 α_t does not depend on the draw of z_t, so the *fully adapted* order applies: draw ancestors by
 α_t, then z_t from γ_t of the ancestor; particles are then equally weighted, and the final index is
-uniform. The evidence estimate Ẑ = Π_t mean_p α_t^p is unbiased. ``states.py`` has α and γ for
+uniform. The evidence estimate Ẑ = Π_t mean_p α_t^p is unbiased. ``discrete.py`` has α and γ for
 discrete latents, ``gaussian.py`` for Gaussian ones. Where these are not known in closed form, any
 positive α̃ and density γ̃ will do (Pitt & Shephard 1999, the auxiliary particle filter): particles
 then carry weights w_t = p(z_t | z_{1:t-1}) p(x_t | z_t) / (α̃_t γ̃_t(z_t)), ancestors are drawn by
 w_{t-1} α̃_t, the final index by w_T, and a factor mean_p w_t joins the evidence.
 
 Conditional SMC keeps the reference path in slot 0. Why it leaves the posterior invariant: on the
-space of all (z, ancestors) the extended target is the unconditional sampler's law times
-Ẑ / Z, read from a final slot drawn by w_T; given the chosen path this leaves exactly the
-conditional draws below, and given all draws the final slot has that law again (Andrieu, Doucet &
-Holenstein 2010, theorem 5). Two refinements keep it so:
+space of all (z, ancestors) the extended target is the unconditional sampler's distribution times
+Ẑ / Z, with a final slot drawn by w_T. Given the chosen path, its conditional distribution is the
+conditional draws below; given all draws, that of the final slot is ∝ w_T. Each sweep samples the
+first, then the second (Andrieu, Doucet & Holenstein 2010, theorem 5). Two refinements keep it so:
 
 * *Forced move*: the final slot is proposed among the P - 1 others, a Metropolised Gibbs step (Liu
   1996); with equal weights it is always accepted.
-* *Ancestor sampling* (Lindsten, Jordan & Schön 2014): at chosen steps the reference's own ancestor
-  is redrawn from its conditional law, ∝ w_{t-1}^p p(ref_{t:T} | z^p_{1:t-1}); the emissions cancel.
-  It is drawn before the other slots of the same step. The next L steps of the reference propose,
-  ∝ w_{t-1}^p p(ref_{t:t+L} | z^p_{1:t-1}) for all P prefixes; the steps after decide, by a
-  Metropolis-Hastings ratio in which the first L cancel, for two prefixes only. What they say of
-  the reference's own prefix is known from the redraw before.
+* *Ancestor sampling*: at chosen steps the reference's own ancestor is redrawn from its conditional
+  distribution, before the other slots of the same step (``ancestors.py``).
 
 Layout: B sequences, P particles; states of the cell are kept as B·P rows, so that a resampling is
 one row gather. Ancestors and latents are stored ``(T, B, P)``, traced back once.
@@ -38,19 +34,20 @@ one row gather. Ancestors and latents are stored ``(T, B, P)``, traced back once
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..transitions.base import Transition
+from ..steps import steps_within
+from ..transitions import Transition, map_state
+from .ancestors import PROPOSAL_LAG, ReferencePath
+from .emissions import Emission
+from .proposal import Asks, Proposal
 from .resampling import RESAMPLING, invert_cdf, monotone_cumsum
 
-__all__ = ["Local", "Sweep", "finish", "sweep_steps"]
-
-#: Steps of the reference that propose its new ancestor. Fewer cost less and are refused more often.
-PROPOSAL_LAG = 4
+__all__ = ["Sweep", "conditional_smc"]
 
 
 class Sweep(NamedTuple):
@@ -79,60 +76,11 @@ class Sweep(NamedTuple):
         return ~self.log_likelihood.isfinite().all(0)
 
 
-class Local(Protocol):
-    """p(z_t | z_{1:t-1}) p(x_t | z_t) as one step of the sweep meets it, and how to draw from it.
-
-    ``law`` is whatever :meth:`law` returns for the rows of a step.
-    """
-
-    #: ``()`` for discrete latents, ``(D,)`` for vectors
-    event_shape: torch.Size
-    dtype: torch.dtype
-    #: whether α and γ are known in closed form: then all weights are equal
-    exact: bool
-
-    def law(self, predicted: Any, num_rows: int) -> Any:
-        """Arrange what the transition's stepper returned: leading dimensions ``(B, num_rows)``."""
-
-    def look_ahead(self, t: int, law: Any) -> Any:
-        """α ``(B, P)`` over exp(shift), float64; the shift ``(B,)``; and the proposal γ.
-
-        If not exact, it is a generator that returns these, and yields what the sweep does.
-        """
-
-    def draw(self, t: int, proposal: Any, rows: Tensor) -> Tensor:
-        """Draw z_t from γ of the given rows ``(B P,)``: ``(B, P, ...)``."""
-
-    def log_weight(
-        self, t: int, law: Any, proposal: Any, rows: Tensor, z: Tensor, log_emission: Tensor
-    ) -> Tensor:
-        """log w_t ``(B, P)`` of draws whose ancestors are the given rows; asked if not exact."""
-
-    def log_prior(self, law: Any, z: Tensor) -> Tensor:
-        """log p(z_t | z_{1:t-1}) of one latent per sequence ``(B, ...)``: ``(B, num_rows)``."""
-
-    def scaled(self, log_prior: Tensor) -> Tensor:
-        """log p(z_t | z_{1:t-1}) ``(..., B, rows)`` to the power that the user asked for."""
-
-
-#: yields (t, z), to be sent log p(x_t | z_t = z); returns the sweep
-Steps = Generator[tuple[int, Tensor], Tensor, Sweep]
-
-
-def finish(steps: Steps) -> Sweep:
-    """Run a sweep that asks for no log-emission."""
-    try:
-        next(steps)
-    except StopIteration as stop:
-        return stop.value
-    raise AssertionError("a sweep that knows its emission asked for it")
-
-
 @torch.no_grad()
-def sweep_steps(
+def conditional_smc(
     transition: Transition,
-    local: Local,
-    shape: tuple[int, int, int],
+    emission: Emission,
+    num_particles: int,
     reference: Tensor | None = None,
     *,
     lengths: Tensor | None = None,
@@ -141,157 +89,140 @@ def sweep_steps(
     ancestor_sampling: int = 0,
     proposal_lag: int = PROPOSAL_LAG,
     forced_move: bool = True,
-    device: torch.device,
-) -> Steps:
-    """One sweep of conditional SMC, batched over sequences, as a generator.
+    transition_scale: Tensor | None = None,
+) -> Sweep:
+    """One sweep of conditional SMC, batched over sequences.
 
-    It yields (t, z) where it has to know log p(x_t | z_t = z), ``(B, P)``, and returns a
-    :class:`Sweep`. See :func:`~pyro_ssl.smc.conditional_smc` for the parameters.
+    :param Transition transition: p(z_t | z_{1:t-1}).
+    :param Emission emission: log p(x_t | z_t): a :class:`TableEmission` where latents are discrete,
+        a :class:`QuadraticEmission` where x is linear in a vector with Gaussian noise.
+    :param int num_particles: P. At P=1 the reference is returned.
+    :param Tensor reference: ``(T, B)``, int64, or ``(T, B, D)``; ``None`` for unconditional SMC.
+    :param Tensor lengths: ``(B,)``; a sequence is frozen at its length.
+    :param Tensor inputs: exogenous inputs, ``(T, B, input_size)``.
+    :param str resampling: ``"systematic"`` or ``"multinomial"``.
+    :param int ancestor_sampling: redraw the reference's ancestor every so many steps, from a
+        phase drawn uniformly once a sweep; 0 for never.
+    :param int proposal_lag: L, how many steps of the reference propose its new ancestor, at least
+        1. Exact at any L; from T upwards it is a plain Gibbs draw.
+    :param bool forced_move: force the final pick away from the reference.
+    :param Tensor transition_scale: ``(B,)``, power to which p(z_t | z_{1:t-1}) is raised.
+    :returns: :class:`Sweep`.
+
+    *Reference*: Andrieu, Doucet & Holenstein, "Particle Markov chain Monte Carlo methods", JRSS B
+    2010; Lindsten, Jordan & Schön, "Particle Gibbs with ancestor sampling", JMLR 2014.
+
+    Example::
+
+        >>> from pyro_ssl import LSTMTransition
+        >>> from pyro_ssl.smc import TableEmission, conditional_smc
+        >>> transition, x = LSTMTransition(num_states=3, hidden_size=8), torch.randn(7, 2, 1)
+        >>> emission = TableEmission(-0.5 * (x - torch.arange(3.0)) ** 2)  # (T, B, K)
+        >>> first = conditional_smc(transition, emission, num_particles=10)
+        >>> conditional_smc(transition, emission, 10, first.path).path.shape
+        torch.Size([7, 2])
+    """
+    T, B = emission.shape
+    proposal = emission.proposal(transition, num_particles, transition_scale)
+    active = None if lengths is None else steps_within(lengths, T).unsqueeze(-1)  # (T, B, 1)
+    kept = None
+    if reference is not None:
+        every = ancestor_sampling if num_particles > 1 else 0
+        kept = ReferencePath(
+            transition, reference, proposal, active, inputs, every=every, lag=proposal_lag
+        )
+    by_row = None if inputs is None else inputs.repeat_interleave(num_particles, 1)
+    sweep = emission.run(
+        _sweep(
+            transition,
+            proposal,
+            (T, B, num_particles),
+            kept,
+            active,
+            by_row,
+            resampling=resampling,
+            move=forced_move and reference is not None and num_particles > 1,
+        )
+    )
+    proposal.finish()
+    if active is not None:
+        sweep.path.masked_fill_(~active.view(T, B, *(1 for _ in proposal.event_shape)), 0)
+        sweep.log_likelihood.masked_fill_(~active.squeeze(-1), 0.0)
+    return sweep
+
+
+def _sweep(
+    transition: Transition,
+    proposal: Proposal,
+    shape: tuple[int, int, int],
+    reference: ReferencePath | None,
+    active: Tensor | None,
+    inputs: Tensor | None,
+    *,
+    resampling: str,
+    move: bool,
+) -> Asks[Sweep]:
+    """The algorithm; it asks for the emission where the proposal does.
 
     :param shape: T, B, P.
+    :param Tensor active: steps within each sequence, bool ``(T, B, 1)``.
+    :param Tensor inputs: exogenous inputs by row, ``(T, B P, input_size)``.
+    :param bool move: force the final pick away from slot 0.
     """
     T, B, P = shape
-    resample, event = RESAMPLING[resampling], local.event_shape
-    step = transition.stepper(None if inputs is None else inputs.repeat_interleave(P, 1))
-    state = transition.initial_state((B * P,))
-    active = None
-    if lengths is not None:
-        active = torch.arange(T, device=device)[:, None, None] < lengths[:, None]  # (T, B, 1)
-    redraw_at = _redraw_steps(T, 0 if reference is None or P < 2 else ancestor_sampling)
-    if redraw_at and reference is not None:
-        redraw = _AncestorSampler(
-            transition, local, reference, active, inputs, max(proposal_lag, 1)
-        )
-
-    first_rows = torch.arange(0, B * P, max(P, 1), device=device).unsqueeze(-1)  # of each slot 0
-    slots = torch.arange(P, device=device).expand(B, P)
-    u_ancestor = torch.rand(T, B, P, device=device, dtype=torch.float64)
-    z_history = torch.empty((T, B, P, *event), device=device, dtype=local.dtype)
-    ancestor_history = torch.empty(T, B, P, device=device, dtype=torch.long)
+    device, resample = transition.like.device, RESAMPLING[resampling]
+    step, state = transition.stepper(inputs), transition.initial_state((B * P,))
+    slots = torch.arange(P, device=device)
+    first_rows = torch.arange(B, device=device).unsqueeze(-1) * P  # row of each slot 0
+    u = torch.rand(T, B, P, device=device, dtype=torch.float64)
+    particles = torch.empty((*shape, *proposal.event_shape), device=device, dtype=proposal.dtype)
+    ancestors = torch.empty(shape, device=device, dtype=torch.long)
     log_likelihood = torch.empty(T, B, device=device, dtype=torch.float64)
 
-    z_prev, weights = None, None  # weights w_{t-1}, of mean 1; None: all equal
+    z, weights = None, None  # w_{t-1}, of mean 1; None: all equal
     for t in range(T):
-        predicted, state = step(z_prev, state, t)
-        law = local.law(predicted, P)
-        ahead = local.look_ahead(t, law)
-        alpha, shift, proposal = ahead if local.exact else (yield from ahead)
+        predicted, state = step(z, state, t)
+        prior = proposal.prior(predicted)  # p(z_t | z_{1:t-1}) of every particle
+        alpha, shift, gamma = yield from proposal.look_ahead(t, prior)
         if weights is not None:
             alpha = alpha * weights
         log_likelihood[t] = alpha.mean(-1).log_().add_(shift)
 
-        first: Tensor | int | None = None  # the reference's ancestor
+        first = None if reference is None else reference.ancestor(t, state, prior, weights)
+        a = resample(alpha, first, u[t])
+        if active is not None:  # a sequence that has ended is frozen
+            a = torch.where(active[t], a, slots)
+        rows = (first_rows + a).view(-1)
+        z_t = proposal.draw(t, gamma, rows)
         if reference is not None:
-            first = redraw(t, state, law, weights) if t in redraw_at else 0
-        ancestors = resample(alpha, first, u_ancestor[t])
-        if active is not None:
-            ancestors = torch.where(active[t], ancestors, slots)
-        rows = (first_rows + ancestors).view(-1)
-        z = local.draw(t, proposal, rows)
-        if reference is not None:
-            z[:, 0] = reference[t]
-        if not local.exact:
-            log_w = local.log_weight(t, law, proposal, rows, z, (yield t, z)).double()
-            top = log_w.amax(-1, keepdim=True).clamp_(min=torch.finfo(log_w.dtype).min)
-            now = (log_w - top).exp_()
-            mean = now.mean(-1, keepdim=True)
-            log_likelihood[t] += (mean.log() + top).squeeze(-1)
-            now = now / mean
-            if active is not None:  # a sequence that has ended keeps its last weights
+            z_t[:, 0] = reference.path[t]
+
+        log_w = yield from proposal.log_weight(t, gamma, rows, z_t)
+        if log_w is not None:
+            now, log_mean = _normalised(log_w)
+            log_likelihood[t] += log_mean
+            if active is not None:  # ... and keeps its last weights
                 now = torch.where(active[t], now, 1.0 if weights is None else weights)
             weights = now
-        state = type(state)(*(value.index_select(0, rows) for value in state))
-        z_history[t], ancestor_history[t], z_prev = z, ancestors, z.view(B * P, *event)
-
-    move = forced_move and reference is not None
-    path = _trace_back(z_history, ancestor_history, weights, move)
-    if active is not None:
-        past = ~active.squeeze(-1)  # (T, B)
-        path.masked_fill_(past.view(T, B, *(1,) * len(event)), 0)
-        log_likelihood.masked_fill_(past, 0.0)
-    return Sweep(path, z_history, ancestor_history, log_likelihood, state, weights)
+        state = map_state(partial(torch.index_select, dim=0, index=rows), state)
+        particles[t], ancestors[t], z = z_t, a, z_t.flatten(0, 1)
+    slot = _final_slot(weights, (B, P), move, device)
+    path = _trace_back(particles, ancestors, slot)
+    return Sweep(path, particles, ancestors, log_likelihood, state, weights)
 
 
-def _redraw_steps(T: int, every: int) -> range:
-    """Steps at which the reference's ancestor is redrawn; at t=0 there is none to redraw."""
-    if every < 1:
-        return range(0)
-    phase = int(torch.randint(every, (), device="cpu"))  # the schedule is the host's
-    return range(phase if phase else every, T, every)
+def _normalised(log_w: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights ``(B, P)`` of mean 1, float64, and log of the mean that they had, ``(B,)``."""
+    log_w = log_w.double()
+    greatest = log_w.amax(-1, keepdim=True).clamp_(min=torch.finfo(log_w.dtype).min)
+    w = (log_w - greatest).exp_()
+    mean = w.mean(-1, keepdim=True)
+    return w / mean, (mean.log() + greatest).squeeze(-1)
 
 
-class _AncestorSampler:
-    """Redraws the reference's ancestor at a step, given the P prefixes that stand before it."""
-
-    def __init__(
-        self,
-        transition: Transition,
-        local: Local,
-        reference: Tensor,
-        active: Tensor | None,
-        inputs: Tensor | None,
-        lag: int,
-    ) -> None:
-        self.transition, self.local, self.lag = transition, local, lag
-        self.reference, self.active, self.inputs = reference, active, inputs
-        T, B = reference.shape[:2]
-        #: log p(ref_s | its own prefix), (T, B, 1), of the steps that a next redraw may ask for
-        self.own = self._replay(0, T, None, transition.initial_state((B,)), 1)
-
-    def __call__(self, t: int, state: Any, law: Any, weights: Tensor | None) -> Tensor:
-        """Return the new ancestor of the reference's step t, ``(B,)``.
-
-        :param state: rows ``(B P, ...)``, having read z_{t-1}.
-        :param law: p(z_t | z^p_{1:t-1}) of the P prefixes.
-        :param weights: w_{t-1}, ``(B, P)``.
-        """
-        T, B = self.reference.shape[:2]
-        near = self.local.log_prior(law, self.reference[t]).double()  # (B, P)
-        if self.active is not None:
-            near = torch.where(self.active[t], near, 0.0)
-        P, device = near.shape[1], near.device
-        state, middle = self.transition.restore(state), min(t + self.lag, T)
-        if middle > t + 1:
-            near = near + self._replay(t + 1, middle, self.reference[t], state, P).sum(0)
-        u = torch.rand(2, B, 1, device=device, dtype=torch.float64)
-        prior = (near - near.amax(-1, keepdim=True)).exp_()
-        if weights is not None:
-            prior = prior * weights
-        proposed = invert_cdf(monotone_cumsum(prior), u[0])  # (B, 1)
-        if middle == T:
-            return proposed.squeeze(-1)
-        rows = torch.arange(0, B * P, P, device=device) + proposed.squeeze(-1)
-        state = type(state)(*(value.index_select(0, rows) for value in state))
-        far = self._replay(t + 1, T, self.reference[t], state, 1)[middle - t - 1 :]
-        own = self.own[middle:]
-        accepted = u[1].log() < far.sum(0) - own.sum(0)
-        self.own[middle:] = torch.where(accepted, far, own)
-        return torch.where(accepted, proposed, 0).squeeze(-1)
-
-    def _replay(
-        self, start: int, stop: int, z_prev: Tensor | None, state: Any, num_rows: int
-    ) -> Tensor:
-        """log p(ref_s | ...) for s in start..stop-1 of some prefixes each, ``(S, B, rows)``."""
-
-        def each(value: Tensor, dim: int) -> Tensor:
-            return value if num_rows == 1 else value.repeat_interleave(num_rows, dim)
-
-        log_p = self.transition.replay(
-            each(self.reference[start:stop], 1),
-            None if z_prev is None else each(z_prev, 0),
-            state,
-            None if self.inputs is None else each(self.inputs[start:stop], 1),
-        )
-        log_p = self.local.scaled(log_p.view(stop - start, -1, num_rows).double())
-        if self.active is None:
-            return log_p
-        return torch.where(self.active[start:stop], log_p, 0.0)
-
-
-def _trace_back(z: Tensor, ancestors: Tensor, weights: Tensor | None, move: bool) -> Tensor:
-    """Path of a final slot, ``(T, B, ...)``; moved away from the reference in slot 0 if asked."""
-    T, B, P = ancestors.shape
-    slot = _final_slot(weights, (B, P), move and P > 1, z.device)
+def _trace_back(z: Tensor, ancestors: Tensor, slot: Tensor) -> Tensor:
+    """Path of a final slot ``(B,)``: ``(T, B, ...)``."""
+    T, B, _ = ancestors.shape
     sequences = torch.arange(B, device=z.device)
     path = torch.empty_like(z[:, :, 0])
     for t in reversed(range(T)):

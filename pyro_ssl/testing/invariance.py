@@ -15,11 +15,13 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ..exact.chains import Enumeration, enumerate_paths
-from ..infer.estep import SMCSettings, check_placement, draw_paths
-from ..reading.checks import check_emission_is_local
-from ..reading.program import ModelRun, run_model
-from ..transitions import DiscreteTransition
+from ..exact import Enumeration, enumerate_paths
+from ..infer.estep import SMCSettings, draw_paths
+from ..reading.checks import require_discrete
+from ..reading.emission import read_emission
+from ..reading.program import ModelRun, Program
+from ..smc import TableEmission
+from ..steps import steps_within
 
 __all__ = ["InvarianceResult", "invariance_test"]
 
@@ -96,18 +98,16 @@ def invariance_test(
     settings = SMCSettings(num_particles, resampling, ancestor_sampling)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
-        run = run_model(model, args, kwargs)
-        table = run.grid.table()
-        check_placement(run, table)
-        check_emission_is_local(run, table)
-        exact = _enumerate(run, table)
-        return _replicate(run, table, exact, settings, num_replicates)
+        run = Program(model, args, kwargs).run()
+        require_discrete(run, "invariance_test")
+        emission = read_emission(run, verify=True)
+        assert isinstance(emission, TableEmission)
+        exact = _enumerate(run, emission.table)
+        return _replicate(run, emission.table, exact, settings, num_replicates)
 
 
 def _enumerate(run: ModelRun, table: Tensor) -> Enumeration:
     """All paths of each sequence, by the law that the sweep should have."""
-    transition = run.transition
-    assert isinstance(transition, DiscreteTransition)
     T, _, K = table.shape
     if K**T > MAX_PATHS:
         raise ValueError(
@@ -116,14 +116,15 @@ def _enumerate(run: ModelRun, table: Tensor) -> Enumeration:
             f"first {int(math.log(MAX_PATHS, K))} steps."
         )
     prior = enumerate_paths(
-        transition, torch.zeros_like(table), inputs=run.inputs, lengths=run.grid.lengths
+        run.transition, torch.zeros_like(table), inputs=run.inputs, lengths=run.grid.lengths
     )
     log_prior, scale = prior.log_joint, run.grid.transition_scale  # (B, N)
     if scale is not None:
         log_prior = torch.where(log_prior == -torch.inf, log_prior, log_prior * scale[:, None])
     steps = torch.arange(T, device=table.device)
     if run.grid.lengths is not None:
-        table = table.masked_fill((steps[:, None] >= run.grid.lengths).unsqueeze(-1), 0.0)
+        within = steps_within(run.grid.lengths, T)
+        table = torch.where(within.unsqueeze(-1), table, 0.0)
     return Enumeration(prior.paths, log_prior + table[steps, :, prior.paths].sum(1).T)
 
 
@@ -140,7 +141,7 @@ def _replicate(
         n = min(chunk, num_replicates - start)
         index = torch.multinomial(posterior, n, replacement=True)  # (B, n)
         reference = exact.paths[index.T].flatten(0, 1).T.contiguous()  # (T, n B)
-        _, path = draw_paths(run, table.repeat(1, n, 1), reference, settings, num_chains=n)
+        _, path = draw_paths(run, TableEmission(table.repeat(1, n, 1)), reference, settings)
         changed += (path != reference).unflatten(1, (n, B)).double().sum(1)
         index = exact.index(path.T.unflatten(0, (n, B))).T
         counts.scatter_add_(1, index, torch.ones_like(index, dtype=counts.dtype))

@@ -1,6 +1,6 @@
 """Transitions p(z_t | z_{1:t-1}): the protocol, and the ready-made ones."""
 
-from .base import DiscreteTransition, Transition
+from .base import DiscreteTransition, Transition, map_state
 from .gaussian import GaussianTransition, Moments
 from .linear_gaussian import LinearGaussianState, LinearGaussianTransition
 from .markov import MarkovState, MarkovTransition
@@ -27,5 +27,6 @@ __all__ = [
     "RecurrentGaussianTransition",
     "RecurrentTransition",
     "Transition",
+    "map_state",
     "PathDistribution",
 ]

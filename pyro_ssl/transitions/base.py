@@ -29,6 +29,13 @@ __all__ = ["DiscreteTransition", "Stepper", "Transition"]
 Stepper = Callable[[Tensor | None, Any, int], tuple[Tensor, Any]]
 
 
+def map_state(function: Callable[[Tensor], Tensor], state: Any) -> Any:
+    """Apply a function to every tensor of a state."""
+    if isinstance(state, tuple):
+        return type(state)(*[map_state(function, part) for part in state])
+    return function(state)
+
+
 class Transition(nn.Module):
     """p(z_t | z_{1:t-1}, inputs_{1:t}), as a state machine over the latents.
 
@@ -43,6 +50,14 @@ class Transition(nn.Module):
     def event_shape(self) -> torch.Size:
         """Shape of one latent z_t: ``()`` where it is discrete, ``(D,)`` where it is a vector."""
         return torch.Size()
+
+    @property
+    def like(self) -> Tensor:
+        """An empty tensor of the transition's dtype and device."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            if tensor.is_floating_point():
+                return tensor.detach().new_empty(())
+        return torch.empty((), dtype=torch.get_default_dtype(), device=torch.get_default_device())
 
     def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> NamedTuple:
         """Return the state before the first latent, tensors of shape ``batch_shape + (...)``."""

@@ -1,0 +1,29 @@
+"""From a run of the user's model to the emission that a sweep is given."""
+
+from __future__ import annotations
+
+from ..smc import Emission, QuadraticEmission, TableEmission
+from .checks import check_emission_is_local, check_placement
+from .program import ModelRun
+from .quadratic import find_quadratic, probe_points
+from .sweep_in_loop import BodyEmission
+
+__all__ = ["read_emission"]
+
+
+def read_emission(run: ModelRun, *, verify: bool = False) -> Emission:
+    """Return a run's emission, checked.
+
+    A table over the K states; over vectors a quadratic function where it is one, whatever the
+    user's code, else the body itself.
+
+    :param bool verify: also check that it is a function of z_t alone.
+    """
+    table = run.grid.table()
+    check_placement(run, table)
+    if verify:
+        check_emission_is_local(run, table)
+    if run.is_discrete:
+        return TableEmission(table)
+    found = find_quadratic(table, probe_points(run.transition), run.emission_at)
+    return BodyEmission(run) if found is None else QuadraticEmission(*found)

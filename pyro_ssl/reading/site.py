@@ -1,0 +1,117 @@
+"""One observed site of the loop's body: log p(x_t | z_t = k) for all t and k at once."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+__all__ = ["EmissionSite", "user_scale"]
+
+
+class EmissionSite(NamedTuple):
+    """An observed site of the loop's body: log p(x_t | z_t = k) for all t and k.
+
+    ``fn`` has batch shape ``(K, T, B)`` up to broadcasting. ``mask`` and ``scale`` are the user's
+    own and broadcast to the same shape; a plate's subsampling factor is not among them, since it
+    weighs a sequence in a sum over sequences, not x_t in the posterior of z.
+    """
+
+    name: str
+    fn: Any
+    value: Tensor
+    mask: Tensor | bool | None
+    scale: Tensor | float
+    shape: torch.Size  # (K, T) + batch_shape
+
+    def table(self) -> Tensor:
+        """Return log p(x_t | z_t = k), ``(T, B, K)``, B the flattened batch shape."""
+        if self._is_row_per_state():  # rows (V, K), looked up by symbol
+            log_p = torch.nn.functional.embedding(self._symbols(), self._rows().T.contiguous())
+        else:
+            log_p = self._lay_out(self.fn.log_prob(self.value))
+        return self._weigh(log_p.expand(-1, -1, self.shape[0]))
+
+    def path(self, z: Tensor) -> Tensor:
+        """Return log p(x_t | z_t) of given paths ``(T, B)``, of the same shape."""
+        if not self._is_row_per_state():
+            return self.table().gather(-1, z.unsqueeze(-1)).squeeze(-1)
+        return self._weigh(self._rows()[z, self._symbols()].unsqueeze(-1), z).squeeze(-1)
+
+    def _lay_out(self, value: Any) -> Tensor:
+        """``(K, T) + batch_shape``, up to broadcasting, to ``(T, B, K)``; K may stay 1."""
+        K, T = self.shape[:2]
+        value = value.reshape((1,) * (len(self.shape) - value.dim()) + value.shape)
+        value = value.expand((value.shape[0],) + self.shape[1:])
+        return value.reshape(value.shape[0], T, -1).permute(1, 2, 0)
+
+    def _weigh(self, log_p: Tensor, z: Tensor | None = None) -> Tensor:
+        """Apply the user's mask and scale; where a path is given, its own state's."""
+
+        def factor(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            value = self._lay_out(value)
+            if z is not None and value.shape[-1] > 1:
+                value = value.gather(-1, z.unsqueeze(-1))
+            return value
+
+        scale, mask = factor(self.scale), factor(self.mask)
+        if isinstance(scale, Tensor) or scale != 1.0:
+            log_p = log_p * scale
+        if mask is False:
+            return torch.zeros_like(log_p)
+        if isinstance(mask, Tensor):
+            log_p = torch.where(mask, log_p, 0.0)
+        return log_p
+
+    def varies_with_state(self) -> bool:
+        """Whether the law says something of z at all."""
+        batch = self.fn.batch_shape
+        return len(batch) == len(self.shape) and batch[0] == self.shape[0]
+
+    def _is_row_per_state(self) -> bool:
+        """Whether x is categorical and its law depends on the state alone.
+
+        Then a cell costs one look-up, and its gradient one scatter of as many elements; the
+        gradient through ``log_prob`` would be of shape ``(K, T, B, V)``.
+        """
+        ndim = len(self.shape)
+        return (
+            type(self.fn) is dist.Categorical
+            and self.fn.batch_shape == self.shape[:1] + (1,) * (ndim - 1)
+            and self.value.dim() < ndim
+        )
+
+    def _rows(self) -> Tensor:
+        return self.fn.logits.reshape(self.shape[0], -1)
+
+    def _symbols(self) -> Tensor:
+        """Return the observed symbols ``(T, B)``, checked, with 0 where they are masked."""
+        symbols = self._lay_out(self.value).squeeze(-1).long()
+        if isinstance(self.mask, Tensor) and self.mask.dim() < len(self.shape):
+            symbols = torch.where(self._lay_out(self.mask).squeeze(-1), symbols, 0)
+        V = self.fn.param_shape[-1]
+        wrong = (symbols < 0) | (symbols >= V)
+        if wrong.any():
+            t, b = wrong.nonzero()[0].tolist()
+            raise ValueError(
+                f'Site "{self.name}": the value at step {t} of sequence {b} is '
+                f"{symbols[t, b].item()}, expected 0 to {V - 1}; encode the data with the "
+                f"vocabulary of the model (V={V}), and leave padding out by lengths=."
+            )
+        return symbols
+
+
+def user_scale(site: dict[str, Any], num_inner: int = 0) -> Tensor | float:
+    """Return a site's scale without what the plates around the loop put there for subsampling."""
+    scale = site["scale"]
+    frames = site["cond_indep_stack"]
+    for frame in frames[: len(frames) - num_inner]:
+        if frame.full_size is not None and frame.full_size != frame.size:
+            scale = scale * frame.size / frame.full_size
+    if not isinstance(scale, Tensor) and abs(scale - 1.0) < 1e-12:
+        return 1.0
+    return scale

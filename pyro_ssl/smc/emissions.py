@@ -1,0 +1,138 @@
+"""log p(x_t | z_t) as an object: what a sweep is given of the observations.
+
+Three kinds: a table over K states, a quadratic function over R^D, and (in ``reading``, for it has
+to run the user's model) the body of the user's loop. Each makes the proposal that is right for it.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ..transitions import Transition
+from .discrete import StatesProposal
+from .gaussian import QuadraticProposal
+from .proposal import Asks, Proposal
+from .quadratic import Quadratic
+
+__all__ = ["Emission", "QuadraticEmission", "TableEmission"]
+
+R = TypeVar("R")
+
+
+class Emission(ABC):
+    """log p(x_t | z_t) for T steps of B sequences."""
+
+    #: T, B
+    shape: tuple[int, int]
+
+    @abstractmethod
+    def proposal(
+        self, transition: Transition, num_particles: int, scale: Tensor | None
+    ) -> Proposal:
+        """Return the proposal of one sweep; it draws all random numbers that it will need.
+
+        :param Tensor scale: power of p(z_t | z_{1:t-1}), ``(B,)``, or ``None``.
+        """
+
+    def run(self, sweep: Asks[R]) -> R:
+        """Run a sweep to its end, and answer what it asks."""
+        try:
+            next(sweep)
+        except StopIteration as stop:
+            return stop.value
+        raise AssertionError(f"a sweep that is given a {type(self).__name__} asked for it")
+
+    @abstractmethod
+    def beside(self, others: Sequence[Emission]) -> Emission | None:
+        """Return this emission and others side by side, as one of as many sequences in all.
+
+        ``None`` where they cannot be swept as one.
+        """
+
+    @abstractmethod
+    def split(self, t: int) -> tuple[Emission, Emission]:
+        """Return the first t steps, and the others.
+
+        :raises TypeError: if the emission is not known step by step.
+        """
+
+    @abstractmethod
+    def log_predictive(self, paths: Tensor, state_probs: Tensor | None) -> Tensor:
+        """Return log p̂(x_t), ``(T, B)``, averaged over particles that were rolled out.
+
+        :param Tensor paths: ``(T, B, P) + event_shape``.
+        :param Tensor state_probs: p̂(z_t = k), ``(T, B, K)``, where latents are discrete.
+        """
+
+
+class TableEmission(Emission):
+    """log p(x_t | z_t = k) of K states.
+
+    :param Tensor table: ``(T, B, K)``; every row has a finite entry.
+    """
+
+    def __init__(self, table: Tensor) -> None:
+        self.table = table
+        self.shape = (table.shape[0], table.shape[1])
+
+    def proposal(
+        self, transition: Transition, num_particles: int, scale: Tensor | None
+    ) -> StatesProposal:
+        """Return the exact proposal; see the base class."""
+        return StatesProposal(self.table, num_particles, scale)
+
+    def beside(self, others: Sequence[Emission]) -> TableEmission:
+        """Return tables side by side; see the base class."""
+        return TableEmission(torch.cat([e.table for e in (self, *others)], 1))  # type: ignore[attr-defined]
+
+    def split(self, t: int) -> tuple[TableEmission, TableEmission]:
+        """Cut the table; see the base class."""
+        return TableEmission(self.table[:t]), TableEmission(self.table[t:])
+
+    def log_predictive(self, paths: Tensor, state_probs: Tensor | None) -> Tensor:
+        """Return log Σ_k p̂(z_t = k) p(x_t | z_t = k); see the base class."""
+        assert state_probs is not None
+        return (state_probs.log() + self.table).logsumexp(-1)
+
+
+class QuadraticEmission(Emission):
+    r"""log p(x_t | z_t) as a quadratic function of z_t in R^D: exact where x is linear-Gaussian.
+
+    .. math:: c + b^\top (z - m) - \tfrac12 (z - m)^\top Λ (z - m)
+
+    :param Tensor center: m, ``(T, B, D)``.
+    :param Tensor constant: c, ``(T, B)``.
+    :param Tensor linear: b, ``(T, B, D)``.
+    :param Tensor precision: Λ, ``(T, B, D, D)``, positive semi-definite.
+    """
+
+    def __init__(self, center: Tensor, constant: Tensor, linear: Tensor, precision: Tensor) -> None:
+        self.function = Quadratic(center, constant, linear, precision)
+        self.shape = (center.shape[0], center.shape[1])
+
+    def proposal(
+        self, transition: Transition, num_particles: int, scale: Tensor | None
+    ) -> QuadraticProposal:
+        """Return the exact proposal; see the base class."""
+        return QuadraticProposal(self.function, num_particles, scale)
+
+    def beside(self, others: Sequence[Emission]) -> QuadraticEmission:
+        """Return functions side by side; see the base class."""
+        functions = [e.function for e in (self, *others)]  # type: ignore[attr-defined]
+        return QuadraticEmission(*(torch.cat(parts, 1) for parts in zip(*functions, strict=True)))
+
+    def split(self, t: int) -> tuple[QuadraticEmission, QuadraticEmission]:
+        """Cut all four tensors; see the base class."""
+        before, after = zip(*((part[:t], part[t:]) for part in self.function), strict=True)
+        return QuadraticEmission(*before), QuadraticEmission(*after)
+
+    def log_predictive(self, paths: Tensor, state_probs: Tensor | None) -> Tensor:
+        """Return log mean_p p(x_t | z_t^p); see the base class."""
+        at_draws = self.function.value(paths.movedim(2, 0))  # (P, T, B)
+        return at_draws.logsumexp(0) - math.log(paths.shape[2])
