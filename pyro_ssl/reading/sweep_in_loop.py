@@ -93,14 +93,10 @@ class BodyEmission(Emission):
         one_step = loop._replace(num_steps=1)
         frame = IndepMessenger(f"{loop.name}_particles", C * P, dim=loop.time_dim - 1)
         B = self.model_run.num_sequences
-        by_chain = z.unflatten(0, (C, B)).transpose(1, 2)  # (C, P, B, D)
-        met = by_chain.reshape(C * P, 1, *loop.batch_shape, *z.shape[2:])
-        with (
-            torch.set_grad_enabled(z.requires_grad),
-            frame,
-            EmissionReader(one_step, C * P, sites),
-        ):
-            yield self._steps[t], met
+        reader = EmissionReader(one_step, C * P, sites)
+        with torch.set_grad_enabled(z.requires_grad), frame, reader:
+            by_chain = z.unflatten(0, (C, B)).transpose(1, 2)  # (C, P, B, D)
+            yield self._steps[t], by_chain.reshape(C * P, 1, *loop.batch_shape, *z.shape[2:])
             log_p = torch.stack([site.table() for site in sites]).sum(0)  # (1, B, C P)
             return log_p.view(B, C, P).transpose(0, 1).reshape(C * B, P)
 
@@ -110,7 +106,8 @@ class _DrivenLoop(StateGrid):
 
     def __init__(self, sweep: Asks[Any]) -> None:
         super().__init__()
-        self.sweep, self.result, self.finished = sweep, None, False
+        self.sweep, self.finished = sweep, False
+        self.result: Any = None
 
     def _answer(self, loop: SSLLoop) -> Iterator[tuple[Tensor, Tensor]]:
         self.result = yield from self.sweep
