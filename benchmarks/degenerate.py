@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from pyro_ssl.exact.kalman import LinearEmission, kalman_smoother, sample_kalman_paths
-from pyro_ssl.smc import gaussian_smc
-from pyro_ssl.smc.quadratic import QuadraticEmission
+from pyro_ssl.smc import QuadraticEmission, conditional_smc
 from pyro_ssl.transitions import LinearGaussianTransition, PathDistribution
 
 T, B = 200, 32
@@ -74,7 +73,7 @@ def main() -> None:
         spread = kalman_smoother(transition, emission, x).covariance.diagonal(dim1=-2, dim2=-1)
         renewed, jump = torch.zeros(T), 0.0
         for _ in range(options.sweeps):
-            new = gaussian_smc(transition, quadratic, P, path, ancestor_sampling=every).path
+            new = conditional_smc(transition, quadratic, P, path, ancestor_sampling=every).path
             renewed += (new != path).any(-1).double().mean(1) / options.sweeps
             jump += float(((new - path).square() / (2.0 * spread)).mean()) / options.sweeps
             path = new

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from pyro_ssl import ssl_transition
-from pyro_ssl.infer.estep import SMCSettings, draw_paths, read_emission
-from pyro_ssl.reading.program import run_model
+from pyro_ssl.infer.estep import SMCSettings, draw_paths
+from pyro_ssl.reading.emission import read_emission
+from pyro_ssl.reading.program import Program
 from pyro_ssl.transitions import GaussianLSTMTransition
 
 from ._common import print_ratios
@@ -69,7 +70,7 @@ def main() -> None:
                     pyro.sample("x", law(z), obs=data[t])
 
         def job() -> None:
-            run = run_model(model, (), {})
+            run = Program(model).run()
             draw_paths(run, read_emission(run), reference, SMCSettings(P, "systematic", every))
 
         return job

@@ -21,8 +21,8 @@ from pyro_ssl.transitions import PathDistribution
 K, T, P, H, V, B = 10, 200, 10, 16, 20, 32
 
 
-def simulate(sharpness: float) -> tuple[LSTMTransition, Tensor]:
-    """Return a random LSTM prior, weights times ``sharpness``, and log-emissions of its data."""
+def simulate(sharpness: float) -> tuple[LSTMTransition, TableEmission]:
+    """Return a random LSTM prior, weights times ``sharpness``, and the emission of its data."""
     transition = LSTMTransition(K, H)
     with torch.no_grad():
         for parameter in transition.parameters():
@@ -30,7 +30,7 @@ def simulate(sharpness: float) -> tuple[LSTMTransition, Tensor]:
     phi = torch.distributions.Dirichlet(torch.full((K, V), 0.3)).sample().clamp(min=1e-6)
     z = PathDistribution(transition, T).sample((B,))
     x = torch.distributions.Categorical(phi[z]).sample().T
-    return transition, phi.log().T[x]
+    return transition, TableEmission(phi.log().T[x])
 
 
 def differ(a: Tensor, b: Tensor) -> tuple[float, float]:
@@ -47,8 +47,8 @@ def main() -> None:
     torch.set_num_threads(1)
     for name, sharpness in (("mild", 1.0), ("sharp", 4.0)):
         torch.manual_seed(0)
-        transition, table = simulate(sharpness)
-        start, other = (conditional_smc(transition, table, 2000).path for _ in range(2))
+        transition, emission = simulate(sharpness)
+        start, other = (conditional_smc(transition, emission, 2000).path for _ in range(2))
         apart = differ(start, other)
         print(
             f"\n{name} prior; independent draws differ in {apart[0]:.3f}, first ten {apart[1]:.3f}"
@@ -61,7 +61,7 @@ def main() -> None:
                 for _ in range(options.sweeps):
                     new = conditional_smc(
                         transition,
-                        table,
+                        emission,
                         P,
                         path,
                         resampling=resampling,

@@ -15,8 +15,8 @@ import pyro.distributions as dist
 import torch
 
 from pyro_ssl import LSTMTransition, ssl_transition
-from pyro_ssl.reading.program import run_model
-from pyro_ssl.smc import conditional_smc
+from pyro_ssl.reading.program import Program
+from pyro_ssl.smc import TableEmission, conditional_smc
 from pyro_ssl.transitions import DiscreteTransition, MultiplicativeLSTMTransition
 
 from ._common import print_ratios
@@ -53,8 +53,8 @@ def main() -> None:
 
     @torch.no_grad()
     def sweep(every: int, transition: DiscreteTransition = lstm_transition) -> None:
-        table = run_model(model, (transition,), {}).grid.table()
-        conditional_smc(transition, table, P, reference, ancestor_sampling=every)
+        table = Program(model, (transition,)).run().grid.table()
+        conditional_smc(transition, TableEmission(table), P, reference, ancestor_sampling=every)
 
     work = {
         "sweep, no ancestor sampling": lambda: sweep(0),

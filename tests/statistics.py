@@ -12,7 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from pyro_ssl import LSTMTransition, MarkovTransition
-from pyro_ssl.smc import conditional_smc
+from pyro_ssl.smc import TableEmission, conditional_smc
 from pyro_ssl.transitions import DiscreteTransition, MultiplicativeLSTMTransition
 
 ALPHA = 1e-6
@@ -70,7 +70,7 @@ class Problem(NamedTuple):
         kwargs["inputs"] = None if self.inputs is None else self.inputs.repeat(1, n, 1)
         return {
             "transition": self.transition,
-            "log_emission": self.log_emission.repeat(1, n, 1),
+            "emission": TableEmission(self.log_emission.repeat(1, n, 1)),
             **kwargs,
         }
 

@@ -35,8 +35,8 @@ from pyro_ssl.belief import belief_view, dependency_graph, from_hmm, memory_hori
 from pyro_ssl.exact import chains as exact
 from pyro_ssl.exact import kalman
 from pyro_ssl.models import IMVLSTM, GaussianSSL
-from pyro_ssl.reading.program import run_model
-from pyro_ssl.smc import conditional_smc
+from pyro_ssl.reading.program import Program
+from pyro_ssl.smc import TableEmission, conditional_smc
 from pyro_ssl.testing import invariance_test
 from pyro_ssl.transitions import (
     GaussianLSTMTransition,
@@ -113,7 +113,7 @@ class World:
 
 
 def read_the_model(w):
-    run = run_model(w.model, (w.words,), {})
+    run = Program(w.model, (w.words,)).run()
     path = torch.zeros(T, B, dtype=torch.long, device=w.device)
     return run.grid.table(), run.grid.path(path), run.log_transition(path), run.log_elsewhere()
 
@@ -125,7 +125,7 @@ def sweeps(w):
         for reference in (None, z):
             sweep = conditional_smc(
                 w.transition,
-                w.log_emission,
+                TableEmission(w.log_emission),
                 3,
                 reference,
                 lengths=w.lengths,
@@ -193,7 +193,7 @@ def multiplicative(w):
             transition = MultiplicativeLSTMTransition(
                 K, 4, input_size=2, squash=squash, weight_norm=weight_norm, variational_dropout=0.5
             ).to(**like)
-            sweep = conditional_smc(transition, w.log_emission, 3, inputs=w.inputs)
+            sweep = conditional_smc(transition, TableEmission(w.log_emission), 3, inputs=w.inputs)
             log_p = transition.log_prob(sweep.path.T, w.inputs.transpose(0, 1))
             assert log_p.dtype == w.dtype
             out += [sweep.path, log_p]

@@ -18,7 +18,7 @@ from pyro.ops.indexing import Vindex
 from pyro.poutine.runtime import _DIM_ALLOCATOR, _PYRO_STACK
 
 from pyro_ssl import LSTMTransition, ssl_transition
-from pyro_ssl.reading.program import run_model
+from pyro_ssl.reading.program import Program
 
 K, V, T, B = 3, 5, 4, 2
 
@@ -459,7 +459,7 @@ def test_get_dependencies(model, words):
 # -------------------------------------------------------------------------- leaving the body early
 
 
-@pytest.mark.parametrize("run", [trace_of, lambda m: run_model(m, (), {})], ids=["trace", "grid"])
+@pytest.mark.parametrize("run", [trace_of, lambda m: Program(m).run()], ids=["trace", "grid"])
 @pytest.mark.parametrize("way", ["break", "return", "raise"])
 def test_handlers_are_unwound(transition, phi, words, run, way):
     def model():
@@ -482,7 +482,7 @@ def test_handlers_are_unwound(transition, phi, words, run, way):
     assert not _PYRO_STACK and not _DIM_ALLOCATOR._stack
 
 
-@pytest.mark.parametrize("run", [trace_of, lambda m: run_model(m, (), {})], ids=["trace", "grid"])
+@pytest.mark.parametrize("run", [trace_of, lambda m: Program(m).run()], ids=["trace", "grid"])
 def test_python_branch_on_time_fails_loudly(transition, run):
     def model():
         for t, _ in ssl_transition("z", transition, T):

@@ -129,7 +129,8 @@ class StateGrid(Messenger):
         scale = user_scale(self._path_site)
         if not isinstance(scale, Tensor) and scale == 1.0:
             return None
-        scale = torch.as_tensor(scale).to(self.transition.like)
+        like = self.transition.like
+        scale = torch.as_tensor(scale, dtype=like.dtype, device=like.device)
         return scale.expand(self.loop.batch_shape).reshape(-1)
 
     @property

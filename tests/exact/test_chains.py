@@ -44,7 +44,8 @@ def test_enumeration_is_brute_force(kind, K, T, ragged, inputs):
     problem = random_problem(K, T, kind=kind, ragged=ragged, inputs=inputs and kind == "lstm")
     arguments = problem.repeat(1)
     del arguments["transition_scale"]
-    found = enumerate_paths(**arguments)
+    log_emission = arguments.pop("emission").table
+    found = enumerate_paths(log_emission=log_emission, **arguments)
     log_joint = problem.log_joint()
     assert found.paths.equal(problem.paths())
     assert torch.allclose(found.log_joint, log_joint, rtol=1e-11, atol=1e-11)
@@ -168,7 +169,7 @@ def test_sampled_paths_are_posterior_draws(K, T, ragged):
     many = problem.repeat(n)
     initial = problem.transition.initial_logits.detach().softmax(-1)
     matrix = problem.transition.transition_logits.detach().softmax(-1)
-    z = sample_markov_paths(initial, matrix, many["log_emission"], many["lengths"])
+    z = sample_markov_paths(initial, matrix, many["emission"].table, many["lengths"])
     index = problem.index(z).reshape(n, S)
     for s, law in enumerate(problem.log_joint().softmax(-1)):
         assert p_value([chi_square(index[:, s].bincount(minlength=K**T), law)]) > ALPHA

@@ -20,7 +20,7 @@ from pyro_ssl import (
 )
 from pyro_ssl.errors import LatentSiteError, NonFiniteError
 from pyro_ssl.exact.chains import Enumeration, enumerate_paths
-from pyro_ssl.reading.program import run_model
+from pyro_ssl.reading.program import Program
 
 K, T = 3, 4
 LOGITS = "mean_field.z.logits"
@@ -44,7 +44,7 @@ def make_model(transition, x, scale=1.0, **loop):
 
 
 def enumeration(model):
-    run = run_model(model, (), {})
+    run = Program(model).run()
     return enumerate_paths(
         run.transition, run.grid.table(), inputs=run.inputs, lengths=run.grid.lengths
     )
@@ -103,7 +103,7 @@ def test_reaches_the_best_mean_field_optimum(by):
 
 def exact_gradient(model, guide):
     """ELBO and its gradient with respect to the logits and the transition, over all paths."""
-    run = run_model(model, (), {})
+    run = Program(model).run()
     logits = pyro.param(LOGITS).detach().clone().requires_grad_()
     q = logits.softmax(-1)
     paths = enumeration(model).paths
@@ -300,7 +300,7 @@ def test_starts_from_the_hmm(words):
     guide = MeanFieldGuide(model)
     guide.start_from(hmm, words)
     assert torch.equal(guide.values["phi"], hmm.values["phi"])
-    run = run_model(model, (words,), {}, hmm.values)
+    run = Program(model, (words,)).run(hmm.values)
     chain = MarkovTransition(K, initial=hmm.initial, matrix=hmm.matrix)
     every = enumerate_paths(chain, run.grid.table())
     marginals = torch.zeros(B, T, K)
@@ -346,7 +346,9 @@ def test_refuses_other_latents():
         for t, z in ssl_transition("z", LSTMTransition(2, 3), 3):
             pyro.sample("x", dist.Normal(1.0 * z, sigma), obs=torch.zeros(3)[t])
 
-    with pytest.raises(LatentSiteError, match='"sigma": latent with law Gamma, which MeanField'):
+    with pytest.raises(
+        LatentSiteError, match='"sigma": latent, of distribution Gamma, which MeanField'
+    ):
         MeanFieldGuide(model)()
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pyro_ssl import LSTMTransition, MarkovTransition, ParticleFilter, ssl_transition
 from pyro_ssl.errors import LatentSiteError
 from pyro_ssl.exact.chains import enumerate_paths, markov_log_likelihood
-from pyro_ssl.reading.program import run_model
+from pyro_ssl.reading.program import Program
 
 K, V, T = 3, 4, 5
 
@@ -49,7 +49,7 @@ def test_log_likelihood_and_perplexity_equal_enumeration(phi):
     """P=20,000: the standard error of each term is about 0.005."""
     transition, x = sharp_lstm(), torch.randint(V, (T, 3))
     model = make_model(transition, phi)
-    exact = exact_log_likelihood(transition, run_model(model, (x,), {}).grid.table())
+    exact = exact_log_likelihood(transition, Program(model, (x,)).run().grid.table())
     pf = ParticleFilter(model, 20_000)
     assert torch.allclose(pf.log_likelihood(x), exact, atol=0.04)
     assert torch.allclose(pf.log_evidence(x), exact.sum(0), atol=0.06)
@@ -64,7 +64,7 @@ def test_markov_chain_equals_the_forward_algorithm(phi, resampling):
     chain = MarkovTransition(K, initial=initial, matrix=matrix)
     x, lengths = torch.randint(V, (8, 4)), torch.tensor([8, 5, 1, 0])
     model = make_model(chain, phi)
-    table = run_model(model, (x,), {}).grid.table()
+    table = Program(model, (x,)).run().grid.table()
     exact = markov_log_likelihood(initial, matrix, table, lengths)
     pf = ParticleFilter(model, 20_000, resampling=resampling)
     found = pf.log_likelihood(x, lengths)
@@ -121,7 +121,7 @@ def test_forecast_equals_the_chain_s_own(phi):
 def test_forecast_of_a_recurrent_law_equals_enumeration(phi):
     transition, x, start = sharp_lstm(), torch.randint(V, (4, 2)), 2
     model = make_model(transition, phi)
-    table = run_model(model, (x,), {}).grid.table()
+    table = Program(model, (x,)).run().grid.table()
     before = enumerate_paths(transition, table[:start]).log_evidence
     forecast = ParticleFilter(model, 40_000).forecast(x, start=start)
     for s in range(start, 4):

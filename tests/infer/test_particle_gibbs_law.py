@@ -20,8 +20,8 @@ from pyro_ssl import (
     ssl_transition,
 )
 from pyro_ssl.infer.dirichlet import dirichlet_counts
-from pyro_ssl.reading.checks import latent_dirichlets
-from pyro_ssl.reading.program import run_model
+from pyro_ssl.infer.globals import GlobalSites
+from pyro_ssl.reading.program import Program
 from pyro_ssl.transitions import PathDistribution
 from tests.statistics import ALPHA, chi_square, p_value
 
@@ -233,13 +233,13 @@ def test_chains_with_parameters_integrated_out(kind, num_chains=1000, num_steps=
 @pytest.mark.parametrize("lengths", [None, torch.tensor([5, 2, 4])])
 def test_conjugate_counts_are_bincounts(lengths):
     x, z = torch.randint(V, (5, 3)), torch.randint(K, (5, 3))
-    run = run_model(bayesian_hmm, (x, lengths), {})
-    sites = latent_dirichlets(run, purpose="the test")
+    run = Program(bayesian_hmm, (x, lengths)).run()
+    sites = GlobalSites("the test").find(run)
 
     def objective(run):
         return (run.log_emission(z).sum() + run.log_transition(z).sum(),)
 
-    found = dirichlet_counts(bayesian_hmm, (x, lengths), {}, {}, sites, objective, verify=True)
+    found = dirichlet_counts(run.program, sites, objective, verify=True)
     within = torch.ones(5, 3, dtype=torch.bool)
     if lengths is not None:
         within = torch.arange(5)[:, None] < lengths
@@ -250,7 +250,7 @@ def test_conjugate_counts_are_bincounts(lengths):
     }
     kernel = ParticleGibbsKernel(bayesian_hmm)
     kernel.setup(0, x, lengths)
-    for counts in (*found, kernel._counts(z)):
+    for counts in (*found, kernel._counts(run, z)):
         assert counts.keys() == expected.keys()
         for name, n in expected.items():
             assert torch.allclose(counts[name], n.double(), rtol=0, atol=1e-9)

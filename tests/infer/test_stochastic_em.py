@@ -97,7 +97,7 @@ def test_gradient_is_that_of_the_trace(words):
     em = StochasticEM(model, optim, 5)
     torch.manual_seed(0)
     phi = dist.Dirichlet(torch.ones(K, V)).sample()
-    em._current = em.values = {"phi": phi}
+    em._current = {"phi": phi}
     loss = em.step(words)
     data = {"phi": phi, "z": em.paths}
     log_joint = poutine.trace(poutine.condition(model, data)).get_trace(words).log_prob_sum()

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from pyro_ssl import LSTMTransition, MarkovTransition, ParticleGibbsKernel, ssl_transition
 from pyro_ssl.errors import EmissionNotLocalError, LatentSiteError
 from pyro_ssl.reading.checks import check_emission_is_local
-from pyro_ssl.reading.program import run_model
+from pyro_ssl.reading.program import Program
 
 K, V, T, B, D = 3, 5, 4, 2, 2
 
@@ -154,7 +154,7 @@ BODIES = [
 
 def assert_same_joint(world, model):
     """The table's joint, its path look-up and its gradients are those of the trace."""
-    run = run_model(model, (), {})
+    run = Program(model).run()
     path = torch.randint(K, (T, run.num_sequences))
     if run.grid.lengths is not None:
         path[torch.arange(T)[:, None] >= run.grid.lengths] = 0
@@ -256,9 +256,9 @@ def test_same_joint_where_the_transition_is_sampled():
 def test_padding_by_minus_one_is_not_read():
     world = World()
     world.loop_kwargs = {"lengths": torch.tensor([2, T])}
-    expected = run_model(world.model(categorical), (), {}).grid.table()
+    expected = Program(world.model(categorical)).run().grid.table()
     world.words = world.words.masked_fill(torch.arange(T)[:, None] >= torch.tensor([2, T]), -1)
-    found = run_model(world.model(categorical), (), {})
+    found = Program(world.model(categorical)).run()
     assert torch.equal(found.grid.table(), expected)
     assert torch.equal(found.grid.path(torch.zeros(T, B, dtype=torch.long)), expected[..., 0])
 
@@ -272,11 +272,11 @@ def test_subsampling_does_not_temper_the_posterior():
                 with poutine.scale(scale=0.3):  # this one is the user's, and stays
                     pyro.sample("x", dist.Categorical(world.phi[z]), obs=world.words[:, index][t])
 
-    run, full = run_model(model, (2,), {}), run_model(model, (None,), {})
+    run, full = Program(model, (2,)).run(), Program(model, (None,)).run()
     assert run.subsample_factor == 3.0 and run.grid.transition_scale is None
     index = run.subsamples["documents"]
     torch.testing.assert_close(run.grid.table(), full.grid.table()[:, index])
-    again = run_model(model, (2,), {}, {"documents": index.flip(0)})
+    again = Program(model, (2,)).run({"documents": index.flip(0)})
     torch.testing.assert_close(again.grid.table(), run.grid.table().flip(1))
 
 
@@ -318,7 +318,7 @@ def test_no_tensor_over_states_steps_sequences_and_symbols(law, ragged, latent):
                 pyro.sample("x", dist.Categorical(**{law: emission[z]}), obs=words[t])
 
     with BiggestTensor() as seen:
-        run = run_model(model, (), {})
+        run = Program(model).run()
         total = run.grid.table().sum() + run.log_emission(torch.zeros_like(words)).sum()
         if not latent:
             total.backward()
@@ -330,7 +330,7 @@ def test_no_tensor_over_states_steps_sequences_and_symbols(law, ragged, latent):
 
 def table_of(world, body):
     model = world.model(body)
-    run = run_model(model, (), {})
+    run = Program(model).run()
     check_emission_is_local(run, run.grid.table())
 
 
@@ -418,7 +418,7 @@ def test_error_where_there_is_nothing_to_draw():
         poutine.block(world.model(categorical), hide=["z"]),
     ):
         with pytest.raises(LatentSiteError, match="no ssl_transition whose path is still to be"):
-            run_model(model, (), {})
+            Program(model).run()
 
 
 def test_two_loops():
@@ -433,10 +433,10 @@ def test_two_loops():
 
     message = 'Site "second": a second ssl_transition.*"first"\\), expected one.*{"second": path}'
     with pytest.raises(LatentSiteError, match=message):
-        run_model(model, (), {})
+        Program(model).run()
     for given, drawn in (("first", "second"), ("second", "first")):
         path = torch.zeros(B, T, dtype=torch.long)
-        run = run_model(poutine.condition(model, {given: path}), (), {})
+        run = Program(poutine.condition(model, {given: path})).run()
         assert run.loop.name == drawn and run.grid.table().shape == (T, B, K)
 
 
@@ -468,7 +468,9 @@ def test_latent_site_that_is_no_dirichlet():
     model = with_prior(
         dist.Normal(0.0, 1.0).expand([K, V]).to_event(2), lambda phi, z: phi[z].exp()
     )
-    message = 'Site "phi": latent with law Normal, which ParticleGibbs cannot draw; .*condition'
+    message = (
+        'Site "phi": latent, of distribution Normal, which ParticleGibbs cannot draw; .*condition'
+    )
     with pytest.raises(LatentSiteError, match=message):
         setup(model)
     setup(poutine.condition(model, {"phi": torch.zeros(K, V)}))

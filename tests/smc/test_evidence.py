@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pyro_ssl import MarkovTransition
-from pyro_ssl.smc import conditional_smc
+from pyro_ssl.smc import TableEmission, conditional_smc
 from tests.statistics import Problem, random_problem
 
 KINDS = [
@@ -78,7 +78,7 @@ def test_impossible_data_have_evidence_zero(resampling):
     emission = torch.zeros(4, 3, 2)
     emission[2, 1] = torch.tensor([-torch.inf, 0.0])
     emission[3, 2] = torch.nan
-    sweep = conditional_smc(chain, emission, 5, resampling=resampling)
+    sweep = conditional_smc(chain, TableEmission(emission), 5, resampling=resampling)
     assert sweep.failed.tolist() == [False, True, True]
     assert sweep.log_likelihood[2, 1] == -torch.inf and sweep.log_likelihood[3, 2].isnan()
     assert (sweep.log_likelihood[:, 0] == 0).all() and (sweep.path[:, 0] == 0).all()
@@ -89,5 +89,5 @@ def test_smallest_sizes(T, K):
     problem = Problem(MarkovTransition(K), torch.zeros(T, 1, K))
     sweep = conditional_smc(**problem.repeat(1), num_particles=1)
     assert sweep.path.shape == (T, 1) and sweep.z.shape == (T, 1, 1)
-    empty = conditional_smc(problem.transition, torch.zeros(T, 0, K), 3)
+    empty = conditional_smc(problem.transition, TableEmission(torch.zeros(T, 0, K)), 3)
     assert empty.path.shape == (T, 0) and empty.log_likelihood.shape == (T, 0)

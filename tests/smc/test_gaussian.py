@@ -15,7 +15,9 @@ from pyro_ssl.exact.kalman import (
     kalman_smoother,
     sample_kalman_paths,
 )
-from pyro_ssl.reading.program import run_model
+from pyro_ssl.reading.emission import read_emission
+from pyro_ssl.reading.program import Program
+from pyro_ssl.reading.sweep_in_loop import BodyEmission
 from pyro_ssl.smc import QuadraticEmission
 from pyro_ssl.transitions import GaussianLSTMTransition, LinearGaussianTransition
 from tests.statistics import ALPHA
@@ -117,17 +119,17 @@ def test_a_linear_emission_is_read_as_a_quadratic_function(dtype):
         setattr(case, name, getattr(case, name).to(dtype))
     case.x += 50.0  # far from the points at which the body is looked at
     case.transition.to(dtype)
-    run = run_model(case.model, (), {})
-    emission = run.emission(run.grid.table())
+    run = Program(case.model).run()
+    emission = read_emission(run)
     assert isinstance(emission, QuadraticEmission)
     weight = case.C.T / case.r.square()
     expected = case.mask[..., None, None] * (weight @ case.C)
     atol = 1e-8 if dtype == torch.float64 else 1e-2
-    torch.testing.assert_close(emission.precision, expected, atol=atol, rtol=1e-4)
-    z = emission.center + torch.randn(4, 3, D, dtype=dtype)
+    torch.testing.assert_close(emission.function.precision, expected, atol=atol, rtol=1e-4)
+    z = emission.function.center + torch.randn(4, 3, D, dtype=dtype)
     exact = torch.where(case.mask, case.law(z).log_prob(case.x), 0.0)
     rtol = 1e-8 if dtype == torch.float64 else 1e-3
-    torch.testing.assert_close(emission.log_prob(z), exact, rtol=rtol, atol=rtol)
+    torch.testing.assert_close(emission.function.value(z), exact, rtol=rtol, atol=rtol)
 
 
 def test_a_far_emission_is_read_about_its_top_in_float32():
@@ -140,17 +142,17 @@ def test_a_far_emission_is_read_about_its_top_in_float32():
             for t, z in ssl_transition("z", transition, 1):
                 pyro.sample("x", dist.Normal(z, 0.1).to_event(1), obs=x[t].float())
 
-    run = run_model(model, (), {})
-    emission = run.emission(run.grid.table())
+    run = Program(model).run()
+    emission = read_emission(run)
     z = (x + 0.1 * torch.randn(20, 1, 1, D)).float()
     exact = dist.Normal(z.double(), 0.1).to_event(1).log_prob(x)
-    torch.testing.assert_close(emission.log_prob(z).double(), exact, rtol=0, atol=0.05)
+    torch.testing.assert_close(emission.function.value(z).double(), exact, rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize("kind", ["count", "sensor"])
 def test_any_other_is_not(kind):
-    run = run_model(OneDim(kind).model, (), {})
-    assert run.emission(run.grid.table()) is None
+    run = Program(OneDim(kind).model).run()
+    assert isinstance(read_emission(run), BodyEmission)
 
 
 # ----------------------------------------------------------------------------------- the evidence

@@ -7,7 +7,7 @@ from scipy import stats
 
 from pyro_ssl import MarkovTransition
 from pyro_ssl.exact.chains import markov_marginals, sample_markov_paths
-from pyro_ssl.smc import conditional_smc
+from pyro_ssl.smc import TableEmission, conditional_smc
 
 pytestmark = pytest.mark.stage("statistical")
 
@@ -28,11 +28,10 @@ def test_chains_from_anywhere_reach_the_marginals(num_chains=250, warmup=6, num_
     initial, matrix, log_emission = hmm()
     exact = markov_marginals(initial, matrix, log_emission).squeeze(1)
     chain = MarkovTransition(K, initial=initial, matrix=matrix)
+    emission = TableEmission(log_emission.expand(T, num_chains, K))
     path, visits = None, torch.zeros(T, num_chains, K)
     for i in range(warmup + num_sweeps):
-        path = conditional_smc(
-            chain, log_emission.expand(T, num_chains, K), P, path, ancestor_sampling=10
-        ).path
+        path = conditional_smc(chain, emission, P, path, ancestor_sampling=10).path
         if i >= warmup:
             visits += torch.nn.functional.one_hot(path, K)
     # How much more the chains' means vary than means of independent draws would. Its estimate for
@@ -54,10 +53,11 @@ def test_sweeps_keep_the_marginals(resampling, num_chains=2000, num_sweeps=2):
     exact = markov_marginals(initial, matrix, log_emission).squeeze(1).clamp(max=1.0)
     chain = MarkovTransition(K, initial=initial, matrix=matrix)
     log_emission = log_emission.expand(T, num_chains, K)
+    emission = TableEmission(log_emission)
     path = start = sample_markov_paths(initial, matrix, log_emission)
     for _ in range(num_sweeps):
         path = conditional_smc(
-            chain, log_emission, P, path, resampling=resampling, ancestor_sampling=10
+            chain, emission, P, path, resampling=resampling, ancestor_sampling=10
         ).path
     assert (path != start).double().mean() > 0.2
     counts = torch.nn.functional.one_hot(path, K).sum(1)

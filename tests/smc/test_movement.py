@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pyro_ssl import LSTMTransition
-from pyro_ssl.smc import conditional_smc
+from pyro_ssl.smc import TableEmission, conditional_smc
 from pyro_ssl.transitions import PathDistribution
 from tests.statistics import ALPHA, chi_square, p_value, random_problem
 
@@ -211,13 +211,13 @@ def test_early_latents_of_long_paths_move(sharpness, resampling, K=10, T=200, V=
     path = truth = PathDistribution(transition, T, batch_shape=(B,)).sample().T.contiguous()
     phi = torch.distributions.Dirichlet(torch.full((K, V), 0.3)).sample()
     x = torch.distributions.Categorical(phi[truth]).sample()
-    log_emission = phi.log()[:, x].permute(1, 2, 0).contiguous()
-    fresh = conditional_smc(transition, log_emission, 2000).path
+    emission = TableEmission(phi.log()[:, x].permute(1, 2, 0).contiguous())
+    fresh = conditional_smc(transition, emission, 2000).path
     apart = (fresh != truth).double().mean(1)[:10]
     changed, num_sweeps = torch.zeros(10), 10
     for _ in range(num_sweeps):
         new = conditional_smc(
-            transition, log_emission, 10, path, resampling=resampling, ancestor_sampling=10
+            transition, emission, 10, path, resampling=resampling, ancestor_sampling=10
         ).path
         changed += (new != path).double().mean(1)[:10] / num_sweeps
         path = new
