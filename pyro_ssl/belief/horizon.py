@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import NonFiniteError
+from ..steps import steps_within
 from ..transitions import DiscreteTransition, GaussianTransition, Moments, Transition
 from ..transitions.path import PathDistribution
 
@@ -113,7 +114,7 @@ def memory_horizon(
             tv = _after_change(transition, z[:, :end], u, s, num_changes, change)
             within = torch.ones_like(tv, dtype=torch.bool)
             if lengths is not None:
-                within = torch.arange(s + 1, end, device=z.device) < lengths.unsqueeze(-1)
+                within = steps_within(lengths, end, time_first=False)[:, s + 1 :]
             total += torch.where(within, tv, 0.0)
             count += within
     if not bool(total.isfinite().all()):

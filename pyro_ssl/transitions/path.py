@@ -13,6 +13,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from ..steps import steps_within
 from .base import DiscreteTransition, Transition
 
 __all__ = ["PathDistribution"]
@@ -74,7 +75,7 @@ class PathDistribution(TorchDistribution):
         """Put 0 into the steps ``(..., T) + (...)`` at or past each sequence's length."""
         if self.lengths is None:
             return value
-        past = torch.arange(self.num_steps, device=value.device) >= self.lengths.unsqueeze(-1)
+        past = ~steps_within(self.lengths, self.num_steps, time_first=False)
         return value.masked_fill(past.reshape(past.shape + (1,) * num_event_dims), 0)
 
     def _inputs_for(self, batch_shape: torch.Size) -> Tensor | None:
