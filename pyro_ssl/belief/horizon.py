@@ -106,7 +106,7 @@ def memory_horizon(
     _check(z, lengths, max_lag, num_changes, transition)
     n, last = min(num_positions, T - max_lag), T - 1 - max_lag
     places = [round(last * i / max(n - 1, 1)) for i in range(n)]
-    total, count = (z.new_zeros(N, max_lag, dtype=_dtype(transition)) for _ in range(2))
+    total, count = (z.new_zeros(N, max_lag, dtype=transition.like.dtype) for _ in range(2))
     with _evaluating(transition):
         for s in places:
             end = s + max_lag + 1
@@ -210,11 +210,6 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in was:
             part.training = training
-
-
-def _dtype(transition: Transition) -> torch.dtype:
-    tensors = (*transition.parameters(), *transition.buffers())
-    return next((t.dtype for t in tensors if t.is_floating_point()), torch.get_default_dtype())
 
 
 def _check(
