@@ -39,12 +39,13 @@ one row gather. Ancestors and latents are stored ``(T, B, P)``, traced back once
 from __future__ import annotations
 
 from collections.abc import Generator
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from ..transitions.base import Transition
+from ..transitions.base import Transition, map_state
 from .resampling import RESAMPLING, invert_cdf, monotone_cumsum
 
 __all__ = ["Local", "Sweep", "finish", "sweep_steps"]
@@ -200,7 +201,7 @@ def sweep_steps(
             if active is not None:  # a sequence that has ended keeps its last weights
                 now = torch.where(active[t], now, 1.0 if weights is None else weights)
             weights = now
-        state = type(state)(*(value.index_select(0, rows) for value in state))
+        state = map_state(partial(torch.index_select, dim=0, index=rows), state)
         z_history[t], ancestor_history[t], z_prev = z, ancestors, z.view(B * P, *event)
 
     move = forced_move and reference is not None
@@ -250,7 +251,7 @@ class _AncestorSampler:
         if self.active is not None:
             near = torch.where(self.active[t], near, 0.0)
         P, device = near.shape[1], near.device
-        state, middle = self.transition.restore(state), min(t + self.lag, T)
+        middle = min(t + self.lag, T)
         if middle > t + 1:
             near = near + self._replay(t + 1, middle, self.reference[t], state, P).sum(0)
         u = torch.rand(2, B, 1, device=device, dtype=torch.float64)
@@ -261,7 +262,7 @@ class _AncestorSampler:
         if middle == T:
             return proposed.squeeze(-1)
         rows = torch.arange(0, B * P, P, device=device) + proposed.squeeze(-1)
-        state = type(state)(*(value.index_select(0, rows) for value in state))
+        state = map_state(partial(torch.index_select, dim=0, index=rows), state)
         far = self._replay(t + 1, T, self.reference[t], state, 1)[middle - t - 1 :]
         own = self.own[middle:]
         accepted = u[1].log() < far.sum(0) - own.sum(0)
@@ -277,12 +278,12 @@ class _AncestorSampler:
             return value if num_rows == 1 else value.repeat_interleave(num_rows, dim)
 
         log_p = self.transition.replay(
-            each(self.reference[start:stop], 1),
+            each(self.reference[start:stop], 1).transpose(0, 1),
             None if z_prev is None else each(z_prev, 0),
             state,
-            None if self.inputs is None else each(self.inputs[start:stop], 1),
-        )
-        log_p = self.local.scaled(log_p.view(stop - start, -1, num_rows).double())
+            None if self.inputs is None else each(self.inputs[start:stop], 1).transpose(0, 1),
+        ).T
+        log_p = self.local.scaled(log_p.reshape(stop - start, -1, num_rows).double())
         if self.active is None:
             return log_p
         return torch.where(self.active[start:stop], log_p, 0.0)
