@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pyro_ssl import LSTMTransition
-from pyro_ssl.smc import conditional_smc
+from pyro_ssl.smc import TableEmission, conditional_smc
 from pyro_ssl.transitions import PathDistribution
 
 K, T, P, H, V, B = 10, 200, 10, 16, 20, 32

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..cells import RecurrentCell
 from ..models import LanguageModel
 from ..transitions import RecurrentTransition
+from ..transitions.base import like_of
 
 __all__ = ["kmeans", "nearest", "visited_states"]
 
@@ -91,12 +92,12 @@ def visited_states(source: nn.Module | Tensor, words: Tensor) -> Tensor:
             )
         start = torch.full_like(words[:1], source.num_states)
         x = F.one_hot(torch.cat([start, words]), source.num_states + 1)
-        return source.cell.sequence(x.to(source.head.weight.dtype))[0][1:]
+        return source.cell.sequence(x.to(source.like.dtype))[0][1:]
     if isinstance(source, RecurrentCell):
-        dtype = source.input_map()[0].dtype
+        dtype = like_of(source).dtype
         return source.sequence(F.one_hot(words, source.input_size).to(dtype))[0]
     if isinstance(source, nn.LSTM) and not source.batch_first:
-        dtype = next(source.parameters()).dtype
+        dtype = like_of(source).dtype
         return source(F.one_hot(words, source.input_size).to(dtype))[0]
     raise TypeError(
         f"visited_states: found {type(source).__name__}, expected a LanguageModel, a "

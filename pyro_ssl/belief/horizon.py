@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import NonFiniteError
+from ..steps import steps_within
 from ..transitions import DiscreteTransition, GaussianTransition, Moments, Transition
 from ..transitions.path import PathDistribution
 
@@ -105,7 +106,7 @@ def memory_horizon(
     _check(z, lengths, max_lag, num_changes, transition)
     n, last = min(num_positions, T - max_lag), T - 1 - max_lag
     places = [round(last * i / max(n - 1, 1)) for i in range(n)]
-    total, count = (z.new_zeros(N, max_lag, dtype=_dtype(transition)) for _ in range(2))
+    total, count = (z.new_zeros(N, max_lag, dtype=transition.like.dtype) for _ in range(2))
     with _evaluating(transition):
         for s in places:
             end = s + max_lag + 1
@@ -113,7 +114,7 @@ def memory_horizon(
             tv = _after_change(transition, z[:, :end], u, s, num_changes, change)
             within = torch.ones_like(tv, dtype=torch.bool)
             if lengths is not None:
-                within = torch.arange(s + 1, end, device=z.device) < lengths.unsqueeze(-1)
+                within = steps_within(lengths, end, time_first=False)[:, s + 1 :]
             total += torch.where(within, tv, 0.0)
             count += within
     if not bool(total.isfinite().all()):
@@ -209,11 +210,6 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in was:
             part.training = training
-
-
-def _dtype(transition: Transition) -> torch.dtype:
-    tensors = (*transition.parameters(), *transition.buffers())
-    return next((t.dtype for t in tensors if t.is_floating_point()), torch.get_default_dtype())
 
 
 def _check(

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..cells import RecurrentCell
+from ..transitions.base import like_of
 from ..transitions.recurrent_base import RecurrentBase
 
 __all__ = ["as_vectors", "what_the_cell_reads"]
@@ -56,7 +57,7 @@ def what_the_cell_reads(transition: RecurrentBase, z: Tensor, exogenous: Tensor 
 
 def as_vectors(inputs: Tensor, source: nn.LSTM | nn.LSTMCell | RecurrentCell) -> Tensor:
     """Inputs ``(T, B, I)``, in the source's dtype; symbols become one-hot vectors."""
-    size, dtype = source.input_size, next(source.parameters()).dtype
+    size, dtype = source.input_size, like_of(source).dtype
     if inputs.dim() == 2 and inputs.dtype == torch.long and inputs.numel():
         low, high = (int(value) for value in torch.aminmax(inputs))
         if low < 0 or high >= size:

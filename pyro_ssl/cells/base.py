@@ -1,10 +1,11 @@
 r"""Recurrent cells: the state machine s_t = cell(s_{t-1}, x_t) without its head.
 
 A head turns h_t into p(z_t | z_{1:t-1}) and never looks into the cell; a cell reads vectors x_t and
-never learns what they stand for. What they share is the input map: it is linear, so a head may
+does not know what they stand for. The input map is linear and open to both, so that a head may
 project its inputs once (a table of one-hots, all steps of a path) and step from the projections.
 
-Next files to read: ``multiplicative.py``, another cell; ``recurrent.py``, a head.
+Next files to read: ``lstm.py`` and ``multiplicative.py``, two cells; ``transitions/recurrent.py``,
+a head.
 """
 
 from __future__ import annotations
@@ -29,19 +30,13 @@ class LSTMState(NamedTuple):
 
 
 class CellStepper(NamedTuple):
-    """A cell's step for samplers: no gradient, weights arranged once per sweep.
+    """A cell's step for samplers: no gradient, weights arranged once per sweep."""
 
-    It may carry the state in other units than the cell does, if zero is zero in both; then
-    :meth:`RecurrentCell.restore` turns them back.
-    """
-
-    #: ``(G,)``, by which the head multiplies all projected inputs, once
+    #: ``(G,)``; the head multiplies its projected inputs by it, once per sweep
     projection_scale: Tensor
-    #: ``advance(projected, state) -> state`` over rows: ``(N, G)``, which may be overwritten, and a
-    #: state of ``(N, ...)`` tensors, which is left as it is
+    #: ``advance(projected, state) -> state`` over N rows: projected inputs ``(N, G)``, which it may
+    #: overwrite, and a state of ``(N, ...)`` tensors, which it leaves as they are
     advance: Callable[[Tensor, Any], Any]
-    #: h_t = ``hidden_scale`` times the carried state's ``h``
-    hidden_scale: float
 
 
 class RecurrentCell(nn.Module):
@@ -107,22 +102,14 @@ class RecurrentCell(nn.Module):
     @torch.no_grad()
     def replay_projected(self, projected: Tensor, state: Any) -> Tensor:
         """The same of inputs that are projected already, ``(T, N, G)``; they are overwritten."""
-        scale, advance, hidden_scale = self.stepper()
-        carried, out = self.carry(state), []
+        scale, advance = self.stepper()
+        out = []
         for step in projected.mul_(scale):
-            carried = advance(step, carried)
-            out.append(carried.h)
-        return hidden_scale * torch.stack(out)
-
-    def restore(self, carried: Any) -> Any:
-        """Return s_t, of what :meth:`stepper` carries."""
-        return carried
-
-    def carry(self, state: Any) -> Any:
-        """Return what :meth:`stepper` carries, of s_t."""
-        return state
+            state = advance(step, state)
+            out.append(state.h)
+        return torch.stack(out)
 
     def stepper(self) -> CellStepper:
         """Return the step that the samplers take; see :class:`CellStepper`."""
         _, bias = self.input_map()
-        return CellStepper(torch.ones_like(bias), torch.no_grad()(self.advance), 1.0)
+        return CellStepper(torch.ones_like(bias), torch.no_grad()(self.advance))

@@ -27,6 +27,8 @@ __all__ = ["IMVFullLSTM", "IMVFullLSTMCell", "IMVTensorLSTM", "IMVTensorLSTMCell
 class _IMVCell(RecurrentCell):
     """What both cells share: sizes, states, and the loop over given inputs."""
 
+    bias: Tensor
+
     def __init__(
         self,
         num_variables: int,
@@ -57,7 +59,7 @@ class _IMVCell(RecurrentCell):
 
     def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> LSTMState:
         """Return h = c = 0, each ``batch_shape + (N d,)``."""
-        zeros = next(self.parameters()).new_zeros((*batch_shape, self.hidden_size))
+        zeros = self.bias.new_zeros((*batch_shape, self.hidden_size))
         return LSTMState(zeros, zeros)
 
     def _unroll(self, x: Tensor, state: LSTMState | None) -> tuple[Tensor, LSTMState]:
@@ -110,7 +112,6 @@ class IMVTensorLSTMCell(_IMVCell):
 
     weight_hh: Tensor  # W
     weight_ih: Tensor  # U
-    bias: Tensor
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         N, d = self.num_variables, self.units
@@ -163,8 +164,7 @@ class IMVFullLSTMCell(_IMVCell):
     """
 
     weight_hh: Tensor  # W_j
-    weight_ih: Tensor  # U_j
-    bias: Tensor  # b_j
+    weight_ih: Tensor  # U_j; bias is b_j
     gate_weight_hh: Tensor
     gate_weight_ih: Tensor
     gate_bias: Tensor

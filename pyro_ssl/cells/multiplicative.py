@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from .base import CellStepper, LSTMState, RecurrentCell
 from .linear_add import linear_add
-from .lstm import HalvedState
+from .lstm import times_tanh
 
 __all__ = ["MultiplicativeLSTM", "MultiplicativeLSTMCell"]
 
 
-class MultiplicativeLSTMCell(HalvedState, RecurrentCell):
+class MultiplicativeLSTMCell(RecurrentCell):
     r"""The multiplicative LSTM cell: G = 5H, rows ``[m; g; i; f; o]``.
 
     The authors' code (github.com/benkrause/mLSTM) has two forms, which differ in where tanh stands:
@@ -169,41 +169,34 @@ class MultiplicativeLSTMCell(HalvedState, RecurrentCell):
 
     @torch.no_grad()
     def stepper(self) -> CellStepper:
-        """Return the step that the samplers take, by sigmoids alone.
-
-        The factors are those of :meth:`LSTMCell.stepper`: the g gate's rows are doubled, the
-        carried state is (h/2, 2c). A linear g is doubled too, for it goes into 2c.
-        """
+        """Return the step that the samplers take, by sigmoids alone; see :class:`LSTMCell`."""
         H = self.hidden_size
         scale = self.bias.new_ones(5 * H)
-        scale[H : 2 * H] = 2.0
-        w_mh = 2.0 * self._weight("weight_mh")
-        w_hm = self._weight("weight_hm") * scale[H:, None]
+        if self.squash == "cell":
+            scale[H : 2 * H] = -2.0
+        w_mh, w_hm = self._weight("weight_mh").detach(), self._weight("weight_hm") * scale[H:, None]
 
-        def gates_of(projected: Tensor, half_h: Tensor) -> Tensor:
-            m = linear_add(half_h, w_mh).mul_(projected[:, :H])
+        def gates_of(projected: Tensor, h: Tensor) -> Tensor:
+            m = linear_add(h, w_mh).mul_(projected[:, :H])
             return linear_add(m, w_hm, projected[:, H:])
 
         def squash_cell(projected: Tensor, state: LSTMState) -> LSTMState:
             g, i, f, o = gates_of(projected, state.h).sigmoid_().chunk(4, -1)
-            # 2c' = f (2c) + 2i (2g - 1)
-            double_c = torch.addcmul(f * state.c, i, g.sub(0.5), value=4.0)
-            # h'/2 = o (sigmoid(2c') - 1/2)
-            return LSTMState(torch.sigmoid(double_c).sub_(0.5).mul_(o), double_c)
+            c = torch.addcmul(i, i, g, value=-2.0).addcmul_(f, state.c)
+            return LSTMState(times_tanh(o, c), c)
 
         if self.squash == "cell":
-            return CellStepper(scale, squash_cell, 2.0)
-        double_bias = 2.0 * self.bias_h
+            return CellStepper(scale, squash_cell)
+        bias, one = -2.0 * self.bias_h, self.bias.new_ones(())
 
         def squash_output(projected: Tensor, state: LSTMState) -> LSTMState:
             gates = gates_of(projected, state.h)
             i, f, o = gates[:, H:].sigmoid_().chunk(3, -1)
-            double_c = (f * state.c).addcmul_(i, gates[:, :H])
-            # h'/2 = sigmoid(2 (o c' + b_h)) - 1/2
-            half_h = torch.addcmul(double_bias, o, double_c).sigmoid_().sub_(0.5)
-            return LSTMState(half_h, double_c)
+            c = (f * state.c).addcmul_(i, gates[:, :H])
+            half = torch.addcmul(bias, o, c, value=-2.0).sigmoid_()  # of 1 - tanh(o c + b_h)
+            return LSTMState(torch.sub(one, half, alpha=2.0), c)
 
-        return CellStepper(scale, squash_output, 2.0)
+        return CellStepper(scale, squash_output)
 
 
 class MultiplicativeLSTM(MultiplicativeLSTMCell):

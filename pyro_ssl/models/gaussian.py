@@ -15,6 +15,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -36,8 +37,10 @@ __all__ = ["GaussianSSL"]
 
 _INFERENCES = ("particle_gibbs", "smc")
 _EMISSION = ("loading", "offset", "covariance")
-_SCALES = ("min_scale", "increment_scale")
-_TRANSITIONS = {"lstm": GaussianLSTMTransition, "mlstm": GaussianMultiplicativeLSTMTransition}
+_TRANSITIONS: dict[str, Any] = {
+    "lstm": GaussianLSTMTransition,
+    "mlstm": GaussianMultiplicativeLSTMTransition,
+}
 
 
 class GaussianSSL:
@@ -209,8 +212,8 @@ class GaussianSSL:
         found = start_values(x, seen_steps(x, lengths, mask), self.dim, loading, offset)
         self.loading, self.offset, self.covariance = found.emission
         transition = self.transition
-        transition.min_scale = 0.3 * found.scale
-        transition.increment_scale = found.increment_scale
+        transition.min_scale.fill_(0.3 * found.scale)
+        transition.increment_scale.fill_(found.increment_scale)
         # softplus of the bias is the rest of the scale
         transition.head.bias[self.dim :] = math.log(math.expm1(0.7 * found.scale))
         transition.head.weight.mul_(0.1)
@@ -304,9 +307,8 @@ class GaussianSSL:
         tensors = dict(zip(_EMISSION, self.emission, strict=True)) | {
             f"transition.{name}": value for name, value in self.transition.state_dict().items()
         }
-        scales = {name: getattr(self.transition, name) for name in _SCALES}
         history = [list(record) for record in self.history]
-        config = {**self._config, "scales": scales, "history": history}
+        config = {**self._config, "history": history}
         save_checkpoint(path, "GaussianSSL", tensors, config)
 
     @classmethod
@@ -316,15 +318,13 @@ class GaussianSSL:
         :raises CheckpointError: if it is missing, of another kind, cut short, or altered.
         """
         tensors, config = load_checkpoint(path, "GaussianSSL")
-        scales, history = config.pop("scales"), config.pop("history")
+        history = config.pop("history")
         ssl = cls(**config).to("cpu", tensors["loading"].dtype)
         for name in _EMISSION:
             setattr(ssl, name, tensors.pop(name))
         ssl.transition.load_state_dict(
             {name.removeprefix("transition."): value for name, value in tensors.items()}
         )
-        for name, value in scales.items():
-            setattr(ssl.transition, name, value)
         ssl.transition.eval()
         ssl.history = [GaussianRecord(*record) for record in history]
         return ssl

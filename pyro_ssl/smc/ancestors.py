@@ -99,19 +99,12 @@ class ReferencePath:
         def each(value: Tensor) -> Tensor:
             return value if num_rows == 1 else value.repeat_interleave(num_rows, 0)
 
-        state = (
-            self.transition.restore(state)
-            if z_prev is not None and not getattr(self, "_r", 0)
-            else state
-        )
         log_p = self.transition.replay(
-            each(self.path[start:stop].transpose(0, 1)).transpose(0, 1),
+            each(self.path[start:stop].transpose(0, 1)),
             None if z_prev is None else each(z_prev),
             state,
-            None
-            if self.inputs is None
-            else each(self.inputs[start:stop].transpose(0, 1)).transpose(0, 1),
-        ).T
+            None if self.inputs is None else each(self.inputs[start:stop].transpose(0, 1)),
+        )
         log_p = log_p.T.reshape(stop - start, -1, num_rows).double()
         log_p = self.proposal.scaled(log_p)
         return log_p if self.active is None else torch.where(self.active[start:stop], log_p, 0.0)

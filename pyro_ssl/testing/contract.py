@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..transitions import DiscreteTransition, GaussianTransition
-from .contract_base import Contract, assert_close, like
+from .contract_base import Contract, assert_close
 
 __all__ = ["GaussianTransitionContract", "TransitionContract"]
 
@@ -22,7 +22,7 @@ __all__ = ["GaussianTransitionContract", "TransitionContract"]
 class TransitionContract(Contract[DiscreteTransition]):
     """What every discrete transition must keep; inherit it in a pytest module.
 
-    Subclass it with a name that pytest collects, and say how to make the transition::
+    Subclass it with a name that pytest collects, and write ``make``::
 
         class TestMyTransition(TransitionContract):
             def make(self, num_states=3):
@@ -37,15 +37,15 @@ class TransitionContract(Contract[DiscreteTransition]):
 
     def draw(self, transition: DiscreteTransition, shape: tuple[int, ...]) -> Tensor:
         """Return any paths, ``shape + (T,)``."""
-        device = like(transition).device
+        device = transition.like.device
         return torch.randint(transition.num_states, (*shape, self.T), device=device)
 
-    def score(self, law: Any, z: Tensor) -> Tensor:
+    def score(self, given: Any, z: Tensor) -> Tensor:
         """Return log p(z) under logits that broadcast against it."""
-        log_p = law.log_softmax(-1).expand(*z.shape, -1)
+        log_p = given.log_softmax(-1).expand(*z.shape, -1)
         return log_p.gather(-1, z.unsqueeze(-1)).squeeze(-1)
 
-    def step_law(self, transition: DiscreteTransition, *args: Any) -> tuple[Any, Any]:
+    def step_parameters(self, transition: DiscreteTransition, *args: Any) -> tuple[Any, Any]:
         """Return logits and the state."""
         return transition.step_logits(*args)
 
@@ -57,7 +57,7 @@ class TransitionContract(Contract[DiscreteTransition]):
         """The probabilities of all K^T paths sum to 1."""
         transition = self._make()
         states = [range(transition.num_states)] * self.T
-        z = torch.tensor(list(itertools.product(*states)), device=like(transition).device)
+        z = torch.tensor(list(itertools.product(*states)), device=transition.like.device)
         inputs = self.make_inputs(transition, ())
         inputs = None if inputs is None else inputs.expand(len(z), -1, -1)
         total = transition.log_prob(z, inputs).sum(-1).exp().sum()
@@ -73,7 +73,7 @@ class TransitionContract(Contract[DiscreteTransition]):
 class GaussianTransitionContract(Contract[GaussianTransition]):
     """What every Gaussian transition must keep; inherit it in a pytest module.
 
-    Subclass it with a name that pytest collects, and say how to make the transition::
+    Subclass it with a name that pytest collects, and write ``make``::
 
         class TestMyTransition(GaussianTransitionContract):
             def make(self, dim=2):
@@ -90,17 +90,17 @@ class GaussianTransitionContract(Contract[GaussianTransition]):
 
     def draw(self, transition: GaussianTransition, shape: tuple[int, ...]) -> Tensor:
         """Return any paths, ``shape + (T, D)``."""
-        any_of = like(transition)
+        like = transition.like
         shape = (*shape, self.T, transition.dim)
-        return torch.randn(shape, device=any_of.device, dtype=any_of.dtype)
+        return torch.randn(shape, device=like.device, dtype=like.dtype)
 
-    def score(self, law: Any, z: Tensor) -> Tensor:
+    def score(self, given: Any, z: Tensor) -> Tensor:
         """Return log N(z; mean, diag scale²), by hand."""
-        mean, scale = law
+        mean, scale = given
         log_p = -0.5 * ((z - mean) / scale).square() - scale.log() - 0.5 * math.log(2 * math.pi)
         return log_p.sum(-1)
 
-    def step_law(self, transition: GaussianTransition, *args: Any) -> tuple[Any, Any]:
+    def step_parameters(self, transition: GaussianTransition, *args: Any) -> tuple[Any, Any]:
         """Return the moments and the state."""
         return transition.step_moments(*args)
 
@@ -125,7 +125,7 @@ class GaussianTransitionContract(Contract[GaussianTransition]):
             assert not (mean.requires_grad or scale.requires_grad)
             z_prev = z[:, t]
 
-    def test_moments_are_those_of_the_law(self) -> None:
+    def test_moments_are_those_of_the_distribution(self) -> None:
         """``step`` returns the normal of ``step_moments``; ``path_moments`` equals the loop."""
         transition = self._make()
         z, inputs = self._paths(transition, (4,))
@@ -134,9 +134,9 @@ class GaussianTransitionContract(Contract[GaussianTransition]):
         for found, expected in zip(fused, looped, strict=True):
             assert_close(found, expected)
         first = None if inputs is None else inputs[:, 0]
-        law, _ = transition.step(None, transition.initial_state((4,)), first)
-        assert_close(law.mean.expand(4, -1), fused.mean[:, 0])
-        assert_close(law.stddev.expand(4, -1), fused.scale[:, 0])
+        p, _ = transition.step(None, transition.initial_state((4,)), first)
+        assert_close(p.mean.expand(4, -1), fused.mean[:, 0])
+        assert_close(p.stddev.expand(4, -1), fused.scale[:, 0])
 
     def test_density_integrates_to_one(self) -> None:
         """At D=1, over z_1, and over z_2 given z_1: the trapezoid rule, exact for these to 1e-8."""

@@ -1,4 +1,4 @@
-"""What transitions of all kinds must keep: one law, however it is asked for.
+"""What transitions of all kinds must keep: the same probabilities, however they are asked for.
 
 Next file to read: ``contract.py``, the kinds.
 """
@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from ..transitions import Transition
+from ..transitions import Transition, map_state
 
-__all__ = ["Contract", "assert_close", "like"]
+__all__ = ["Contract", "assert_close"]
 
 TransitionT = TypeVar("TransitionT", bound=Transition)
 
@@ -27,7 +27,7 @@ class Contract(Generic[TransitionT]):
     #: the sizes that ``make`` is asked for
     size: ClassVar[int] = 3
 
-    # -------------------------------------------------------------------------- what a kind says
+    # -------------------------------------------------------------------------- written by a kind
 
     def make(self, size: int) -> TransitionT:
         """Return a transition of a size; kinds name the argument after their own."""
@@ -37,12 +37,12 @@ class Contract(Generic[TransitionT]):
         """Return any paths, ``shape + (T,) + event_shape``."""
         raise NotImplementedError
 
-    def score(self, law: Any, z: Tensor) -> Tensor:
-        """Return log p(z) under what a stepper returned; it may broadcast against z."""
+    def score(self, given: Any, z: Tensor) -> Tensor:
+        """Return log p(z) under logits or moments, which may broadcast against z."""
         raise NotImplementedError
 
-    def step_law(self, transition: TransitionT, *args: Any) -> tuple[Any, Any]:
-        """Return what a stepper would, differentiable: logits or moments, and the state."""
+    def step_parameters(self, transition: TransitionT, *args: Any) -> tuple[Any, Any]:
+        """Return logits or moments, differentiable, and the state."""
         raise NotImplementedError
 
     def stepper(self, transition: TransitionT, inputs: Tensor | None) -> Any:
@@ -53,12 +53,12 @@ class Contract(Generic[TransitionT]):
         """Return exogenous inputs ``shape + (T, input_size)``; ``None`` if there are none."""
         if not transition.input_size:
             return None
-        return torch.randn(*shape, self.T, transition.input_size).to(like(transition))
+        return torch.randn(*shape, self.T, transition.input_size).to(transition.like)
 
-    # -------------------------------------------------------------------------- what is the same
+    # -------------------------------------------------------------------------- probabilities
 
     def test_step_equals_fused_call(self) -> None:
-        """Stepping and teacher forcing give one law, over any leading dimensions."""
+        """Stepping and teacher forcing agree, over any leading dimensions."""
         transition = self._make()
         for shape in ((), (4,), (2, 3)):
             z, inputs = self._paths(transition, shape)
@@ -66,7 +66,7 @@ class Contract(Generic[TransitionT]):
             assert_close(stepped, transition.log_prob(z, inputs))
 
     def test_gradient_of_step_equals_that_of_fused_call(self) -> None:
-        """Both ways of scoring teach the same; every parameter is reached, by finite numbers."""
+        """Both have the same gradient, finite, and not 0 for all parameters."""
         transition = self._make()
         z, inputs = self._paths(transition, (4,))
         parameters = [p for p in transition.parameters() if p.requires_grad]
@@ -80,17 +80,17 @@ class Contract(Generic[TransitionT]):
         assert any(bool(gradient.any()) for gradient in fused)
 
     def test_stepper_equals_step(self) -> None:
-        """The samplers' stepper over rows of particles gives the same law."""
+        """The samplers' stepper over rows of particles gives the same probabilities."""
         for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
             transition = self._make(dtype=dtype)
             z, inputs = self._paths(transition, (6,))
             out = self._stepper_through(transition, z, inputs)
-            assert out.dtype == dtype
+            assert out.dtype == transition.like.dtype
             assert_close(out, transition.log_prob(z, inputs), tolerance)
 
     @torch.no_grad()
     def test_stepper_keeps_what_it_returned(self) -> None:
-        """A step changes nothing that an earlier one took or gave: the state may be used again."""
+        """A step leaves all that others took or returned as it is: a state may be used twice."""
         for dtype in (torch.float64, torch.float32):
             transition = self._make(dtype=dtype)
             z, inputs = self._paths(transition, (6,))
@@ -101,34 +101,49 @@ class Contract(Generic[TransitionT]):
                 given = step(z_prev, state, t)
                 kept = copy.deepcopy(given)
                 again, _ = step(z_prev, state, t)
-                law, after = given
-                now, then = (state, after, law, again), (taken, kept[1], kept[0], kept[0])
+                found, after = given
+                now, then = (state, after, found, again), (taken, kept[1], kept[0], kept[0])
                 pairs = zip(_tensors(now), _tensors(then), strict=True)
                 assert all(torch.equal(*pair) for pair in pairs)
                 state, z_prev = after, z[:, t]
 
     @torch.no_grad()
     def test_replay_equals_the_rest_of_a_path(self) -> None:
-        """From the start, and from where a stepper is; without dropout."""
+        """From the start, and from a stepper's state, in ``log_prob``'s layout; without dropout."""
         transition = self._make()
         z, inputs = self._paths(transition, (6,))
-        expected, time_first = transition.log_prob(z, inputs).T, z.transpose(0, 1)
-        u = None if inputs is None else inputs.transpose(0, 1)
+        expected = transition.log_prob(z, inputs)
         transition.train()
         step, state, z_prev = self._stepper(transition, inputs), None, None
         state = transition.initial_state((6,))
-        assert_close(transition.replay(time_first, None, state, u), expected)
+        assert_close(transition.replay(z, None, state, inputs), expected)
+        assert_close(Transition.replay(transition, z, None, state, inputs), expected)
         for t in range(self.T - 1):
             _, state = step(z_prev, state, t)
-            z_prev = time_first[t]
-            rest = None if u is None else u[t + 1 :]
-            restored = transition.restore(state)
-            found = transition.replay(time_first[t + 1 :], z_prev, restored, rest)
-            assert_close(found, expected[t + 1 :])
+            z_prev = z[:, t]
+            rest = None if inputs is None else inputs[:, t + 1 :]
+            found = transition.replay(z[:, t + 1 :], z_prev, state, rest)
+            assert_close(found, expected[:, t + 1 :])
+
+    @torch.no_grad()
+    def test_state_is_of_tensors_with_the_batch_first(self) -> None:
+        """A NamedTuple of tensors or of NamedTuples, of the same types after every step."""
+        transition = self._make()
+        for shape in ((), (4,), (2, 3)):
+            z, inputs = self._paths(transition, shape)
+            state, z_prev = transition.initial_state(shape), None
+            kinds = _kinds(state)
+            assert kinds == _kinds(map_state(torch.clone, state))
+            for t in range(2):
+                u = None if inputs is None else inputs[..., t, :]
+                _, state = transition.step(z_prev, state, u)
+                z_prev = z.select(len(shape), t)
+                assert _kinds(state) == kinds
+                assert all(s.shape[: len(shape)] == shape for s in _tensors(state))
 
     @torch.no_grad()
     def test_gathered_state_equals_recomputed_prefix(self) -> None:
-        """The state is all that a particle remembers: gather it, and its past is gathered."""
+        """The state is all that a particle remembers: its rows are taken with those of the past."""
         transition = self._make()
         z, inputs = self._paths(transition, (6,))
         inputs = None if inputs is None else inputs[:1].expand(6, -1, -1)  # one sequence's
@@ -137,17 +152,17 @@ class Contract(Generic[TransitionT]):
         z_prev, scores = None, []
         for t in range(self.T):
             if t == cut:
-                state = type(state)(*(value[ancestors] for value in state))
+                state = map_state(lambda s: s[ancestors], state)
                 z = torch.cat([z[ancestors, :cut], z[:, cut:]], 1)
                 z_prev = z[:, cut - 1]
-            law, state = step(z_prev, state, t)
-            scores.append(self.score(law, z[:, t]))
+            given, state = step(z_prev, state, t)
+            scores.append(self.score(given, z[:, t]))
             z_prev = z[:, t]
         expected = transition.log_prob(z, inputs)[:, cut:]
         assert_close(torch.stack(scores[cut:], -1), expected)
 
     def test_batching_changes_nothing(self) -> None:
-        """A path's log-probability is its own, whatever stands beside it."""
+        """A path's log-probability does not depend on the others in the batch."""
         transition = self._make()
         z, inputs = self._paths(transition, (2, 3))
         together = transition.log_prob(z, inputs)
@@ -181,19 +196,25 @@ class Contract(Generic[TransitionT]):
             assert transition.log_prob(z, inputs).shape == (0, self.T)
             assert self._stepper_through(transition, z, inputs).shape == (0, self.T)
 
-    # -------------------------------------------------------------------------- what is a module
+    # -------------------------------------------------------------------------- as a module
 
-    def test_dtype_and_device_follow_the_parameters(self) -> None:
+    def test_dtype_and_device_are_those_of_like(self) -> None:
         """Whatever the defaults are; the meta device stands for one that is not the default."""
         devices = ["cpu", "meta"] + ["cuda"] * torch.cuda.is_available()
         for device, dtype in itertools.product(devices, (torch.float32, torch.float64)):
             transition = self._make(dtype=dtype).to(device)
+            like = transition.like
+            assert like.shape == () and not like.requires_grad
+            for own in itertools.chain(transition.parameters(), transition.buffers()):
+                assert own.device == like.device and like.device.type == device
+                assert like.dtype == dtype
             z, inputs = self._paths(transition, (4,))
             state = transition.initial_state((4,))
             first = None if inputs is None else inputs[:, 0]
-            given = self.step_law(transition, None, state, first)
+            given = self.step_parameters(transition, None, state, first)
             for value in _tensors((transition.log_prob(z, inputs), state, given)):
-                assert value.dtype == dtype and value.device.type == device
+                assert value.dtype == like.dtype or not value.is_floating_point()
+                assert value.device == like.device
 
     def test_copies_are_equal(self) -> None:
         """By pickle, by deepcopy, by state_dict."""
@@ -220,9 +241,9 @@ class Contract(Generic[TransitionT]):
         state, z_prev, scores = transition.initial_state(z.shape[:time_dim]), None, []
         for t in range(z.shape[time_dim]):
             u = None if inputs is None else inputs[..., t, :]
-            law, state = transition.step(z_prev, state, u)
+            p, state = transition.step(z_prev, state, u)
             z_prev = z.select(time_dim, t)
-            scores.append(law.expand(z.shape[:time_dim]).log_prob(z_prev))
+            scores.append(p.expand(z.shape[:time_dim]).log_prob(z_prev))
         return torch.stack(scores, -1)
 
     def _stepper(self, transition: TransitionT, inputs: Tensor | None) -> Any:
@@ -234,15 +255,10 @@ class Contract(Generic[TransitionT]):
         step, state = self._stepper(transition, inputs), transition.initial_state(z.shape[:1])
         z_prev, scores = None, []
         for t in range(z.shape[1]):
-            law, state = step(z_prev, state, t)
+            given, state = step(z_prev, state, t)
             z_prev = z[:, t]
-            scores.append(self.score(law, z_prev))
+            scores.append(self.score(given, z_prev))
         return torch.stack(scores, -1)
-
-
-def like(transition: Transition) -> Tensor:
-    """A tensor on the device and of the dtype that the transition has."""
-    return next(itertools.chain(transition.parameters(), transition.buffers()))
 
 
 def _tensors(values: Any) -> list[Tensor]:
@@ -250,6 +266,13 @@ def _tensors(values: Any) -> list[Tensor]:
     if isinstance(values, Tensor):
         return [values]
     return [tensor for value in values for tensor in _tensors(value)]
+
+
+def _kinds(state: Any) -> Any:
+    """The types of a state, nested as it is."""
+    if isinstance(state, Tensor):
+        return Tensor
+    return type(state), [_kinds(part) for part in state]
 
 
 def assert_close(found: Tensor, expected: Tensor, tolerance: float = 1e-12) -> None:

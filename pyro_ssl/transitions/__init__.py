@@ -1,16 +1,18 @@
-"""Transitions p(z_t | z_{1:t-1}): the protocol, and the ready-made ones."""
+"""Transitions p(z_t | z_{1:t-1}): the protocol, distributions of paths, and ready-made ones."""
 
 from .base import DiscreteTransition, Transition, map_state
 from .gaussian import GaussianTransition, Moments
 from .linear_gaussian import LinearGaussianState, LinearGaussianTransition
-from .markov import MarkovState, MarkovTransition
-from .path import PathDistribution
-from .recurrent import LSTMTransition, MultiplicativeLSTMTransition, RecurrentTransition
-from .recurrent_gaussian import (
+from .lstm import (
     GaussianLSTMTransition,
     GaussianMultiplicativeLSTMTransition,
-    RecurrentGaussianTransition,
+    LSTMTransition,
+    MultiplicativeLSTMTransition,
 )
+from .markov import MarkovState, MarkovTransition
+from .path import PathDistribution
+from .recurrent import RecurrentTransition
+from .recurrent_gaussian import ReadState, RecurrentGaussianTransition
 
 __all__ = [
     "DiscreteTransition",
@@ -24,9 +26,10 @@ __all__ = [
     "MarkovTransition",
     "Moments",
     "MultiplicativeLSTMTransition",
+    "PathDistribution",
+    "ReadState",
     "RecurrentGaussianTransition",
     "RecurrentTransition",
     "Transition",
     "map_state",
-    "PathDistribution",
 ]

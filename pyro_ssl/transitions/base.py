@@ -5,17 +5,18 @@ the next one (Zheng et al. 2017, arXiv 1711.11179, section 3):
 
 .. math:: s_t = \mathrm{cell}(s_{t-1}, z_{t-1}), \qquad z_t \sim p(z \mid g(s_t)).
 
-Two views of the same law must agree to float precision: *stepping*, which the particles use, and
-*teacher forcing* over a whole path in one fused call, which learning uses.
-:class:`pyro_ssl.testing.TransitionContract` is the test that holds every transition to it.
+The particles *step* through it, one latent at a time; learning is *teacher-forced*, one fused call
+over a whole path. Both must give the same probabilities, to float precision.
+:class:`pyro_ssl.testing.TransitionContract` is the test of this, for every transition.
 
-Next files to read: ``cells.py``, ``recurrent.py``, ``gaussian.py``, then ``distribution.py``.
+Next files to read: ``recurrent.py``; ``gaussian.py``, for vectors; ``path.py``, whole paths.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -23,24 +24,48 @@ from torch import Tensor, nn
 
 from ..errors import positive_size
 
-__all__ = ["DiscreteTransition", "Stepper", "Transition"]
+__all__ = ["DiscreteTransition", "Stepper", "Transition", "like_of", "map_state"]
 
 #: ``stepper(z_prev, state, t) -> (logits, state)``; see :meth:`DiscreteTransition.stepper`.
 Stepper = Callable[[Tensor | None, Any, int], tuple[Tensor, Any]]
 
 
 def map_state(function: Callable[[Tensor], Tensor], state: Any) -> Any:
-    """Apply a function to every tensor of a state."""
+    """Apply a function to every tensor of a state, and return a state of the same types.
+
+    :param function: of one tensor; for instance ``lambda s: s.index_select(0, rows)``.
+    :param state: a tensor, or a NamedTuple of states: tensors and further NamedTuples.
+
+    Example::
+
+        >>> from pyro_ssl import LSTMTransition
+        >>> state = LSTMTransition(3, hidden_size=4).initial_state((5,))
+        >>> map_state(lambda s: s[:2], state).h.shape
+        torch.Size([2, 4])
+    """
     if isinstance(state, tuple):
         return type(state)(*[map_state(function, part) for part in state])
     return function(state)
 
 
+def like_of(module: nn.Module) -> Tensor:
+    """Return an empty tensor ``()`` of a module's dtype and device; see :attr:`Transition.like`."""
+    for tensor in itertools.chain(module.parameters(), module.buffers()):
+        if tensor.is_floating_point():
+            return tensor.detach().new_empty(())
+    return torch.empty((), dtype=torch.get_default_dtype(), device=torch.get_default_device())
+
+
 class Transition(nn.Module):
     """p(z_t | z_{1:t-1}, inputs_{1:t}), as a state machine over the latents.
 
-    Subclass :class:`DiscreteTransition` for z in ``{0..K-1}``, and
+    To write your own, subclass :class:`DiscreteTransition` for z in ``{0..K-1}``, or
     :class:`~pyro_ssl.transitions.GaussianTransition` for z in R^D.
+
+    The state is all that a transition remembers of z_{1:t-1} before it reads the last latent: a
+    NamedTuple of tensors, or of further NamedTuples, each tensor of shape ``batch_shape + (...)``.
+    Particles are resampled by taking rows of these tensors, so keep nothing elsewhere. Make new
+    tensors with the dtype and the device of :attr:`like`.
     """
 
     #: number of exogenous inputs per step that the transition reads (0: none)
@@ -53,19 +78,20 @@ class Transition(nn.Module):
 
     @property
     def like(self) -> Tensor:
-        """An empty tensor of the transition's dtype and device."""
-        for tensor in (*self.parameters(), *self.buffers()):
-            if tensor.is_floating_point():
-                return tensor.detach().new_empty(())
-        return torch.empty((), dtype=torch.get_default_dtype(), device=torch.get_default_device())
+        """An empty tensor ``()`` of the transition's dtype and device.
 
-    def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> NamedTuple:
+        They are those of its first floating-point parameter, or buffer if there is none; where
+        there is neither, the defaults.
+        """
+        return like_of(self)
+
+    def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> Any:
         """Return the state before the first latent, tensors of shape ``batch_shape + (...)``."""
         raise NotImplementedError
 
     def step(
-        self, z_prev: Tensor | None, state: NamedTuple, inputs: Tensor | None = None
-    ) -> tuple[dist.TorchDistribution, NamedTuple]:
+        self, z_prev: Tensor | None, state: Any, inputs: Tensor | None = None
+    ) -> tuple[dist.TorchDistribution, Any]:
         """Advance by one latent.
 
         :param z_prev: z_{t-1}, ``(...) + event_shape``; ``None`` at the first step.
@@ -87,17 +113,17 @@ class Transition(nn.Module):
     def stepper(
         self, inputs: Tensor | None = None
     ) -> Callable[[Tensor | None, Any, int], tuple[Any, Any]]:
-        """Return the samplers' step over *rows* of particles, without gradient.
+        """Return the samplers' step over N rows of particles, without gradient.
 
-        What it returns of p(z_t | z_{1:t-1}) is the kind's: see :class:`DiscreteTransition` and
-        :class:`~pyro_ssl.transitions.GaussianTransition`. One that carries its state in other units
-        than :meth:`step` does needs :meth:`restore`.
+        A sweep flattens sequences and particles to rows, so that resampling is one row gather.
+        ``stepper(z_prev, state, t)`` takes latents ``(N,) + event_shape`` and a state of
+        ``(N, ...)`` tensors, which it leaves as they are. It returns the parameters of
+        p(z_t | z_{1:t-1}), logits or moments, and the new state, of the same types as
+        :meth:`initial_state` makes.
+
+        :param inputs: exogenous inputs by row, ``(T, N, input_size)``.
         """
         raise NotImplementedError
-
-    def restore(self, carried: Any) -> Any:
-        """Return a state as :meth:`step` takes it, of one that a stepper returned."""
-        return carried
 
     @torch.no_grad()
     def replay(
@@ -108,27 +134,44 @@ class Transition(nn.Module):
         Without gradient, and without dropout in any mode. Override it where one fused call beats
         the loop.
 
-        :param Tensor z: the rest of N paths, time first, ``(S, N) + event_shape``.
+        :param Tensor z: the rest of N paths, S steps, ``(N, S) + event_shape``.
         :param z_prev: the latent before it, ``(N,) + event_shape``; ``None`` if there is none.
         :param state: of ``(N, ...)`` tensors, as :meth:`step` takes it.
-        :param inputs: exogenous inputs of these steps, ``(S, N, input_size)``.
-        :returns: ``(S, N)``.
+        :param inputs: exogenous inputs of these steps, ``(N, S, input_size)``.
+        :returns: ``(N, S)``.
         """
         out = []
-        for s, value in enumerate(z):
-            law, state = self.step(z_prev, state, None if inputs is None else inputs[s])
-            out.append(law.log_prob(value).expand(z.shape[1:2]))
-            z_prev = value
-        return torch.stack(out)
+        for s in range(z.shape[1]):
+            p, state = self.step(z_prev, state, None if inputs is None else inputs[:, s])
+            z_prev = z[:, s]
+            out.append(p.log_prob(z_prev).expand(len(z)))
+        return torch.stack(out, 1)
 
 
 class DiscreteTransition(Transition):
-    """A transition over K states: subclasses say what the logits are, all else follows.
+    """A transition over K states: subclasses give the logits, all else follows.
 
     :param int num_states: K, the number of values that z_t takes.
 
-    Write :meth:`initial_state` and :meth:`step_logits`. Override :meth:`path_logits` where one
-    fused call beats the loop, and :meth:`stepper` where work can be done once per sweep.
+    Write :meth:`initial_state` and :meth:`step_logits`. Override :meth:`path_logits` and ``replay``
+    where one fused call beats the loop, and :meth:`stepper` where work can be done once per sweep.
+
+    Example, where a state is the less likely to last the longer it has lasted::
+
+        >>> from typing import NamedTuple
+        >>> class Lasted(NamedTuple):
+        ...     steps: Tensor  # (..., K), 0 for all states but the present one
+        >>> class Restless(DiscreteTransition):
+        ...     def initial_state(self, batch_shape):
+        ...         return Lasted(self.like.new_zeros((*batch_shape, self.num_states)))
+        ...     def step_logits(self, z_prev, state, inputs=None):
+        ...         if z_prev is None:
+        ...             return state.steps, state  # all 0: any state
+        ...         now = torch.nn.functional.one_hot(z_prev, self.num_states)
+        ...         steps = (state.steps + 1.0) * now
+        ...         return 2.0 * now - 0.5 * steps, Lasted(steps)
+        >>> Restless(3).log_prob(torch.tensor([[0, 0, 0, 1]])).exp()
+        tensor([[0.3333, 0.6914, 0.5761, 0.2741]])
     """
 
     def __init__(self, num_states: int) -> None:
@@ -166,16 +209,11 @@ class DiscreteTransition(Transition):
         return log_p.gather(-1, z.unsqueeze(-1)).squeeze(-1)
 
     def stepper(self, inputs: Tensor | None = None) -> Stepper:
-        """Return a step function for one sweep over *rows* of particles, without gradient.
+        """Return a step function that gives logits ``(N, K)``; see :meth:`Transition.stepper`."""
 
-        The sweep flattens sequences and particles to N rows, so that resampling is one row
-        gather. ``stepper(z_prev, state, t)`` takes ``(N,)`` latents and a state of ``(N, ...)``
-        tensors, and returns logits ``(N, K)`` and a new state.
-
-        :param inputs: exogenous inputs by row, ``(T, N, input_size)``.
-        """
-
+        @torch.no_grad()
         def step(z_prev: Tensor | None, state: Any, t: int) -> tuple[Tensor, Any]:
-            return self.step_logits(z_prev, state, None if inputs is None else inputs[t])
+            logits, state = self.step_logits(z_prev, state, None if inputs is None else inputs[t])
+            return logits.detach(), state  # which may be a parameter
 
         return step

@@ -2,8 +2,8 @@ r"""Transitions over R^D: the protocol's Gaussian half.
 
 .. math:: z_t \mid z_{1:t-1} \sim \mathrm{N}(\mu(s_t), \mathrm{diag}\, \sigma^2(s_t))
 
-(Zheng et al. 2017, arXiv 1711.11179, section 3, Example 1, eq. 9). Subclasses say what the moments
-are; stepping, scoring and the samplers' stepper follow.
+(Zheng et al. 2017, arXiv 1711.11179, section 3, Example 1, eq. 9). Subclasses give the moments;
+stepping, scoring and the samplers' stepper follow.
 
 Next files to read: ``recurrent_gaussian.py``; ``linear_gaussian.py``, which has exact answers.
 """
@@ -24,7 +24,7 @@ __all__ = ["GaussianStepper", "GaussianTransition", "Moments"]
 
 
 class Moments(NamedTuple):
-    """Of p(z_t | z_{1:t-1}): ``mean`` and ``scale``, standard deviations, each ``(..., D)``."""
+    """``mean`` and ``scale`` (standard deviations) of p(z_t | z_{1:t-1}), each ``(..., D)``."""
 
     mean: Tensor
     scale: Tensor
@@ -35,12 +35,26 @@ GaussianStepper = Callable[[Tensor | None, Any, int], tuple[Moments, Any]]
 
 
 class GaussianTransition(Transition):
-    """A transition over R^D with diagonal covariance: subclasses say what the moments are.
+    """A transition over R^D with diagonal covariance: subclasses give the moments.
 
     :param int dim: D, the dimension of z_t.
 
-    Write ``initial_state`` and :meth:`step_moments`. Override :meth:`path_moments` where one fused
-    call beats the loop, and :meth:`stepper` where work can be done once per sweep.
+    Write ``initial_state`` and :meth:`step_moments`. Override :meth:`path_moments` and ``replay``
+    where one fused call beats the loop, and :meth:`stepper` where work can be done once per sweep.
+
+    Example, a random walk without parameters whose steps widen over time::
+
+        >>> class Time(NamedTuple):
+        ...     t: Tensor  # (...)
+        >>> class Widening(GaussianTransition):
+        ...     def initial_state(self, batch_shape):
+        ...         return Time(self.like.new_ones(batch_shape))
+        ...     def step_moments(self, z_prev, state, inputs=None):
+        ...         scale = state.t.sqrt().unsqueeze(-1).expand(*state.t.shape, self.dim)
+        ...         mean = torch.zeros_like(scale) if z_prev is None else z_prev
+        ...         return Moments(mean, scale), Time(state.t + 1.0)
+        >>> Widening(2).path_moments(torch.zeros(1, 4, 2)).scale[0, :, 0]
+        tensor([1.0000, 1.4142, 1.7321, 2.0000])
     """
 
     def __init__(self, dim: int) -> None:
@@ -94,14 +108,7 @@ class GaussianTransition(Transition):
         return dist.Normal(mean, scale, validate_args=False).log_prob(z).sum(-1)
 
     def stepper(self, inputs: Tensor | None = None) -> GaussianStepper:
-        """Return a step function for one sweep over *rows* of particles, without gradient.
-
-        The sweep flattens sequences and particles to N rows, so that resampling is one row
-        gather. ``stepper(z_prev, state, t)`` takes ``(N, D)`` latents and a state of ``(N, ...)``
-        tensors, and returns the moments, each ``(N, D)``, and a new state.
-
-        :param inputs: exogenous inputs by row, ``(T, N, input_size)``.
-        """
+        """Return a step function that gives moments ``(N, D)``; see :meth:`Transition.stepper`."""
 
         @torch.no_grad()
         def step(z_prev: Tensor | None, state: Any, t: int) -> tuple[Moments, Any]:

@@ -1,11 +1,11 @@
 """A linear Gaussian chain as transition: with a linear emission the Kalman filter is its oracle.
 
-Next file to read: ``pyro_ssl/infer/kalman.py``, the exact answers.
+Next file to read: ``pyro_ssl/exact/kalman.py``, the exact answers.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ __all__ = ["LinearGaussianState", "LinearGaussianTransition"]
 
 
 class LinearGaussianState(NamedTuple):
-    """A chain needs no state beyond z_{t-1}: ``batch``, ``(..., 0)``, says its shape alone."""
+    """A chain needs no state beyond z_{t-1}: ``batch``, ``(..., 0)``, has the batch shape only."""
 
     batch: Tensor
 
@@ -25,8 +25,9 @@ class LinearGaussianState(NamedTuple):
 class LinearGaussianTransition(GaussianTransition):
     """z_1 ~ N(m, diag s²) and z_t ~ N(A z_{t-1} + b, diag q²): a vector autoregression.
 
-    What is left out is learnable, and starts as the standard random walk: A = 1, b = m = 0,
-    q = s = 1. What is given is kept, and may be sampled in the model.
+    What is given is kept as it is, and may be sampled in the model. What is left out is learnable,
+    has the dtype and the device of what is given, and starts as the standard random walk: A = 1,
+    b = m = 0, q = s = 1.
 
     :param int dim: D.
     :param Tensor matrix: A, ``(D, D)``.
@@ -62,33 +63,30 @@ class LinearGaussianTransition(GaussianTransition):
         initial_scale: Tensor | None = None,
     ) -> None:
         super().__init__(dim)
-        D = self.dim
-        self._keep("matrix", matrix, (D, D))
-        self._keep("offset", offset, (D,))
-        self._keep("scale", scale, (D,), log=True)
-        self._keep("initial_mean", initial_mean, (D,))
-        self._keep("initial_scale", initial_scale, (D,), log=True)
+        given = {
+            **{"matrix": matrix, "offset": offset, "scale": scale},
+            **{"initial_mean": initial_mean, "initial_scale": initial_scale},
+        }
+        for name, value in given.items():
+            if value is not None:
+                self._keep(name, value)
+        like = self.like
+        for name, value in given.items():
+            if value is None:
+                start = like.new_zeros(self.dim)
+                start = torch.diag(start + 1.0) if name == "matrix" else start
+                self.register_parameter(_stored(name), nn.Parameter(start))
 
-    def _keep(
-        self, name: str, value: Tensor | None, shape: tuple[int, ...], log: bool = False
-    ) -> None:
-        """A given value as a buffer, through which gradients pass; else a parameter."""
-        if value is not None and tuple(value.shape) != shape:
+    def _keep(self, name: str, value: Tensor) -> None:
+        """Make a given value a buffer, through which gradients pass."""
+        shape = (self.dim,) * (2 if name == "matrix" else 1)
+        if tuple(value.shape) != shape:
             raise ValueError(
                 f"LinearGaussianTransition: {name} has shape {tuple(value.shape)}, expected "
                 f"{shape}; write LinearGaussianTransition({self.dim}, matrix=A, scale=q) with A "
                 "(D, D) and the others (D,)."
             )
-        full_name = f"log_{name}" if log else name
-        if value is not None:
-            self.register_buffer(full_name, value.log() if log else value)
-            return
-        like: dict[str, Any] = {
-            "device": torch.get_default_device(),
-            "dtype": torch.get_default_dtype(),
-        }
-        start = torch.zeros(shape, **like) if len(shape) == 1 else torch.eye(shape[0], **like)
-        self.register_parameter(full_name, nn.Parameter(start))
+        self.register_buffer(_stored(name), value.log() if "scale" in name else value)
 
     @property
     def scale(self) -> Tensor:
@@ -101,7 +99,7 @@ class LinearGaussianTransition(GaussianTransition):
         return self.log_initial_scale.exp()
 
     def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> LinearGaussianState:
-        """Return the state that holds nothing, for a batch."""
+        """Return the state of a batch, which holds nothing."""
         return LinearGaussianState(self.offset.new_zeros((*batch_shape, 0)))
 
     def step_moments(
@@ -122,3 +120,8 @@ class LinearGaussianTransition(GaussianTransition):
         mean = torch.cat([self.initial_mean.expand(first), later], -2)
         scale = torch.cat([self.initial_scale.expand(first), self.scale.expand_as(later)], -2)
         return Moments(mean[..., :T, :], scale[..., :T, :])
+
+
+def _stored(name: str) -> str:
+    """The name of the tensor that is stored: of scales, their logarithms."""
+    return f"log_{name}" if "scale" in name else name

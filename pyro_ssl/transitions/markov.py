@@ -19,7 +19,7 @@ __all__ = ["MarkovState", "MarkovTransition"]
 
 
 class MarkovState(NamedTuple):
-    """A Markov chain needs no state beyond z_{t-1}."""
+    """Empty: a Markov chain needs no state beyond z_{t-1}."""
 
 
 class MarkovTransition(DiscreteTransition):
@@ -33,6 +33,8 @@ class MarkovTransition(DiscreteTransition):
         step, the first included. U is the parameter ``input_weight``, ``(K, input_size)``, 0 at
         first. (:class:`~pyro_ssl.MarkovEM` fits a chain without inputs in its place.)
 
+    What is left out has the dtype and the device of what is given.
+
     Example::
 
         >>> chain = MarkovTransition(3)
@@ -42,6 +44,9 @@ class MarkovTransition(DiscreteTransition):
         >>> driven.log_prob(torch.tensor([[0, 1, 2]]), torch.randn(1, 3, 2)).shape
         torch.Size([1, 3])
     """
+
+    initial_logits: Tensor
+    transition_logits: Tensor
 
     def __init__(
         self,
@@ -53,34 +58,31 @@ class MarkovTransition(DiscreteTransition):
     ) -> None:
         super().__init__(num_states)
         K = self.num_states
-        for name, value, shape in (("initial", initial, (K,)), ("matrix", matrix, (K, K))):
-            if value is not None and tuple(value.shape) != shape:
-                raise ValueError(
-                    f"MarkovTransition: {name} has shape {tuple(value.shape)}, expected {shape}; "
-                    f"write MarkovTransition({K}, initial=p, matrix=A) with p (K,), A (K, K)."
-                )
         if int(input_size) < 0:
             raise ValueError(
                 f"MarkovTransition: input_size is {input_size}, expected how many exogenous "
                 "inputs a step has, 0 for none."
             )
-        # Learnable logits are parameters; given probabilities are buffers, through which gradients
-        # and sampled values pass.
-        self.initial_logits: Tensor
-        self.transition_logits: Tensor
-        if initial is None:
-            self.initial_logits = nn.Parameter(torch.zeros(K))
-        else:
-            self.register_buffer("initial_logits", initial.log())
-        if matrix is None:
-            self.transition_logits = nn.Parameter(torch.zeros(K, K))
-        else:
-            self.register_buffer("transition_logits", matrix.log())
+        given = (
+            ("initial", "initial_logits", initial, (K,)),
+            ("matrix", "transition_logits", matrix, (K, K)),
+        )
+        # Given probabilities are buffers, through which gradients and sampled values pass.
+        for name, logits, value, shape in given:
+            if value is not None and tuple(value.shape) != shape:
+                raise ValueError(
+                    f"MarkovTransition: {name} has shape {tuple(value.shape)}, expected {shape}; "
+                    f"write MarkovTransition({K}, initial=p, matrix=A) with p (K,), A (K, K)."
+                )
+            if value is not None:
+                self.register_buffer(logits, value.log())
+        like = self.like
+        for _, logits, value, shape in given:
+            if value is None:
+                self.register_parameter(logits, nn.Parameter(like.new_zeros(shape)))
         self.input_size = int(input_size)
         if self.input_size:
-            self.input_weight = nn.Parameter(
-                self.transition_logits.detach().new_zeros(K, self.input_size)
-            )
+            self.input_weight = nn.Parameter(like.new_zeros(K, self.input_size))
 
     def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> MarkovState:
         """Return the empty state."""
@@ -100,7 +102,10 @@ class MarkovTransition(DiscreteTransition):
         return self._driven(logits[..., : z.shape[-1], :], inputs)
 
     def _driven(self, logits: Tensor, inputs: Tensor | None) -> Tensor:
-        """Add what the inputs say; without them where the chain has none."""
+        """Add the inputs' part, if the chain reads any.
+
+        :raises ValueError: if it reads inputs that were not given, or the other way round.
+        """
         if (inputs is not None) != bool(self.input_size):
             raise ValueError(
                 f"MarkovTransition: it reads input_size={self.input_size} inputs, but inputs "

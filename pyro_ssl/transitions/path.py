@@ -1,7 +1,7 @@
-"""The law of a whole latent path, as one Pyro distribution with event ``(T,)`` or ``(T, D)``.
+"""The distribution of a whole latent path, with event shape ``(T,)`` or ``(T, D)``, for Pyro.
 
-T belongs to the event on purpose: were log p(z_t | z_{1:t-1}) spread over a time plate,
-``Trace_ELBO`` would take log p(z_{t+1} | z_t) for independent of z_t and drop it from z_t's cost.
+T is a dimension of the event on purpose. If log p(z_t | z_{1:t-1}) were spread over a time plate,
+``Trace_ELBO`` would take log p(z_{t+1} | z_t) to be independent of z_t and drop it from z_t's cost.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from ..steps import steps_within
 from .base import DiscreteTransition, Transition
 
 __all__ = ["PathDistribution"]
@@ -21,7 +22,7 @@ __all__ = ["PathDistribution"]
 class PathDistribution(TorchDistribution):
     """p(z_{1:T}) of batch shape ``(...)`` and event shape ``(T,) + transition.event_shape``.
 
-    :param Transition transition: the law of each step.
+    :param Transition transition: p(z_t | z_{1:t-1}) of each step.
     :param int num_steps: T.
     :param Tensor inputs: exogenous inputs, batch first, ``(..., T, input_size)``.
     :param Tensor lengths: ``(...)``; steps at or past a sequence's length add nothing to
@@ -60,7 +61,7 @@ class PathDistribution(TorchDistribution):
         return constraints.independent(inner, len(self.event_shape))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> PathDistribution:
-        """Return the same law over a larger batch."""
+        """Return the same distribution over a larger batch."""
         return PathDistribution(
             self.transition,
             self.num_steps,
@@ -74,7 +75,7 @@ class PathDistribution(TorchDistribution):
         """Put 0 into the steps ``(..., T) + (...)`` at or past each sequence's length."""
         if self.lengths is None:
             return value
-        past = torch.arange(self.num_steps, device=value.device) >= self.lengths.unsqueeze(-1)
+        past = ~steps_within(self.lengths, self.num_steps, time_first=False)
         return value.masked_fill(past.reshape(past.shape + (1,) * num_event_dims), 0)
 
     def _inputs_for(self, batch_shape: torch.Size) -> Tensor | None:
@@ -90,10 +91,10 @@ class PathDistribution(TorchDistribution):
         inputs = self._inputs_for(batch_shape)
         state, z_prev, path = self.transition.initial_state(batch_shape), None, []
         for t in range(self.num_steps):
-            law, state = self.transition.step(
+            p, state = self.transition.step(
                 z_prev, state, None if inputs is None else inputs[..., t, :]
             )
-            z_prev = law.expand(batch_shape).sample()
+            z_prev = p.expand(batch_shape).sample()
             path.append(z_prev)
         return self._zero_past_length(torch.stack(path, -1 - num_event_dims), num_event_dims)
 

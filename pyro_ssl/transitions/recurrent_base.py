@@ -1,36 +1,67 @@
-"""What every head over a recurrent cell shares: the cell reads [z_{t-1}, start; u_t].
+"""What every head over a recurrent cell shares: the cell reads [encoding of z_{t-1}; u_t].
 
-A head says how many numbers stand for z_{t-1} and the start symbol, and what h_t becomes.
+The encoding stands for z_{t-1}, or for the start where there is none yet. A head defines it, and
+what becomes of h_t.
 
 Next files to read: ``recurrent.py``, the categorical head; ``recurrent_gaussian.py``.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..cells import RecurrentCell
+from ..cells.linear_add import linear_add
 from .base import Transition
 
-__all__ = ["RecurrentBase"]
+__all__ = ["ArrangedWeights", "RecurrentBase"]
+
+
+class ArrangedWeights(NamedTuple):
+    """A cell and its head, arranged for the steps of one sweep, without gradient."""
+
+    #: ``(E, G)``, what each number of the encoding adds to the cell's projected input
+    encoding: Tensor
+    #: ``(G,)``
+    bias: Tensor
+    #: ``(T, N, G)``, what the exogenous inputs add; ``None`` if there are none
+    exogenous: Tensor | None
+    #: see :class:`~pyro_ssl.cells.CellStepper`
+    advance: Callable[[Tensor, Any], Any]
+    #: the output layer, of h ``(N, H)``
+    head: Callable[[Tensor], Tensor]
 
 
 class RecurrentBase(Transition):
-    """A transition whose state is a cell's; stands before the head's protocol among the bases."""
+    """A transition by a cell and an output layer; stands before the kind of latent among the bases.
+
+    A head calls :meth:`_build`, sets :attr:`start_value`, and writes :meth:`_encode` and
+    :meth:`_score`.
+    """
 
     cell: RecurrentCell
+    head: nn.Linear
     dropout: nn.Dropout
+    #: E, how many numbers the encoding has
+    encoding_size: int
+    #: what stands for z_0 among the latents before each step
+    start_value: int = 0
 
-    def _read_with(self, cell: RecurrentCell, encoding_size: int, dropout: float, of: str) -> None:
-        """Take a cell that reads ``encoding_size`` numbers of the past, then exogenous inputs.
+    def _build(
+        self, cell: RecurrentCell, encoding_size: int, of: str, num_outputs: int, dropout: float
+    ) -> None:
+        """Take a cell that reads the encoding, then exogenous inputs; make the output layer.
 
-        :param str of: what these numbers are, for the message.
-        :raises ValueError: if the cell's ``input_size`` is less.
+        :param str of: what the numbers of the encoding are, for the message.
+        :raises ValueError: if the cell's ``input_size`` is less than ``encoding_size``.
         """
-        self.input_size = cell.input_size - encoding_size
+        self.encoding_size, self.input_size = encoding_size, cell.input_size - encoding_size
         if self.input_size < 0:
             raise ValueError(
                 f"{type(self).__name__}: the cell reads {cell.input_size} numbers, expected at "
@@ -39,6 +70,21 @@ class RecurrentBase(Transition):
             )
         self.cell = cell
         self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(cell.hidden_size, num_outputs)
+
+    def _encode(self, previous: Tensor, at_start: bool, state: Any) -> list[Tensor]:
+        """What the cell reads of the latents before each step.
+
+        :param Tensor previous: time first, ``(S, N) + event_shape``.
+        :param bool at_start: the first of them is ``start_value``, for there is no latent yet.
+        :param state: before the first step; may be ``None`` at the start.
+        :returns: parts ``(S, N, ...)``, with ``encoding_size`` numbers together.
+        """
+        raise NotImplementedError
+
+    def _score(self, out: Tensor, z: Tensor, previous: Tensor, at_start: bool) -> Tensor:
+        """log p(z_s | z_{1:s-1}), ``(S, N)``, from the output layer's ``out``, all time first."""
+        raise NotImplementedError
 
     @property
     def hidden_size(self) -> int:
@@ -49,25 +95,75 @@ class RecurrentBase(Transition):
         """Return the cell's state before the first latent."""
         return self.cell.initial_state(batch_shape)
 
-    def restore(self, carried: Any) -> Any:
-        """Return the state in the cell's own units; see the base class."""
-        return self.cell.restore(carried)
+    def _cell_state(self, state: Any) -> Any:
+        return state
 
-    def _hidden(self, encoded: Tensor, inputs: Tensor | None, batch_shape: torch.Size) -> Tensor:
-        """h_t of every step by one call of the cell, with dropout.
+    # ------------------------------------------------------------------------------ whole paths
 
-        :param Tensor encoded: z_{t-1} as the cell reads it, time first over all N paths of the
-            batch, ``(T, N, encoding_size)``.
-        :param Tensor inputs: exogenous inputs, which broadcast to
-            ``batch_shape + (T, input_size)``.
-        :returns: ``batch_shape + (T, H)``.
+    def _previous(self, z: Tensor, z_prev: Tensor | None) -> Tensor:
+        """The latent before each step, time first: ``(S, N) + event_shape``, S at least 1."""
+        first = torch.full_like(z[0], self.start_value) if z_prev is None else z_prev
+        return torch.cat([first.unsqueeze(0), z[:-1]])
+
+    def _read(self, previous: Tensor, at_start: bool, state: Any, inputs: Tensor | None) -> Tensor:
+        """All that the cell reads, ``(S, N, encoding_size + input_size)``."""
+        parts = self._encode(previous, at_start, state) + ([] if inputs is None else [inputs])
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+    def _hidden(self, z: Tensor, inputs: Tensor | None) -> Tensor:
+        """h_t of every step of whole paths by one call of the cell, with dropout.
+
+        :param Tensor z: ``(..., T) + event_shape``.
+        :param Tensor inputs: exogenous inputs, which broadcast to ``(..., T, input_size)``.
+        :returns: ``(..., T, H)``.
         """
-        T, N, _ = encoded.shape
-        out_shape = batch_shape + (T, self.hidden_size)
-        if not encoded.numel():
-            return next(self.cell.parameters()).new_zeros(out_shape)
+        num_dims = z.dim() - len(self.event_shape)
+        batch_shape, T = z.shape[: num_dims - 1], z.shape[num_dims - 1]
+        N, out_shape = math.prod(batch_shape), (*batch_shape, T, self.hidden_size)
+        if not z.numel():  # which fused kernels refuse
+            return self.like.new_zeros(out_shape)
+        previous = self._previous(z.reshape(N, T, *self.event_shape).transpose(0, 1), None)
         if inputs is not None:
-            inputs = inputs.expand(batch_shape + inputs.shape[-2:]).reshape(N, T, self.input_size)
-            encoded = torch.cat([encoded, inputs.transpose(0, 1)], -1)
-        h, _ = self.cell.sequence(encoded)  # (T, N, H)
+            inputs = inputs.expand(*batch_shape, T, -1).reshape(N, T, -1).transpose(0, 1)
+        h, _ = self.cell.sequence(self._read(previous, True, None, inputs))  # (T, N, H)
         return self.dropout(h).transpose(0, 1).reshape(out_shape)
+
+    @torch.no_grad()
+    def replay(
+        self, z: Tensor, z_prev: Tensor | None, state: Any, inputs: Tensor | None = None
+    ) -> Tensor:
+        """By one call of the cell over the rest of the paths; see the base class."""
+        z = z.transpose(0, 1)  # time first, as cells read
+        inputs = None if inputs is None else inputs.transpose(0, 1)
+        at_start, previous = z_prev is None, self._previous(z, z_prev)
+        h = self._replay_cell(previous, at_start, state, inputs)
+        return self._score(self.head(h), z, previous, at_start).transpose(0, 1)
+
+    def _replay_cell(
+        self, previous: Tensor, at_start: bool, state: Any, inputs: Tensor | None
+    ) -> Tensor:
+        """h of every step, ``(S, N, H)``, without dropout."""
+        x = self._read(previous, at_start, state, inputs)
+        return self.cell.replay(x, self._cell_state(state))
+
+    # ------------------------------------------------------------------------------ single steps
+
+    def _input_map(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights of the encoding, ``(G, E)``, and of exogenous inputs, and the bias ``(G,)``."""
+        weight, bias = self.cell.input_map()
+        encoding, exogenous = weight.split([self.encoding_size, self.input_size], -1)
+        return encoding, exogenous, bias
+
+    @torch.no_grad()
+    def _arranged(self, inputs: Tensor | None) -> ArrangedWeights:
+        """What the steps of one sweep share; ``inputs`` are ``(T, N, input_size)``."""
+        scale, advance = self.cell.stepper()
+        encoding, exogenous, bias = self._input_map()
+        head_weight, head_bias = self.head.weight.detach(), self.head.bias.detach()
+        return ArrangedWeights(
+            (encoding * scale[:, None]).T.contiguous(),
+            bias * scale,
+            None if inputs is None else F.linear(inputs, exogenous * scale[:, None]),
+            advance,
+            lambda h: linear_add(h, head_weight, head_bias),
+        )

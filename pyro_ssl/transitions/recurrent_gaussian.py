@@ -6,36 +6,40 @@ r"""A Gaussian head over a recurrent cell that reads the latents.
 
 With an LSTM it is Zheng et al. 2017 (arXiv 1711.11179), section 3, Example 1, eq. (9). At the first
 step z_0 = 0, and the start flag tells it from a latent that happens to be 0. A cell may read the
-increments z_{t-1} - z_{t-2} in place of z_{t-1}: what it learns then holds wherever the path goes.
+increments z_{t-1} - z_{t-2} in place of z_{t-1}: the same movement is then predicted wherever the
+path is.
 
-Next file to read: ``distribution.py``.
+Next files to read: ``recurrent_base.py``, what it shares with the categorical head; ``lstm.py``,
+the ready-made ones.
 """
 
 from __future__ import annotations
 
-import math
-from collections import namedtuple
-from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..cells import LSTMCell, MultiplicativeLSTMCell, RecurrentCell
-from ..cells.linear_add import linear_add
-from ..errors import positive_size
+from ..cells import RecurrentCell
 from .gaussian import GaussianStepper, GaussianTransition, Moments
 from .recurrent_base import RecurrentBase
 
-__all__ = [
-    "GaussianLSTMTransition",
-    "GaussianMultiplicativeLSTMTransition",
-    "RecurrentGaussianTransition",
-]
+__all__ = ["ReadState", "RecurrentGaussianTransition"]
 
 READS = ("positions", "increments")
+
+
+class ReadState(NamedTuple):
+    """State of the Gaussian head: the cell's, and where the next increment starts.
+
+    ``last`` is [z_{t-2}; 1], ``(..., D+1)``, and 0 while there is no z_{t-2}. It is empty,
+    ``(..., 0)``, where positions are read.
+    """
+
+    cell: Any
+    last: Tensor
 
 
 class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
@@ -50,14 +54,16 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
     :param float dropout: in ``train()`` mode, probability of dropping a unit of h_t before the
         output layer, on teacher-forced paths only: learning sees it, the samplers never do.
     :param bool residual: let the mean be a step from z_{t-1}: slow paths are then easy to learn.
-        The first latent, which has none to step from, is then N(m, diag s²), with m and s learned
-        apart (``initial_mean``, ``log_initial_scale``); they start as the standard normal.
-    :param float min_scale: what the standard deviations never fall below, positive.
+        The first latent, which has none to step from, is then N(m, diag s²) with parameters of its
+        own (``initial_mean``, ``log_initial_scale``), at first the standard normal.
+    :param float min_scale: what the standard deviations never fall below, positive; a buffer.
     :param str reads: ``"positions"``, z_{t-1}; or ``"increments"``, (z_{t-1} - z_{t-2}) /
-        ``increment_scale`` and 0 while there is none, which asks for ``residual``: the law of a
-        step is then the same wherever the path is, also where no path was while it was learned.
-    :raises ValueError: if the cell's ``input_size`` is less than D+1, ``min_scale`` is not
-        positive, or increments are read without ``residual``.
+        ``increment_scale`` and 0 while there is no z_{t-2}, which asks for ``residual``: the
+        distribution of a step is then the same wherever the path is, also where none was seen.
+    :param float increment_scale: about the size of an increment, for the cell to tell them apart,
+        positive; a buffer.
+    :raises ValueError: if the cell's ``input_size`` is less than D+1, a scale is not positive, or
+        increments are read without ``residual``.
 
     *Reference*: Zheng et al., "State Space LSTM Models with Particle MCMC Inference", 2017,
     section 3, eq. (9).
@@ -70,6 +76,9 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
         torch.Size([3, 5])
     """
 
+    min_scale: Tensor
+    increment_scale: Tensor
+
     def __init__(
         self,
         dim: int,
@@ -79,62 +88,68 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
         residual: bool = False,
         min_scale: float = 1e-3,
         reads: str = "positions",
+        increment_scale: float = 1.0,
     ) -> None:
         super().__init__(dim)
-        if not min_scale > 0:
-            raise ValueError(
-                f"{type(self).__name__}: min_scale must be positive, found {min_scale}; a scale "
-                "that may fall to 0 is no density."
-            )
+        scales = {"min_scale": min_scale, "increment_scale": increment_scale}
+        for name, value in scales.items():
+            if not value > 0:
+                raise ValueError(
+                    f"{type(self).__name__}: {name} must be positive, found {value}; expected a "
+                    "number in units of the latents. Leave it out for the default."
+                )
         if reads not in READS or reads == "increments" and not residual:
             raise ValueError(
                 f'{type(self).__name__}: reads="{reads}" with residual={residual}, expected one of '
                 f"{READS}, and increments with residual=True alone: they do not say where z is."
             )
         of = "the latent's dimensions and the start flag"
-        self._read_with(cell, self.dim + 1, dropout, of)
-        self._cell_state_type: Any = type(cell.initial_state(()))
-        self.head = nn.Linear(cell.hidden_size, 2 * self.dim)
-        self.residual, self.min_scale = bool(residual), float(min_scale)
+        self._build(cell, self.dim + 1, of, 2 * self.dim, dropout)
+        self.residual, self.reads = bool(residual), reads
         if self.residual:
             zeros = self.head.bias.new_zeros
             self.initial_mean = nn.Parameter(zeros(self.dim))
             self.log_initial_scale = nn.Parameter(zeros(self.dim))
-        self.reads = reads
-        #: what increments are divided by: about their size, for the cell to tell them apart
-        self.increment_scale = 1.0
+        for name, value in scales.items():
+            self.register_buffer(name, self.head.bias.new_tensor(float(value)))
 
-    def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> Any:
-        """Return the cell's state before the first latent, and with increments [z_0; 0]."""
-        state = self.cell.initial_state(batch_shape)
-        if self.reads == "positions":
-            return state
-        last = self.head.bias.new_zeros((*batch_shape, self.dim + 1))
-        return _with_last(self._cell_state_type)(*state, last)
+    def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> ReadState:
+        """Return the cell's state before the first latent, and no z_{t-2}."""
+        size = self.dim + 1 if self.reads == "increments" else 0
+        last = self.head.bias.new_zeros((*batch_shape, size))
+        return ReadState(self.cell.initial_state(batch_shape), last)
 
-    def _read(self, z_prev: Tensor | None, state: Any) -> tuple[Tensor | None, Any, Any]:
-        """What the cell reads of z_{t-1}, its state, and a function that packs its next one.
+    def _cell_state(self, state: ReadState) -> Any:
+        return state.cell
 
-        With increments the state ends in ``last``, [z_{t-2}; 1], which is 0 while there is none.
-        """
-        if self.reads == "positions":
-            return z_prev, state, lambda after: after
-        *of_cell, last = state
-        cell_state = self._cell_state_type(*of_cell)
-        pack = _with_last(self._cell_state_type)
-        if z_prev is None:
-            return None, cell_state, lambda after: pack(*after, last)
-        increment = (z_prev - last[..., :-1]) * (last[..., -1:] / self.increment_scale)
-        now = F.pad(z_prev, (0, 1), value=1.0)
-        return increment, cell_state, lambda after: pack(*after, now)
+    # --------------------------------------------------------------------- what the cell reads
 
-    def _input_map(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Weights of z_{t-1}, ``(G, D)``, of the start ``(G,)`` and of inputs, and the bias."""
-        weight, bias = self.cell.input_map()
-        return weight[:, : self.dim], weight[:, self.dim], weight[:, self.dim + 1 :], bias
+    def _increment(self, z: Tensor, last: Tensor) -> Tensor:
+        return (z - last[..., :-1]) * (last[..., -1:] / self.increment_scale)
+
+    def _encode_step(self, z_prev: Tensor | None, last: Tensor) -> tuple[Tensor | None, Tensor]:
+        """What the cell reads of z_{t-1}, ``None`` at the start, and ``last`` of the next state."""
+        if z_prev is None or self.reads == "positions":
+            return z_prev, last
+        return self._increment(z_prev, last), F.pad(z_prev, (0, 1), value=1.0)
+
+    def _encode(self, previous: Tensor, at_start: bool, state: ReadState | None) -> list[Tensor]:
+        read, start = previous, torch.zeros_like(previous[..., :1])
+        if at_start:
+            start[0] = 1.0
+        if self.reads == "increments":
+            before = F.pad(previous, (0, 1), value=1.0)  # of which each step's next one starts
+            first = torch.zeros_like(before[0]) if state is None else state.last
+            last = torch.cat([first.unsqueeze(0), before[:-1]])
+            if at_start:
+                last[:2, :, -1] = 0.0  # neither z_0 nor z_1 is an increment
+            read = self._increment(previous, last)
+        return [read, start]
+
+    # --------------------------------------------------------------------- what becomes of h
 
     def _moments(self, out: Tensor, z_prev: Tensor | None) -> Moments:
-        """What the output layer's ``(..., 2D)`` mean; ``z_prev`` is ``None`` at the start."""
+        """Moments from the output layer's ``(..., 2D)``; ``z_prev`` is ``None`` at the start."""
         mean, raw = out.chunk(2, -1)
         if self.residual:
             if z_prev is None:
@@ -144,183 +159,58 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
         # Contiguous: softplus of every other pair of numbers is not vectorised.
         return Moments(mean, F.softplus(raw.contiguous()) + self.min_scale)
 
-    def _path_moments(self, out: Tensor, previous: Tensor, time_dim: int) -> Moments:
-        """The same of all steps of paths, the first of which has no latent before it."""
-        later = self._moments(out, previous)
-        if not self.residual or not out.shape[time_dim]:
+    def _path_moments(
+        self, out: Tensor, previous: Tensor, at_start: bool, time_dim: int
+    ) -> Moments:
+        """The same of all steps of paths; ``at_start`` the first has no latent before it."""
+        later, T = self._moments(out, previous), out.shape[time_dim]
+        if not (self.residual and at_start and T):
             return later
         first = self._moments(out.narrow(time_dim, 0, 1), None)
-        n = out.shape[time_dim] - 1
         pairs = zip(first, later, strict=True)
-        return Moments(*(torch.cat([a, b.narrow(time_dim, 1, n)], time_dim) for a, b in pairs))
+        return Moments(*(torch.cat([a, b.narrow(time_dim, 1, T - 1)], time_dim) for a, b in pairs))
+
+    def _score(self, out: Tensor, z: Tensor, previous: Tensor, at_start: bool) -> Tensor:
+        moments = self._path_moments(out, previous, at_start, 0)
+        return dist.Normal(*moments, validate_args=False).log_prob(z).sum(-1)
 
     def step_moments(
-        self, z_prev: Tensor | None, state: Any, inputs: Tensor | None = None
-    ) -> tuple[Moments, Any]:
+        self, z_prev: Tensor | None, state: ReadState, inputs: Tensor | None = None
+    ) -> tuple[Moments, ReadState]:
         """One step, differentiable and over any leading dimensions; see the base class."""
-        latent, start, exogenous, bias = self._input_map()
-        read, cell_state, pack = self._read(z_prev, state)
+        encoding, exogenous, bias = self._input_map()
+        latent, start = encoding[:, :-1], encoding[:, -1]
+        read, last = self._encode_step(z_prev, state.last)
         projected = bias + start if read is None else F.linear(read, latent, bias)
         if inputs is not None:
             projected = projected + F.linear(inputs, exogenous)
-        cell_state = self.cell.advance(projected, cell_state)
-        return self._moments(self.head(cell_state.h), z_prev), pack(cell_state)
+        cell = self.cell.advance(projected, state.cell)
+        return self._moments(self.head(cell.h), z_prev), ReadState(cell, last)
 
     def path_moments(self, z: Tensor, inputs: Tensor | None = None) -> Moments:
         """Teacher-forced moments by one call of the cell over the sequence; see the base class."""
-        batch_shape, T = z.shape[:-2], z.shape[-2]
-        previous = F.pad(z, (0, 0, 1, 0))[..., :T, :]  # z_{0:T-1} with z_0 = 0
-        read = previous
-        if self.reads == "increments":
-            steps = z.diff(dim=-2)[..., : max(T - 2, 0), :] / self.increment_scale
-            read = F.pad(steps, (0, 0, min(T, 2), 0))  # nothing was read before z_2
-        x = read.reshape(math.prod(batch_shape), T, self.dim).transpose(0, 1)
-        start = torch.zeros_like(x[..., :1])
-        start[:1] = 1.0
-        h = self._hidden(torch.cat([x, start], -1), inputs, batch_shape)
-        return self._path_moments(self.head(h), previous, -2)
-
-    def restore(self, carried: Any) -> Any:
-        """Return the state in the cell's own units; see the base class."""
-        if self.reads == "positions":
-            return self.cell.restore(carried)
-        *of_cell, last = carried
-        cell_state = self.cell.restore(self._cell_state_type(*of_cell))
-        return type(carried)(*cell_state, last)
-
-    @torch.no_grad()
-    def replay(
-        self, z: Tensor, z_prev: Tensor | None, state: Any, inputs: Tensor | None = None
-    ) -> Tensor:
-        """By one call of the cell over the rest of the paths; see the base class."""
-        first = torch.zeros_like(z[0]) if z_prev is None else z_prev
-        previous = torch.cat([first.unsqueeze(0), z[:-1]])
-        start = torch.zeros_like(previous[..., :1])
-        if z_prev is None:
-            start[0] = 1.0
-        read, cell_state = previous, state
-        if self.reads == "increments":
-            first_read, cell_state, _ = self._read(z_prev, state)
-            read = previous.diff(dim=0) / self.increment_scale
-            if z_prev is None:
-                read[:1] = 0.0  # z_1 is no increment
-            first_read = torch.zeros_like(first) if first_read is None else first_read
-            read = torch.cat([first_read.unsqueeze(0), read])
-        x = torch.cat([read, start] if inputs is None else [read, start, inputs], -1)
-        out = self.head(self.cell.replay(x, cell_state))
-        moments = (
-            self._path_moments(out, previous, 0) if z_prev is None else self._moments(out, previous)
-        )
-        return dist.Normal(*moments, validate_args=False).log_prob(z).sum(-1)
+        previous = F.pad(z, (0, 0, 1, 0))[..., :-1, :]  # z_{0:T-1} with z_0 = 0
+        return self._path_moments(self.head(self._hidden(z, inputs)), previous, True, -2)
 
     @torch.no_grad()
     def stepper(self, inputs: Tensor | None = None) -> GaussianStepper:
         """Step function with the weights arranged once per sweep; see the base class."""
-        scale, advance, hidden_scale = self.cell.stepper()
-        latent, start, exogenous, bias = self._input_map()
-        latent, start, bias = (latent * scale[:, None]).T.contiguous(), start * scale, bias * scale
-        addends = None if inputs is None else F.linear(inputs, exogenous * scale[:, None], bias)
-        head_weight, head_bias = hidden_scale * self.head.weight, self.head.bias
+        encoding, bias, exogenous, advance, head = self._arranged(inputs)
+        latent, start = encoding[:-1], encoding[-1]
+        addends = None if exogenous is None else exogenous.add_(bias)
         buffer = bias.new_empty(0)  # (N, G), reused: fresh pages cost more than the product
 
         @torch.no_grad()
-        def step(z_prev: Tensor | None, state: Any, t: int) -> tuple[Moments, Any]:
+        def step(z_prev: Tensor | None, state: ReadState, t: int) -> tuple[Moments, ReadState]:
             addend = bias if addends is None else addends[t]
-            read, cell_state, pack = self._read(z_prev, state)
+            read, last = self._encode_step(z_prev, state.last)
             if read is None:  # the cell may overwrite what it is given: no shared rows
-                projected = (addend + start).expand(len(state.h), -1).contiguous()
+                projected = (addend + start).expand(len(last), -1).contiguous()
             else:
                 projected = torch.addmm(addend, read, latent, out=buffer)
-            after = advance(projected, cell_state)
-            moments = self._moments(linear_add(after.h, head_weight, head_bias), z_prev)
+            cell = advance(projected, state.cell)
+            moments = self._moments(head(cell.h), z_prev)
             # A view of a parameter wants gradients even where none are taken.
-            return Moments(*(value.detach() for value in moments)), pack(after)
+            return Moments(*(value.detach() for value in moments)), ReadState(cell, last)
 
         return step
-
-
-@cache
-def _with_last(cell_state: Any) -> Any:
-    """The type of a cell's state and the last latent that was read."""
-    return namedtuple(f"{cell_state.__name__}AndLast", [*cell_state._fields, "last"])
-
-
-class GaussianLSTMTransition(RecurrentGaussianTransition):
-    """p(z_t | z_{1:t-1}) = N(μ_t, diag σ_t²) with h_t from an LSTM over z_{1:t-1}.
-
-    :param int dim: D, the dimension of z_t.
-    :param int hidden_size: H, the number of LSTM units.
-    :param int input_size: exogenous inputs per step, joined to z_{t-1}.
-    :param float dropout: see :class:`RecurrentGaussianTransition`.
-    :param bool residual: likewise.
-    :param float min_scale: likewise.
-    :param str reads: likewise.
-
-    Example::
-
-        >>> transition = GaussianLSTMTransition(dim=2, hidden_size=8)
-        >>> transition.log_prob(torch.randn(3, 5, 2)).shape     # (B, T, D)
-        torch.Size([3, 5])
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        hidden_size: int,
-        *,
-        input_size: int = 0,
-        dropout: float = 0.0,
-        residual: bool = False,
-        min_scale: float = 1e-3,
-        reads: str = "positions",
-    ) -> None:
-        cell = LSTMCell(positive_size("dim", dim) + 1 + input_size, hidden_size)
-        super().__init__(
-            dim, cell, dropout=dropout, residual=residual, min_scale=min_scale, reads=reads
-        )
-
-
-class GaussianMultiplicativeLSTMTransition(RecurrentGaussianTransition):
-    """As :class:`GaussianLSTMTransition`, with a multiplicative LSTM (Krause et al. 2016).
-
-    z_{t-1} scales what is read of h_{t-1}: where z is 0 and there are no inputs, the past reaches
-    the gates through the memory c alone.
-
-    :param int dim: D, the dimension of z_t.
-    :param int hidden_size: H, the number of units.
-    :param int input_size: exogenous inputs per step, joined to z_{t-1}.
-    :param float dropout: see :class:`RecurrentGaussianTransition`.
-    :param bool residual: likewise.
-    :param float min_scale: likewise.
-    :param str reads: likewise.
-    :param cell: ``squash``, ``weight_norm``, ``variational_dropout`` and ``forget_bias`` of
-        :class:`MultiplicativeLSTMCell`.
-
-    Example::
-
-        >>> transition = GaussianMultiplicativeLSTMTransition(dim=2, hidden_size=8)
-        >>> transition.log_prob(torch.randn(3, 5, 2)).shape     # (B, T, D)
-        torch.Size([3, 5])
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        hidden_size: int,
-        *,
-        input_size: int = 0,
-        dropout: float = 0.0,
-        residual: bool = False,
-        min_scale: float = 1e-3,
-        reads: str = "positions",
-        **cell: Any,
-    ) -> None:
-        cell_input_size = positive_size("dim", dim) + 1 + input_size
-        super().__init__(
-            dim,
-            MultiplicativeLSTMCell(cell_input_size, hidden_size, **cell),
-            dropout=dropout,
-            residual=residual,
-            min_scale=min_scale,
-            reads=reads,
-        )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 SWEEP, STATES, RESAMPLING = "smc/sweep.py", "smc/discrete.py", "smc/resampling.py"
 GAUSSIAN, EXPANDED, PRODUCT = "smc/gaussian.py", "smc/expanded.py", "smc/product.py"
-RECURRENT, CELLS = "transitions/recurrent.py", "cells/lstm.py"
+RECURRENT = "transitions/recurrent_base.py"
 EMISSION, CONJUGATE, GIBBS = (
     "reading/handlers.py",
     "infer/dirichlet.py",
@@ -29,7 +29,9 @@ def mutant(name, file, *edits, suite=None):
     return Mutant(name, file, tuple(edits), suite or file)
 
 
-GATHER = "state = type(state)(*(value.index_select(0, rows) for value in state))\n        z_history"
+GATHER = (
+    "state = map_state(partial(torch.index_select, dim=0, index=rows), state)\n        z_history"
+)
 RESAMPLE = "ancestors = resample(alpha, first, u_ancestor[t])"
 WEIGHTS = "prior = (near - near.amax(-1, keepdim=True)).exp_()"
 FINAL_SLOT = "return torch.randint(1 if move else 0, P, (B,), device=device)"
@@ -193,7 +195,7 @@ MUTANTS = [
     mutant(
         "ancestor sampling: reference one step late",
         RECURRENT,
-        ("torch.cat([first.unsqueeze(0), z[:-1]])", "z"),
+        ("self._replay_cell(previous,", "self._replay_cell(z,"),
         suite=SWEEP,
     ),
     mutant(
@@ -269,12 +271,6 @@ MUTANTS = [
         "ancestor sampling: refused past taken for one's own",
         SWEEP,
         ("self.own[middle:] = torch.where(accepted, far, own)", "self.own[middle:] = far"),
-    ),
-    mutant(
-        "ancestor sampling: state in the stepper's units",
-        CELLS,
-        ("return LSTMState(2.0 * carried.h, 0.5 * carried.c)", "return carried"),
-        suite=SWEEP,
     ),
     # ------------------------------------------------------------------- weights that differ
     mutant(

@@ -37,9 +37,9 @@ class TestLSTMWithDropout(GaussianTransitionContract):
 
 class TestIncrements(GaussianTransitionContract):
     def make(self, dim=D):
-        transition = GaussianLSTMTransition(dim, H, residual=True, reads="increments")
-        transition.increment_scale = 0.3
-        return transition
+        return GaussianLSTMTransition(
+            dim, H, residual=True, reads="increments", increment_scale=0.3
+        )
 
 
 class TestIncrementsWithInputs(GaussianTransitionContract):
@@ -156,7 +156,7 @@ def test_increments_are_what_positions_differ_by():
         for reads in ("positions", "increments")
     )
     increments.load_state_dict(positions.state_dict())
-    increments.increment_scale = 0.5
+    increments.increment_scale.fill_(0.5)
     z = torch.randn(3, T, D)
     steps = torch.cat([torch.zeros(3, 1, D), 2.0 * z.diff(dim=1)], 1)
     mean = increments.path_moments(z).mean
@@ -184,8 +184,9 @@ def test_dropout_is_for_learning_alone():
 
 
 def test_stepper_with_no_rows_in_float32():
-    step = GaussianLSTMTransition(D, H, input_size=1).float().stepper(torch.zeros(T, 0, 1).float())
-    state = LSTMCell(1, H).float().initial_state((0,))
+    transition = GaussianLSTMTransition(D, H, input_size=1).float()
+    step = transition.stepper(torch.zeros(T, 0, 1).float())
+    state = transition.initial_state((0,))
     moments, state = step(None, state, 0)
     moments, _ = step(moments.mean, state, 1)
     assert moments.mean.shape == (0, D) and moments.scale.dtype == torch.float32
@@ -209,6 +210,10 @@ def test_stepper_with_no_rows_in_float32():
         (
             lambda: GaussianLSTMTransition(D, H, min_scale=0.0),
             "min_scale must be positive, found 0",
+        ),
+        (
+            lambda: GaussianLSTMTransition(D, H, increment_scale=-1.0),
+            "increment_scale must be positive, found -1",
         ),
         (
             lambda: RecurrentGaussianTransition(D, LSTMCell(D, H)),
@@ -271,7 +276,7 @@ class Wrong(GaussianLSTMTransition):
         "test_gathered_state_equals_recomputed_prefix",
         "test_later_values_change_nothing",
         "test_small_sizes",
-        "test_moments_are_those_of_the_law",
+        "test_moments_are_those_of_the_distribution",
         "test_density_integrates_to_one",
     ],
 )
