@@ -1,0 +1,106 @@
+"""The shape of the package: rooms that import downwards only, small files, small functions."""
+
+import ast
+import io
+import tokenize
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "pyro_ssl"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+#: Rooms from the ground up: each imports only from itself and from those before it.
+ROOMS = (
+    "errors steps cells transitions primitive smc exact reading infer datasets models belief "
+    "plotting testing demo"
+).split()
+
+MAX_LINES, MAX_FUNCTION = 300, 50
+
+
+def module_of(path):
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path):
+    """Modules of the package that a file imports, wherever in it, also for type checkers alone."""
+    module = module_of(path)
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1]
+            name = ".".join([*(base if node.level else []), *filter(None, [node.module])])
+            if name.split(".")[0] == "pyro_ssl":
+                yield from (_resolve(name, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.split(".")[0] == "pyro_ssl")
+
+
+def _resolve(module, name):
+    """The module that ``from module import name`` runs."""
+    inner = PACKAGE.parent / Path(*module.split("."), name)
+    return f"{module}.{name}" if inner.with_suffix(".py").exists() or inner.is_dir() else module
+
+
+GRAPH = {module_of(path): set(imports_of(path)) for path in FILES}
+
+
+def room(module):
+    return module.split(".")[1] if "." in module else ""
+
+
+@pytest.mark.parametrize("module", [m for m in GRAPH if room(m) in ROOMS])
+def test_imports_run_downwards(module):
+    level = ROOMS.index(room(module))
+    above = {m for m in GRAPH[module] if room(m) not in ROOMS[: level + 1]}
+    assert not above, f"{module} imports {sorted(above)}, which stand above it"
+
+
+def test_every_room_has_a_level():
+    assert {room(m) for m in GRAPH} - {*ROOMS, "", "mini"} == set()
+    assert not GRAPH.get("pyro_ssl.mini"), "mini.py is read alone"
+
+
+def test_no_circle():
+    """A package's own modules import one another, never the package."""
+    done, on_path = set(), []
+
+    def visit(module):
+        assert module not in on_path, " imports ".join([*on_path[on_path.index(module) :], module])
+        if module not in done:
+            on_path.append(module)
+            for other in sorted(GRAPH.get(module, ())):
+                visit(other)
+            done.add(on_path.pop())
+
+    for module in GRAPH:
+        visit(module)
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_files_and_functions_are_small(path):
+    text = path.read_text()
+    assert text.count("\n") <= MAX_LINES
+    code = _code_lines(text)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            size = sum(node.body[0].lineno <= line <= node.end_lineno for line in code)
+            assert size <= MAX_FUNCTION, f"{node.name} has {size} lines of code"
+
+
+def _code_lines(text):
+    """Numbers of the lines that hold code: no comment, no docstring, nothing empty."""
+    layout = {tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    code = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in layout | {tokenize.COMMENT}:
+            code |= set(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(text)):
+        first = (
+            node.body[0] if isinstance(getattr(node, "body", None), list) and node.body else None
+        )
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+            code -= set(range(first.lineno, first.end_lineno + 1))
+    return code
