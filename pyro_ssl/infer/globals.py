@@ -8,9 +8,11 @@ with the methods of :class:`~.dirichlet.DirichletSite`, in :data:`KINDS`, and it
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from pyro import poutine
 from pyro.distributions import Independent
 from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.util import is_validation_enabled
@@ -20,7 +22,7 @@ from ..errors import LatentSiteError
 from ..reading.program import ModelRun
 from .dirichlet import Counts, DirichletSite, Objective, dirichlet_counts, probe
 
-__all__ = ["GlobalSites"]
+__all__ = ["GlobalSites", "HasEstimates"]
 
 KINDS = (DirichletSite,)
 
@@ -136,6 +138,28 @@ class GlobalSites:
     def draw(self, counts: Counts) -> dict[str, Tensor]:
         """Draw every site from its posterior given its statistics."""
         return {name: site.draw(counts[name]) for name, site in self.sites.items()}
+
+
+class HasEstimates:
+    """A class that fits a model, its latent sites outside the loop by point estimates."""
+
+    model: Callable[..., Any]
+    _globals: GlobalSites
+
+    @property
+    def values(self) -> dict[str, Tensor]:
+        """Point estimates of the Dirichlet sites."""
+        return dict(self._globals.values)
+
+    @property
+    def counts(self) -> Counts:
+        """The (expected) counts that the estimates come from."""
+        return dict(self._globals.counts)
+
+    @property
+    def fitted_model(self) -> Callable[..., Any]:
+        """The model with its Dirichlet sites given: what ``ParticleFilter`` takes."""
+        return poutine.condition(self.model, data=self.values)
 
 
 def _name(fn: Any) -> str:

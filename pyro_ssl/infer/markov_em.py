@@ -26,13 +26,14 @@ from ..reading.checks import require_discrete
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
 from ..transitions import MarkovTransition
-from .dirichlet import Counts, normalised
-from .globals import GlobalSites
+from .dirichlet import normalised
+from .globals import GlobalSites, HasEstimates
+from .scores import perplexity
 
 __all__ = ["MarkovEM"]
 
 
-class MarkovEM:
+class MarkovEM(HasEstimates):
     r"""Fit the HMM that a model becomes when its transition is a Markov chain.
 
     :param model: a Pyro model with one ``ssl_transition`` over discrete states. Its Dirichlet
@@ -71,16 +72,6 @@ class MarkovEM:
         twin = object.__new__(type(self))
         twin.__dict__ |= self.__dict__ | {"_globals": copy.copy(self._globals)}
         return twin
-
-    @property
-    def values(self) -> dict[str, Tensor]:
-        """Point estimates of the Dirichlet sites."""
-        return dict(self._globals.values)
-
-    @property
-    def counts(self) -> Counts:
-        """Expected counts that the estimates come from."""
-        return dict(self._globals.counts)
 
     @property
     def initial(self) -> Tensor:
@@ -181,11 +172,13 @@ class MarkovEM:
         return log_p.reshape((-1,) + run.loop.batch_shape)
 
     def perplexity(self, *args: Any, start: int = 0, **kwargs: Any) -> float:
-        """Return exp(-mean log p(x_t | x_{1:t-1})) over the observed steps from ``start`` on."""
+        """Return exp(-mean log p(x_t | x_{1:t-1})) over the observed steps from ``start`` on.
+
+        :raises ValueError: if nothing is left to score.
+        """
         with poutine.block():
-            observed = self._run(Program(self.model, args, kwargs)).grid.observed()[start:]
-        log_p = self.log_likelihood(*args, **kwargs).flatten(1)[start:]
-        return float((-log_p[observed].sum() / observed.sum()).exp())
+            run = self._run(Program(self.model, args, kwargs))
+        return perplexity(run, self.log_likelihood(*args, **kwargs), start)
 
     @torch.no_grad()
     @poutine.block()

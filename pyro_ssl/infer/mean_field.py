@@ -21,8 +21,7 @@ from ..exact import markov_marginals
 from ..reading.checks import require_discrete
 from ..reading.emission import read_emission
 from ..reading.program import Given, ModelRun, Program
-from .dirichlet import Counts
-from .globals import GlobalSites
+from .globals import GlobalSites, HasEstimates
 from .markov_em import MarkovEM
 
 __all__ = ["MarkovPart", "MeanFieldGuide"]
@@ -31,7 +30,7 @@ __all__ = ["MarkovPart", "MeanFieldGuide"]
 _FLOOR = 1e-3
 
 
-class MeanFieldGuide:
+class MeanFieldGuide(HasEstimates):
     r"""q(z) = Π_t q_t(z_t) with one free categorical per step of each sequence, as a Pyro guide.
 
     :param model: a Pyro model with one ``ssl_transition`` over discrete states. Besides its path,
@@ -61,7 +60,7 @@ class MeanFieldGuide:
         >>> svi = SVI(model, guide, Adam({"lr": 0.05}), loss=MeanFieldELBO(num_particles=4))
         >>> losses = [svi.step(words) for _ in range(3)]
         >>> guide.marginals(words).shape, guide.values["phi"].shape
-        (torch.Size([4, 7, 3]), torch.Size([3, 6]))
+        (torch.Size([7, 4, 3]), torch.Size([3, 6]))
     """
 
     def __init__(
@@ -96,26 +95,11 @@ class MeanFieldGuide:
         return out
 
     def marginals(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Return q(z_t = k), ``batch_shape + (T, K)``; arguments go to the model."""
+        """Return q(z_t = k), ``(T,) + batch_shape + (K,)``; arguments go to the model."""
         with torch.no_grad(), poutine.block():
             run = self.read(Program(self.model, args, kwargs))
             q = self.log_q(run, run.grid.table()).exp()
-        return q.reshape(run.loop.batch_shape + q.shape[1:])
-
-    @property
-    def values(self) -> dict[str, Tensor]:
-        """Point estimates of the Dirichlet sites."""
-        return dict(self._globals.values)
-
-    @property
-    def fitted_model(self) -> Callable[..., Any]:
-        """The model with its Dirichlet sites given: what ``ParticleFilter`` takes."""
-        return poutine.condition(self.model, data=self.values)
-
-    @property
-    def counts(self) -> Counts:
-        """Expected counts of the Dirichlet sites, averaged over steps if asked."""
-        return dict(self._globals.counts)
+        return q.transpose(0, 1).reshape(-1, *run.loop.batch_shape, q.shape[-1])
 
     def start_from(self, hmm: MarkovEM, *args: Any, **kwargs: Any) -> None:
         """Start q and the Dirichlet sites from a fitted HMM of the same model.

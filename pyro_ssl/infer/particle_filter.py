@@ -19,6 +19,7 @@ from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
 from ..smc import Sweep, roll_out
 from .estep import SMCSettings, draw_paths
+from .scores import perplexity
 
 __all__ = ["Forecast", "ParticleFilter"]
 
@@ -84,11 +85,10 @@ class ParticleFilter:
 
         :param int start: leave out the first so many steps of every sequence, which are then only
             conditioned on.
+        :raises ValueError: if nothing is left to score.
         """
         run, sweep = self._filter(args, kwargs)
-        observed = run.grid.observed()[start:]
-        log_p = sweep.log_likelihood[start:]
-        return float((-log_p[observed].sum() / observed.sum()).exp())
+        return perplexity(run, sweep.log_likelihood, start)
 
     def forecast(self, *args: Any, start: int, **kwargs: Any) -> Forecast:
         """Return the law of what comes after ``start`` steps, given those steps.

@@ -26,14 +26,14 @@ from ..reading.program import ModelRun, Program
 from ..smc import Emission
 from .dirichlet import Counts
 from .estep import SMCSettings, draw_paths
-from .globals import GlobalSites
+from .globals import GlobalSites, HasEstimates
 from .markov_em import MarkovEM
 from .path_memory import PathMemory
 
 __all__ = ["StochasticEM"]
 
 
-class StochasticEM:
+class StochasticEM(HasEstimates):
     r"""Fit an SSL by stochastic EM: the counterpart of Pyro's ``SVI``.
 
     :param model: a Pyro model with one ``ssl_transition``. Besides its path, only Dirichlet sites
@@ -114,24 +114,9 @@ class StochasticEM:
         self._path_counts: Counts = {}  # of the paths in memory
 
     @property
-    def values(self) -> dict[str, Tensor]:
-        """Point estimates of the Dirichlet sites."""
-        return dict(self._globals.values)
-
-    @property
-    def counts(self) -> Counts:
-        """The Dirichlet sites' counts in the drawn paths, averaged over steps if asked."""
-        return dict(self._globals.counts)
-
-    @property
     def paths(self) -> Tensor:
         """The last path of every sequence, int64, full batch shape ``+ (T,)``."""
         return self._memory.paths
-
-    @property
-    def fitted_model(self) -> Callable[..., Any]:
-        """The model with its Dirichlet sites given: what ``ParticleFilter`` takes."""
-        return poutine.condition(self.model, data=self.values)
 
     @poutine.block()
     def step(self, *args: Any, **kwargs: Any) -> float:

@@ -95,7 +95,7 @@ def test_reaches_the_best_mean_field_optimum(by):
     model = make_model(transition, torch.randn(T, 1).expand(-1, 8))  # one sequence, 8 starts
     every, best = enumeration(model), best_mean_field(enumeration(model))
     guide = fit(model, [(0.1, 20, 150), (0.02, 100, 150), (0.005, 400, 100)])
-    found = exact_elbo(guide.marginals(), every)
+    found = exact_elbo(guide.marginals().transpose(0, 1), every)
     assert best - found.max() < 1e-3
     assert (found <= best + 1e-9).all() and (found < every.log_evidence).all()
     assert every.log_evidence[0] - best > 2e-4  # the factorised family does not hold the posterior
@@ -171,7 +171,7 @@ def test_lengths_inputs_and_scale(scale):
     model = make_model(transition, x, scale, lengths=lengths, inputs=inputs)
     guide, loss = MeanFieldGuide(model), MeanFieldELBO(num_particles=500)
     loss.loss_and_grads(model, guide)
-    q, every = guide.marginals(), enumeration(model)
+    q, every = guide.marginals().transpose(0, 1), enumeration(model)
     past = torch.arange(T) >= lengths[:, None]
     q[past] = torch.tensor([1.0, 0.0, 0.0])  # as the enumeration has it
     probs = path_probs(q, every.paths)
@@ -221,7 +221,7 @@ def expected_counts(words, q):
 def test_dirichlet_site_is_the_closed_form_of_its_expected_counts(words, kind):
     model = topical(LSTMTransition(K, 4), concentration=1.5)
     guide = MeanFieldGuide(model, dirichlet=kind)
-    q = guide.marginals(words)
+    q = guide.marginals(words).transpose(0, 1)
     SVI(model, guide, Adam({"lr": 0.1}), loss=MeanFieldELBO()).step(words)
     n = expected_counts(words, q) + (1.5 if kind == "mean" else 0.5)
     torch.testing.assert_close(guide.values["phi"], n / n.sum(-1, keepdim=True))
@@ -257,14 +257,14 @@ def test_minibatches_train_their_own_rows(words):
     # counts of two sequences stand for six
     assert guide.counts["phi"].sum() == pytest.approx(T * B)
     q = guide.marginals(words, torch.tensor([4, 2]))
-    assert q.shape == (2, T, K)
+    assert q.shape == (T, 2, K)
 
 
 def test_the_value_agrees_with_trace_elbo(words):
     """|z| < 5: a false alarm once in 1.7 million runs."""
     model = topical(sharp_lstm(2.0))
     guide = MeanFieldGuide(model)
-    guide.marginals(words)
+    guide.marginals(words).transpose(0, 1)
     values = []
     for loss in (MeanFieldELBO(50), Trace_ELBO(50, vectorize_particles=False)):
         values.append(torch.tensor([loss.loss(model, guide, words) for _ in range(20)]))
@@ -307,7 +307,7 @@ def test_starts_from_the_hmm(words):
     for t in range(T):
         marginals[:, t].index_add_(1, every.paths[:, t], every.posterior)
     # the start has noise of sd 0.1 on its logits
-    assert (guide.marginals(words) - marginals).abs().max() < 0.2
+    assert (guide.marginals(words).transpose(0, 1) - marginals).abs().max() < 0.2
 
 
 def test_impossible_states_get_no_weight():
@@ -322,7 +322,7 @@ def test_impossible_states_get_no_weight():
     assert math.isfinite(SVI(model, guide, Adam({"lr": 0.1}), loss=MeanFieldELBO()).step())
     assert pyro.param(LOGITS).isfinite().all()
     q = guide.marginals()
-    assert (q[..., 0] == 0).tolist() == (obs.T == 1).tolist()
+    assert (q[..., 0] == 0).tolist() == (obs == 1).tolist()
 
 
 # ------------------------------------------------------------------------------- bad input
