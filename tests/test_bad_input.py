@@ -232,7 +232,7 @@ def test_mixed_devices(use, what):
         world.lengths = torch.ones(B, dtype=torch.long, device="meta")
     else:
         setattr(world, what, getattr(world, what).to("meta"))
-    found = f"{what} are" if what in ("inputs", "lengths") else "its law or value is"
+    found = f"{what} are" if what in ("inputs", "lengths") else "its distribution or value is"
     message = f"{found} on meta, but the transition .*is on cpu; expected one device: write"
     with nothing_changes(world), pytest.raises(ValueError, match=message):
         use(world)

@@ -1,7 +1,7 @@
 """The latent sites outside the loop: how their values follow from the paths.
 
-All inference classes treat them here. A site's law is recognised from its distribution; today that
-is a Dirichlet, whose statistic is a table of counts. A site of another law joins as another class
+All inference classes treat them here. A site's kind is recognised from its distribution; today it
+is a Dirichlet, whose statistic is a table of counts. A site of another kind joins as another class
 with the methods of :class:`~.dirichlet.DirichletSite`, in :data:`KINDS`, and its statistic in
 :meth:`GlobalSites.statistics`.
 """
@@ -58,7 +58,7 @@ class GlobalSites:
     def find(self, run: ModelRun) -> dict[str, DirichletSite]:
         """Find the sites of a run, all of which must be of a known kind.
 
-        :raises LatentSiteError: on a latent site of another law, or in a subsampled plate.
+        :raises LatentSiteError: on a latent site of another distribution, or in a subsampled plate.
         """
         found = {}
         for name, site in run.sites.items():

@@ -25,7 +25,7 @@ __all__ = ["Forecast", "ParticleFilter"]
 
 
 class Forecast(NamedTuple):
-    """The law of x_{s+1:T} given x_{1:s}, as a mixture over particles, S = T - s steps ahead.
+    """p(x_{s+1:T} | x_{1:s}) as a mixture over particles, S = T - s steps ahead.
 
     ``log_prob`` ``(S,) + batch_shape``: log p̂(x_t | x_{1:s}) of the x_t that the model observes
     there. ``state_probs`` ``(S,) + batch_shape + (K,)``: p̂(z_t = k | x_{1:s}), averaged over
@@ -91,7 +91,7 @@ class ParticleFilter:
         return perplexity(run, sweep.log_likelihood, start)
 
     def forecast(self, *args: Any, start: int, **kwargs: Any) -> Forecast:
-        """Return the law of what comes after ``start`` steps, given those steps.
+        """Return the distribution of all after ``start`` steps, given those steps.
 
         The particles that filtered x_{1:start} are rolled out under the transition; nothing of
         the later observations is looked at, except to score them.

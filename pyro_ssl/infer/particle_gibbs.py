@@ -158,7 +158,7 @@ class ParticleGibbs:
 
         :param reference: the current path, int64 ``(B, T)``, or ``(B, T, D)``; ``None`` draws a
             first one by unconditional SMC.
-        :returns: the next path, ``(B, T)``; its law given x is invariant under the sweep.
+        :returns: the next path, ``(B, T)``; p(z | x) is invariant under the sweep.
         :raises LatentSiteError: if the model has other latent sites; condition on their values.
         """
         with torch.no_grad():

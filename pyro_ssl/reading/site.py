@@ -68,12 +68,12 @@ class EmissionSite(NamedTuple):
         return log_p
 
     def varies_with_state(self) -> bool:
-        """Whether the law says something of z at all."""
+        """Whether the distribution depends on the state."""
         batch = self.fn.batch_shape
         return len(batch) == len(self.shape) and batch[0] == self.shape[0]
 
     def _is_row_per_state(self) -> bool:
-        """Whether x is categorical and its law depends on the state alone.
+        """Whether x is categorical, with probabilities that depend on the state alone.
 
         Then a cell costs one look-up, and its gradient one scatter of as many elements; the
         gradient through ``log_prob`` would be of shape ``(K, T, B, V)``.

@@ -2,8 +2,8 @@ r"""Conditional resampling: ancestors given that slot 0 continues the reference.
 
 A resampling scheme draws ancestors a_0, ..., a_{P-1} with P(a_i = p) = w_p / Σw for every slot.
 Its *conditional* form draws the other slots given a_0. For conditional SMC to leave the posterior
-invariant, the joint law must not change when slots are rotated, and the conditional law must be
-the true one (Andrieu, Doucet & Holenstein 2010; Chopin & Singh 2015, "On particle Gibbs
+invariant, the joint distribution must not change when slots are rotated, and the conditional one
+must follow from it (Andrieu, Doucet & Holenstein 2010; Chopin & Singh 2015, "On particle Gibbs
 sampling"). Drawing all slots and then overwriting slot 0 is biased for every scheme whose slots
 are dependent; so is a systematic draw of the P - 1 others.
 """
@@ -44,7 +44,7 @@ def systematic(weights: Tensor, first: Tensor | int | None, u: Tensor) -> Tensor
     Unconditionally, slot i takes the point frac(u_0 + i/P) of the circle on which each particle
     owns an arc of length w_p / Σw, with u_0 uniform. Given a_0, u_0 is uniform inside a_0's arc,
     and all other slots follow from it. Rotating the slots shifts u_0 by a multiple of 1/P, which
-    leaves its law unchanged.
+    leaves its distribution unchanged.
 
     :param weights: ``(B, P)``, not normalised.
     :param first: the ancestor of slot 0, ``(B,)`` or one for all; ``None`` to draw it too.
