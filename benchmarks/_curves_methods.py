@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pyro_ssl import ssl_transition
 from pyro_ssl.datasets import noisy_curve
-from pyro_ssl.exact.kalman import LinearEmission, kalman_filter
+from pyro_ssl.exact import LinearEmission, kalman_filter
 from pyro_ssl.models import GaussianSSL
 from pyro_ssl.transitions import GaussianLSTMTransition, LinearGaussianTransition
 

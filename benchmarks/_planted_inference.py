@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_ssl import MeanFieldELBO, MeanFieldGuide, ParticleFilter, ParticleGibbs, ssl_transition
 from pyro_ssl.datasets import PlantedMemory, planted_memory
-from pyro_ssl.exact.chains import sample_markov_paths
+from pyro_ssl.exact import sample_markov_paths
 from pyro_ssl.transitions import DiscreteTransition
 
 #: title, inference of TopicalSSL.fit, particles

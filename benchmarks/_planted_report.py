@@ -10,8 +10,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from benchmarks._common import mean_sd
 from benchmarks._planted_inference import METHODS
-from pyro_ssl.plotting.colors import OTHER
-from pyro_ssl.plotting.curves import _CURVES
+from pyro_ssl.plotting import LINE_COLORS, OTHER
 
 __all__ = ["STARTS", "plot", "report"]
 
@@ -74,7 +73,7 @@ def report_learning(results: dict[str, Any], start: str, title: str) -> None:
 def strips(ax: Any, shown: dict[str, Any], M: int) -> None:
     """Draw one sequence: rows of symbols, of paths, and of posteriors as stacked bars."""
     names = ["".join("ABCDEFGH"[i] for i in pair) for pair in itertools.combinations(range(M), 2)]
-    colors = [*_CURVES[:M], OTHER]
+    colors = [*LINE_COLORS[:M], OTHER]
     rows = ["symbol", "true path", "exact", "particle Gibbs", "mean-field q", "LLA, a draw"]
     keys = ["words", "z", "exact", "pg", "mf", "lla"]
     for row, key in enumerate(keys):
@@ -114,7 +113,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
     panels[-1].set_xticks([t + 0.5 for t in steps], [str(t + 1) for t in steps])
     panels[-1].set_xlabel("step t", loc="left")
     labels = [*(f"cue of {'ABCDEFGH'[i]}" for i in range(M)), "filler"]
-    marks = [Patch(color=color) for color in [*_CURVES[:M], OTHER]]
+    marks = [Patch(color=color) for color in [*LINE_COLORS[:M], OTHER]]
     panels[-1].legend(
         marks, labels, loc="upper right", bbox_to_anchor=(1, -0.07), ncols=M + 1, frameon=False
     )
@@ -127,7 +126,7 @@ def draw_scores(ax: Any, results: dict[str, Any]) -> None:
 
     Seeds differ in their data, by more than methods do: so in relation to the exact perplexity.
     """
-    colors = dict(zip(STARTS, (_CURVES[1], _CURVES[0]), strict=True))
+    colors = dict(zip(STARTS, (LINE_COLORS[1], LINE_COLORS[0]), strict=True))
     titles = {name: title for name, (title, *_) in METHODS.items()} | {"hmm": "HMM, exact"}
     for (start, title), shift in zip(STARTS.items(), (0.13, -0.13), strict=True):
         runs = [run for run in results["runs"].values() if run.get(start, {}).get("learned")]

@@ -57,7 +57,7 @@ from pyro_ssl import (
 )
 from pyro_ssl.belief import memory_horizon
 from pyro_ssl.datasets import planted_memory
-from pyro_ssl.exact.chains import markov_log_likelihood
+from pyro_ssl.exact import markov_log_likelihood
 from pyro_ssl.transitions import DiscreteTransition, PathDistribution
 
 

@@ -31,7 +31,7 @@ from tqdm.auto import trange
 
 from pyro_ssl.datasets.files import find_file, open_text
 from pyro_ssl.models import LanguageModel
-from pyro_ssl.plotting.curves import _CURVES, _label_right
+from pyro_ssl.plotting import LINE_COLORS, label_right
 
 from ._results import RESULTS, Results
 
@@ -204,7 +204,9 @@ def plot(results: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     ax = figure.add_subplot()
     labels = []
-    for (layer, curves), color in zip(by_layer(results, "curve").items(), _CURVES, strict=False):
+    for (layer, curves), color in zip(
+        by_layer(results, "curve").items(), LINE_COLORS, strict=False
+    ):
         steps = [step for step, _ in curves[0]]
         bits = [[value for _, value in curve] for curve in curves]
         mean = [statistics.mean(values) for values in zip(*bits, strict=True)]
@@ -215,7 +217,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
     ax.margins(x=0.02, y=0.08)
     ax.set(xlabel="training step", ylabel="bits per character, validation")
     ax.spines[["top", "right"]].set_visible(False)
-    _label_right(ax, labels)
+    label_right(ax, labels)
     figure.savefig(path, dpi=150)
 
 

@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 
 from pyro_ssl import ParticleGibbs
 from pyro_ssl.datasets import CURVES, noisy_curve, noisy_rotation
-from pyro_ssl.exact.kalman import kalman_filter
+from pyro_ssl.exact import kalman_filter
 from pyro_ssl.models import GaussianSSL
 
 from ._common import mean_sd

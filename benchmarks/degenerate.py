@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from pyro_ssl.exact.kalman import LinearEmission, kalman_smoother, sample_kalman_paths
+from pyro_ssl.exact import LinearEmission, kalman_smoother, sample_kalman_paths
 from pyro_ssl.smc import QuadraticEmission, conditional_smc
 from pyro_ssl.transitions import LinearGaussianTransition, PathDistribution
 

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from pyro_ssl import ssl_transition
-from pyro_ssl.infer.estep import SMCSettings, draw_paths
-from pyro_ssl.reading.emission import read_emission
-from pyro_ssl.reading.program import Program
+from pyro_ssl.reading import Program, read_emission
+from pyro_ssl.smc import conditional_smc
 from pyro_ssl.transitions import GaussianLSTMTransition
 
 from ._common import print_ratios
@@ -71,7 +70,9 @@ def main() -> None:
 
         def job() -> None:
             run = Program(model).run()
-            draw_paths(run, read_emission(run), reference, SMCSettings(P, "systematic", every))
+            conditional_smc(
+                run.transition, read_emission(run), P, reference, ancestor_sampling=every
+            )
 
         return job
 

@@ -15,7 +15,7 @@ import pyro.distributions as dist
 import torch
 
 from pyro_ssl import LSTMTransition, ssl_transition
-from pyro_ssl.reading.program import Program
+from pyro_ssl.reading import Program
 from pyro_ssl.smc import TableEmission, conditional_smc
 from pyro_ssl.transitions import DiscreteTransition, MultiplicativeLSTMTransition
 

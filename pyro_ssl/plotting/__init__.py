@@ -5,7 +5,7 @@ Every function draws into ``ax``, or into a figure of its own, and returns the A
 
 from .belief import plot_dependency_graph, plot_memory_horizon
 from .colors import OTHER, PALETTE, topic_colors
-from .curves import plot_perplexity
+from .curves import LINE_COLORS, label_right, plot_perplexity
 from .fidelity import plot_beliefs, plot_fidelity, plot_linear_gap
 from .importance import (
     plot_explanation,
@@ -17,8 +17,10 @@ from .topics import plot_topic_path, plot_topics
 from .tracks import plot_coordinates, plot_track
 
 __all__ = [
+    "LINE_COLORS",
     "OTHER",
     "PALETTE",
+    "label_right",
     "plot_beliefs",
     "plot_coordinates",
     "plot_dependency_graph",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from .curves import _BASELINE, _CURVES, _INK, _label_right
+from .curves import _BASELINE, _INK, LINE_COLORS, label_right
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +47,9 @@ def plot_dependency_graph(graph: DependencyGraph, *, ax: Axes | None = None) -> 
     for block in graph.blocks():
         if len(block) > 1:
             corner, size = (start - 0.5, start - 0.5), len(block)
-            frame = Rectangle(corner, size, size, fill=False, edgecolor=_CURVES[1], linewidth=1.6)
+            frame = Rectangle(
+                corner, size, size, fill=False, edgecolor=LINE_COLORS[1], linewidth=1.6
+            )
             frame.set_clip_on(False)
             ax.add_patch(frame)
         start += len(block)
@@ -68,7 +70,7 @@ def plot_dependency_graph(graph: DependencyGraph, *, ax: Axes | None = None) -> 
     bar.set_label("size of the weight")
     bar.outline.set_visible(False)
     if 0.0 < float(graph.threshold) < top:
-        bar.ax.axhline(float(graph.threshold), color=_CURVES[1], linewidth=1.6)
+        bar.ax.axhline(float(graph.threshold), color=LINE_COLORS[1], linewidth=1.6)
     return ax
 
 
@@ -95,7 +97,7 @@ def plot_memory_horizon(
     ax.set_ylim(floor, 1.15)
     named: Mapping[str, MemoryHorizon] = curves if isinstance(curves, Mapping) else {"": curves}
     labels: list[tuple[float, str, str]] = []
-    for (name, found), color in zip(named.items(), _CURVES * len(named), strict=False):
+    for (name, found), color in zip(named.items(), LINE_COLORS * len(named), strict=False):
         lags = found.lags.tolist()
         tv = found.tv.clamp(min=floor).tolist()
         error = 2.0 * found.standard_error.nan_to_num(0.0)
@@ -119,5 +121,5 @@ def plot_memory_horizon(
         xlabel="lag l", ylabel="total variation of $p(z_t\\,|\\,\\cdot)$\nwhen $z_{t-l}$ is changed"
     )
     ax.spines[["top", "right"]].set_visible(False)
-    _label_right(ax, labels)
+    label_right(ax, labels)
     return ax

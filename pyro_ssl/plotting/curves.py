@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_perplexity"]
+__all__ = ["LINE_COLORS", "label_right", "plot_perplexity"]
 
-_CURVES = ("#0077BB", "#EE7733", "#009988", "#CC3311", "#33BBEE", "#EE3377")  # Tol's "vibrant"
+#: Paul Tol's "vibrant" scheme, for lines on white
+LINE_COLORS = ("#0077BB", "#EE7733", "#009988", "#CC3311", "#33BBEE", "#EE3377")
 _BASELINE, _INK = "#888888", "#444444"
 
 
@@ -39,7 +40,7 @@ def plot_perplexity(
     for name, value in (baselines or {}).items():
         ax.axhline(value, color=_BASELINE, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1)
         labels.append((value, f"{name}  {value:.1f}", _INK))
-    for (name, values), color in zip(curves.items(), _CURVES * len(curves), strict=False):
+    for (name, values), color in zip(curves.items(), LINE_COLORS * len(curves), strict=False):
         epochs = range(1, len(values) + 1)
         ax.plot(epochs, values, color=color, linewidth=2.0, zorder=2)
         at = kept or len(values)
@@ -50,11 +51,11 @@ def plot_perplexity(
     ax.set(xlabel="epoch", ylabel="perplexity per word")
     ax.spines[["top", "right"]].set_visible(False)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _label_right(ax, labels)
+    label_right(ax, labels)
     return ax
 
 
-def _label_right(ax: Axes, labels: Sequence[tuple[float, str, str]], gap: float = 0.06) -> None:
+def label_right(ax: Axes, labels: Sequence[tuple[float, str, str]], gap: float = 0.06) -> None:
     """Write each label beside the right end of its line, on any vertical scale.
 
     Labels that would touch are moved apart, within the axes where there is room.

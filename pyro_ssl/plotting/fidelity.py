@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
-from .curves import _BASELINE, _CURVES, _INK, _label_right
+from .curves import _BASELINE, _INK, LINE_COLORS, label_right
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_beliefs", "plot_fidelity", "plot_linear_gap"]
 
-_TRUE, _FOUND = _CURVES[:2]
+_TRUE, _FOUND = LINE_COLORS[:2]
 _ARROW = {"arrowstyle": "<->", "color": _INK, "shrinkA": 0, "shrinkB": 0}
 
 
@@ -93,7 +93,7 @@ def plot_fidelity(
         ax.axhline(value, color=_BASELINE, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1)
         labels.append((value, f"{name}  {value:.2g}", _INK))
     ticks: set[int] = set()
-    for (name, found), color in zip(curves.items(), _CURVES * len(curves), strict=False):
+    for (name, found), color in zip(curves.items(), LINE_COLORS * len(curves), strict=False):
         states, kl = [f.num_states for f in found], [f.kl for f in found]
         errors = [2 * f.kl_error for f in found]
         ax.errorbar(states, kl, errors, color=color, linewidth=2.0, marker="o", markersize=5)
@@ -103,7 +103,7 @@ def plot_fidelity(
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set(xlabel="states of the HMM", ylabel="KL(network ‖ HMM), nats a symbol")
     ax.spines[["top", "right"]].set_visible(False)
-    _label_right(ax, labels)
+    label_right(ax, labels)
     return ax
 
 

@@ -168,8 +168,8 @@ class StateGrid(Messenger):
         if K > 1 and not any(site.varies_with_state() for site in self.sites):
             site = self.sites[0]
             raise EmissionNotLocalError(
-                f'Site "{site.name}": its distribution has batch shape {tuple(site.fn.batch_shape)}, which '
-                f"does not vary over the K={K} states; expected {tuple(site.shape)} up to "
+                f'Site "{site.name}": its distribution has batch shape '
+                f"{tuple(site.fn.batch_shape)}, which does not vary over the K={K} states; expected {tuple(site.shape)} up to "
                 "broadcasting. Index parameters by the whole of z, as in phi[z]: z is (K, 1, 1) "
                 "here and (T, B) elsewhere, and time must not be indexed in it."
             )
@@ -216,8 +216,8 @@ class EmissionReader(Messenger):
         if inner:
             raise EmissionNotLocalError(
                 f'Site "{name}": inside plate "{inner[0].name}", which stands in the body of the '
-                f'loop of "{loop.name}"; expected no plate there. Write the distribution as one event: '
-                "fn.to_event(1), in place of the plate."
+                f'loop of "{loop.name}"; expected no plate there. Write the distribution as one '
+                "event: fn.to_event(1), in place of the plate."
             )
         self._num_inner = len(msg["cond_indep_stack"])
         msg["infer"]["_ssl_emission"] = True
@@ -237,8 +237,8 @@ class EmissionReader(Messenger):
         for tensor in (value, *_parameters(fn)):
             if tensor.dim() and tensor.device != loop.device:
                 raise ValueError(
-                    f'Site "{msg["name"]}": its distribution or value is on {tensor.device}, but the '
-                    f'transition of "{loop.name}" is on {loop.device}; expected one device: write '
+                    f'Site "{msg["name"]}": its distribution or value is on {tensor.device}, but '
+                    f'the transition of "{loop.name}" is on {loop.device}; expected one device: write '
                     f'transition.to("{tensor.device}"), or move the data.'
                 )
         shape = torch.Size((self.num_states, loop.num_steps)) + loop.batch_shape
@@ -249,8 +249,8 @@ class EmissionReader(Messenger):
             fits = False
         if not fits:
             raise EmissionNotLocalError(
-                f'Site "{msg["name"]}": its distribution has batch shape {tuple(fn.batch_shape)} and its '
-                f"value {tuple(value_batch)}, which do not broadcast to (K, T, B) = "
+                f'Site "{msg["name"]}": its distribution has batch shape {tuple(fn.batch_shape)} '
+                f"and its value {tuple(value_batch)}, which do not broadcast to (K, T, B) = "
                 f'{tuple(shape)}; the loop of "{loop.name}" gives every state at once, z of shape '
                 f"{(shape[0],) + (1,) * (len(shape) - 1)}: index by the whole of z, as in phi[z], "
                 "and keep data time first, as in x[t]."
