@@ -169,9 +169,10 @@ class StateGrid(Messenger):
             site = self.sites[0]
             raise EmissionNotLocalError(
                 f'Site "{site.name}": its distribution has batch shape '
-                f"{tuple(site.fn.batch_shape)}, which does not vary over the K={K} states; expected {tuple(site.shape)} up to "
-                "broadcasting. Index parameters by the whole of z, as in phi[z]: z is (K, 1, 1) "
-                "here and (T, B) elsewhere, and time must not be indexed in it."
+                f"{tuple(site.fn.batch_shape)}, which does not vary over the K={K} states; "
+                f"expected {tuple(site.shape)} up to broadcasting. Index parameters by the whole "
+                "of z, as in phi[z]: z is (K, 1, 1) here and (T, B) elsewhere, and time must not "
+                "be indexed in it."
             )
         total: Any = 0.0
         for site in self.sites:
@@ -238,8 +239,8 @@ class EmissionReader(Messenger):
             if tensor.dim() and tensor.device != loop.device:
                 raise ValueError(
                     f'Site "{msg["name"]}": its distribution or value is on {tensor.device}, but '
-                    f'the transition of "{loop.name}" is on {loop.device}; expected one device: write '
-                    f'transition.to("{tensor.device}"), or move the data.'
+                    f'the transition of "{loop.name}" is on {loop.device}; expected one device: '
+                    f'write transition.to("{tensor.device}"), or move the data.'
                 )
         shape = torch.Size((self.num_states, loop.num_steps)) + loop.batch_shape
         value_batch = value.shape[: value.dim() - fn.event_dim]
