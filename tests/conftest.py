@@ -4,10 +4,14 @@
 both, and ``--stage=nightly`` the long ones, seeded by the date. A failure is repeated with the seed
 that the header prints: ``PYRO_SSL_SEED=20250131 pytest --stage=nightly``. ``PYRO_SSL_DEVICE=cuda``
 puts the tests that take the ``device`` fixture on a GPU.
+
+No test fails by the clock: how long a run takes depends on what else the machine does. The summary
+gives its time beside the one to aim for, and ``timeout`` in setup.cfg ends only what hangs.
 """
 
 import datetime
 import os
+import time
 
 import hypothesis
 import pyro
@@ -15,6 +19,11 @@ import pytest
 import torch
 
 STAGES = ("unit", "statistical", "nightly")
+
+#: seconds that a stage should take on two quiet cores
+AIMS = {"unit": 60, "statistical": 660, "all": 720}
+
+STARTED = pytest.StashKey[float]()
 
 
 def pytest_addoption(parser):
@@ -24,8 +33,14 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    config.stash[STARTED] = time.perf_counter()
     nightly = config.getoption("--stage") == "nightly"
-    hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=not nightly)
+    hypothesis.settings.register_profile(
+        "repeatable",
+        deadline=None,
+        derandomize=not nightly,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
     hypothesis.settings.load_profile("repeatable")
     torch.set_num_threads(1)  # threads of several workers on the same cores wait for each other
 
@@ -48,6 +63,41 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason="needs a GPU"))
     items[:] = selected
     config.hook.pytest_deselected(items=deselected)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    item.stash[STARTED] = _cpu_seconds()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item):
+    try:
+        return (yield)
+    finally:  # a worker's reports carry this to where the summary is made
+        item.user_properties.append(("cpu_seconds", _cpu_seconds() - item.stash[STARTED]))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    stage = config.getoption("--stage")
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    spent = [
+        dict(report.user_properties).get("cpu_seconds", 0.0)
+        for report in reports
+        if getattr(report, "when", None) == "teardown"
+    ]
+    wall = time.perf_counter() - config.stash[STARTED]
+    aim = f" (aim: {AIMS[stage]} s on two quiet cores)" if stage in AIMS else ""
+    terminalreporter.section("time")
+    terminalreporter.line(
+        f"stage {stage}: {wall:.0f} s wall{aim}, {sum(spent):.0f} s of CPU in {len(spent)} tests"
+    )
+
+
+def _cpu_seconds():
+    """CPU time of this process and of those that it waited for."""
+    return sum(os.times()[:4])
 
 
 def _seed(config):
