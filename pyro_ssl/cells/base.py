@@ -45,9 +45,8 @@ class RecurrentCell(nn.Module):
     :param int input_size: I, size of x_t.
     :param int hidden_size: H, size of h_t.
 
-    Write :meth:`initial_state` (zeros), :meth:`input_map` and :meth:`advance`. Override
-    :meth:`sequence` where one fused call beats the loop, and :meth:`stepper` where work can be done
-    once per sweep.
+    Write :meth:`initial_state`, :meth:`input_map` and :meth:`advance`. Override :meth:`sequence`
+    where one fused call beats the loop, and :meth:`stepper` where work can be done once per sweep.
     """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
@@ -56,7 +55,7 @@ class RecurrentCell(nn.Module):
         self.hidden_size = positive_size("hidden_size", hidden_size)
 
     def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> Any:
-        """Return the state before the first input: zeros, each ``batch_shape + (...)``."""
+        """Return the state before the first input, tensors ``batch_shape + (...)``; often zeros."""
         raise NotImplementedError
 
     def input_map(self) -> tuple[Tensor, Tensor]:
@@ -80,7 +79,8 @@ class RecurrentCell(nn.Module):
         """All steps of given inputs, with gradient.
 
         :param Tensor x: inputs, time first, ``(T, N, I)``.
-        :param state: the state before the first, of ``(N, ...)`` tensors; zeros where left out.
+        :param state: the state before the first, of ``(N, ...)`` tensors; by default
+            :meth:`initial_state`.
         :returns: h of every step, ``(T, N, H)``, and the state after the last.
         """
         state = self.initial_state(x.shape[1:2]) if state is None else state

@@ -1,10 +1,10 @@
 r"""All steps of an IMV-LSTM in one call, with its gradient by hand.
 
-The cells are small, so that what counts is the number of operations per step and the layout. The
-batch comes last: a step's gates are one batched product of the weights ``(N, G, d + 2)`` with
-[h^n; x^n; 1], ``(N, d + 2, B)``, whose rows h^n the step before has written in place, and each gate
-is then a block without gaps. On CPUs tanh costs ten times as much as sigmoid, hence tanh(x) =
-2σ(2x) - 1, and one sigmoid for all four gates.
+The cells are small, so the number of operations per step and the layout decide. The batch comes
+last: a step's gates are one batched product of the weights ``(N, G, d + 2)`` with [h^n; x^n; 1],
+``(N, d + 2, B)``. The step before has written its rows h^n in place, and each gate is contiguous.
+On CPUs tanh costs ten times as much as sigmoid, hence tanh(x) = 2σ(2x) - 1, and one sigmoid for all
+four gates.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _gates(parts: list[Tensor], d: int) -> tuple[Tensor, ...]:
 
 
 def _read(weight: Tensor, B: int) -> tuple[int, int, int]:
-    """What a product with this weight reads."""
+    """Shape of what a product with this weight reads."""
     return len(weight), weight.shape[2], B
 
 

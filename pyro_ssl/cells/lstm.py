@@ -77,6 +77,7 @@ class LSTMCell(RecurrentCell):
 
         def advance(projected: Tensor, state: LSTMState) -> LSTMState:
             i, f, g, o = linear_add(state.h, recurrent, projected).sigmoid_().chunk(4, -1)
+            # i tanh(g) = i - 2 i sigmoid(-2g)
             c = torch.addcmul(i, i, g, value=-2.0).addcmul_(f, state.c)
             return LSTMState(times_tanh(o, c), c)
 

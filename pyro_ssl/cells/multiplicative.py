@@ -38,13 +38,14 @@ class MultiplicativeLSTMCell(RecurrentCell):
     :param int input_size: I.
     :param int hidden_size: H.
     :param str squash: ``"cell"`` or ``"output"``.
-    :param bool weight_norm: rows of the four matrices are g v / ‖v‖, with g and v to be learnt
-        (Salimans and Kingma 2016), which adds a number per row: 10H.
+    :param bool weight_norm: learn g and v of rows g v / ‖v‖ in the four matrices (Salimans and
+        Kingma 2016); it adds 10H parameters, one per row.
     :param float variational_dropout: in ``train()`` mode, probability of dropping a unit of the h
-        that is fed back, the same units at all steps of a sequence; in :meth:`sequence` alone, so
-        that the samplers never see it. The h that is returned is whole: a head has its own dropout.
-    :param float forget_bias: where the forget gate's bias starts; the authors' script says 3.
-    :raises ValueError: on another ``squash``, or a probability that is none.
+        that is fed back, the same units at all steps of a sequence. It acts in :meth:`sequence`
+        only, so that the samplers never see it. The h that is returned is whole: a head has its own
+        dropout.
+    :param float forget_bias: initial bias of the forget gate; 3 in the authors' script.
+    :raises ValueError: on another ``squash``, or a dropout outside [0, 1).
 
     Example::
 
@@ -110,7 +111,7 @@ class MultiplicativeLSTMCell(RecurrentCell):
 
     @torch.no_grad()
     def reset_magnitudes(self) -> None:
-        """Let the weights be what ``weight_ih``, ``weight_mh``, ``weight_hm`` say: g = ‖v‖."""
+        """Set g = ‖v‖: the weights are then ``weight_ih``, ``weight_mh`` and ``weight_hm``."""
         if self.weight_norm:
             for name in ("weight_ih", "weight_mh", "weight_hm"):
                 norm = torch.linalg.vector_norm(getattr(self, name), dim=-1)
@@ -140,7 +141,7 @@ class MultiplicativeLSTMCell(RecurrentCell):
     def _step(
         self, projected: Tensor, state: LSTMState, h: Tensor, w_mh: Tensor, w_hm: Tensor
     ) -> LSTMState:
-        """One step with weights that are at hand, and h as it is fed back."""
+        """One step with the given weights, and h as it is fed back."""
         x_to_m, x_to_gates = projected.split([self.hidden_size, 4 * self.hidden_size], -1)
         m = x_to_m * F.linear(h, w_mh)
         g, i, f, o = (x_to_gates + F.linear(m, w_hm)).chunk(4, -1)
@@ -152,7 +153,7 @@ class MultiplicativeLSTMCell(RecurrentCell):
         return LSTMState(o * torch.tanh(c), c)
 
     def sequence(self, x: Tensor, state: LSTMState | None = None) -> tuple[Tensor, LSTMState]:
-        """All steps, with what they share made once: weights, projections, the dropout mask."""
+        """All steps; weights, projections and the dropout mask are made once."""
         state = self.initial_state(x.shape[1:2]) if state is None else state
         weights = self._weight("weight_mh"), self._weight("weight_hm")
         mask = None
@@ -169,7 +170,7 @@ class MultiplicativeLSTMCell(RecurrentCell):
 
     @torch.no_grad()
     def stepper(self) -> CellStepper:
-        """Return the step that the samplers take, by sigmoids alone; see :class:`LSTMCell`."""
+        """Return the samplers' step, by sigmoids alone; see :meth:`LSTMCell.stepper`."""
         H = self.hidden_size
         scale = self.bias.new_ones(5 * H)
         if self.squash == "cell":

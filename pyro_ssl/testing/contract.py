@@ -49,10 +49,6 @@ class TransitionContract(Contract[DiscreteTransition]):
         """Return logits and the state."""
         return transition.step_logits(*args)
 
-    def stepper(self, transition: DiscreteTransition, inputs: Tensor | None) -> Any:
-        """Return the samplers' step function."""
-        return transition.stepper(inputs)
-
     def test_normalised(self) -> None:
         """The probabilities of all K^T paths sum to 1."""
         transition = self._make()
@@ -103,10 +99,6 @@ class GaussianTransitionContract(Contract[GaussianTransition]):
     def step_parameters(self, transition: GaussianTransition, *args: Any) -> tuple[Any, Any]:
         """Return the moments and the state."""
         return transition.step_moments(*args)
-
-    def stepper(self, transition: GaussianTransition, inputs: Tensor | None) -> Any:
-        """Return the samplers' step function."""
-        return transition.stepper(inputs)
 
     def test_event_is_a_vector(self) -> None:
         """``event_shape`` is (D,), and moments have the batch's shape at every step."""

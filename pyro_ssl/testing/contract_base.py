@@ -45,10 +45,6 @@ class Contract(Generic[TransitionT]):
         """Return logits or moments, differentiable, and the state."""
         raise NotImplementedError
 
-    def stepper(self, transition: TransitionT, inputs: Tensor | None) -> Any:
-        """Return the samplers' step function."""
-        raise NotImplementedError
-
     def make_inputs(self, transition: TransitionT, shape: tuple[int, ...]) -> Tensor | None:
         """Return exogenous inputs ``shape + (T, input_size)``; ``None`` if there are none."""
         if not transition.input_size:
@@ -247,7 +243,7 @@ class Contract(Generic[TransitionT]):
         return torch.stack(scores, -1)
 
     def _stepper(self, transition: TransitionT, inputs: Tensor | None) -> Any:
-        return self.stepper(transition, None if inputs is None else inputs.transpose(0, 1))
+        return transition.stepper(None if inputs is None else inputs.transpose(0, 1))
 
     @torch.no_grad()
     def _stepper_through(self, transition: TransitionT, z: Tensor, inputs: Tensor | None) -> Tensor:

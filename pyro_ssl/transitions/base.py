@@ -15,7 +15,7 @@ Next files to read: ``recurrent.py``; ``gaussian.py``, for vectors; ``path.py``,
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyro.distributions as dist
@@ -50,10 +50,12 @@ def map_state(function: Callable[[Tensor], Tensor], state: Any) -> Any:
 
 def like_of(module: nn.Module) -> Tensor:
     """Return an empty tensor ``()`` of a module's dtype and device; see :attr:`Transition.like`."""
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
     for tensor in itertools.chain(module.parameters(), module.buffers()):
         if tensor.is_floating_point():
-            return tensor.detach().new_empty(())
-    return torch.empty((), dtype=torch.get_default_dtype(), device=torch.get_default_device())
+            dtype, device = tensor.dtype, tensor.device
+            break
+    return torch.empty((), dtype=dtype, device=device)
 
 
 class Transition(nn.Module):
@@ -140,12 +142,23 @@ class Transition(nn.Module):
         :param inputs: exogenous inputs of these steps, ``(N, S, input_size)``.
         :returns: ``(N, S)``.
         """
-        out = []
-        for s in range(z.shape[1]):
-            p, state = self.step(z_prev, state, None if inputs is None else inputs[:, s])
-            z_prev = z[:, s]
-            out.append(p.log_prob(z_prev).expand(len(z)))
-        return torch.stack(out, 1)
+        steps = self._along(self.step, z, z_prev, state, inputs)
+        return torch.stack([p.log_prob(z_s).expand(len(z)) for p, z_s in steps], 1)
+
+    def _along(
+        self,
+        step: Callable[[Tensor | None, Any, Tensor | None], tuple[Any, Any]],
+        z: Tensor,
+        z_prev: Tensor | None,
+        state: Any,
+        inputs: Tensor | None,
+    ) -> Iterator[tuple[Any, Tensor]]:
+        """Step along paths ``(..., T) + event_shape``, and yield what ``step`` gives, and z_t."""
+        time_dim = z.dim() - 1 - len(self.event_shape)
+        for t in range(z.shape[time_dim]):
+            given, state = step(z_prev, state, None if inputs is None else inputs[..., t, :])
+            z_prev = z.select(time_dim, t)
+            yield given, z_prev
 
 
 class DiscreteTransition(Transition):
@@ -193,15 +206,9 @@ class DiscreteTransition(Transition):
 
     def path_logits(self, z: Tensor, inputs: Tensor | None = None) -> Tensor:
         """Logits of every step of a given path: ``(..., T)`` to ``(..., T, K)``."""
-        state = self.initial_state(z.shape[:-1])
-        z_prev, out = None, []
-        for t in range(z.shape[-1]):
-            logits, state = self.step_logits(
-                z_prev, state, None if inputs is None else inputs[..., t, :]
-            )
-            out.append(logits.expand(z.shape[:-1] + (self.num_states,)))
-            z_prev = z[..., t]
-        return torch.stack(out, -2)
+        state, shape = self.initial_state(z.shape[:-1]), (*z.shape[:-1], self.num_states)
+        steps = self._along(self.step_logits, z, None, state, inputs)
+        return torch.stack([logits.expand(shape) for logits, _ in steps], -2)
 
     def log_prob(self, z: Tensor, inputs: Tensor | None = None) -> Tensor:
         """Teacher-forced log-probabilities, ``(..., T)``; see :meth:`Transition.log_prob`."""

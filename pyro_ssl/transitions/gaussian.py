@@ -86,18 +86,11 @@ class GaussianTransition(Transition):
 
     def path_moments(self, z: Tensor, inputs: Tensor | None = None) -> Moments:
         """Moments of every step of a given path: ``(..., T, D)`` to twice ``(..., T, D)``."""
-        state = self.initial_state(z.shape[:-2])
-        z_prev, means, scales = None, [], []
-        for t in range(z.shape[-2]):
-            (mean, scale), state = self.step_moments(
-                z_prev, state, None if inputs is None else inputs[..., t, :]
-            )
-            z_prev = z[..., t, :]
-            means.append(mean.expand_as(z_prev))
-            scales.append(scale.expand_as(z_prev))
-        if not means:
+        if not z.shape[-2]:
             return Moments(torch.zeros_like(z), torch.ones_like(z))
-        return Moments(torch.stack(means, -2), torch.stack(scales, -2))
+        steps = self._along(self.step_moments, z, None, self.initial_state(z.shape[:-2]), inputs)
+        pairs = [[value.expand_as(z_t) for value in moments] for moments, z_t in steps]
+        return Moments(*(torch.stack(values, -2) for values in zip(*pairs, strict=True)))
 
     def log_prob(self, z: Tensor, inputs: Tensor | None = None) -> Tensor:
         """Teacher-forced log-densities, ``(..., T, D)`` to ``(..., T)``.
@@ -113,7 +106,7 @@ class GaussianTransition(Transition):
         @torch.no_grad()
         def step(z_prev: Tensor | None, state: Any, t: int) -> tuple[Moments, Any]:
             moments, state = self.step_moments(z_prev, state, None if inputs is None else inputs[t])
-            # A view of a parameter wants gradients even where none are taken.
+            # A view of a parameter requires grad even under no_grad.
             return Moments(*(value.detach() for value in moments)), state
 
         return step

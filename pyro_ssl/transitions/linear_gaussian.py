@@ -63,30 +63,27 @@ class LinearGaussianTransition(GaussianTransition):
         initial_scale: Tensor | None = None,
     ) -> None:
         super().__init__(dim)
-        given = {
-            **{"matrix": matrix, "offset": offset, "scale": scale},
-            **{"initial_mean": initial_mean, "initial_scale": initial_scale},
-        }
-        for name, value in given.items():
+        values = {"matrix": matrix, "offset": offset, "log_scale": scale}
+        values |= {"initial_mean": initial_mean, "log_initial_scale": initial_scale}
+        for name, value in values.items():
             if value is not None:
                 self._keep(name, value)
-        like = self.like
-        for name, value in given.items():
+        zeros = self.like.new_zeros(self.dim)
+        for name, value in values.items():
             if value is None:
-                start = like.new_zeros(self.dim)
-                start = torch.diag(start + 1.0) if name == "matrix" else start
-                self.register_parameter(_stored(name), nn.Parameter(start))
+                start = torch.diag(zeros + 1.0) if name == "matrix" else zeros.clone()
+                self.register_parameter(name, nn.Parameter(start))
 
     def _keep(self, name: str, value: Tensor) -> None:
         """Make a given value a buffer, through which gradients pass."""
-        shape = (self.dim,) * (2 if name == "matrix" else 1)
+        shape, given_as = (self.dim,) * (2 if name == "matrix" else 1), name.removeprefix("log_")
         if tuple(value.shape) != shape:
             raise ValueError(
-                f"LinearGaussianTransition: {name} has shape {tuple(value.shape)}, expected "
+                f"LinearGaussianTransition: {given_as} has shape {tuple(value.shape)}, expected "
                 f"{shape}; write LinearGaussianTransition({self.dim}, matrix=A, scale=q) with A "
                 "(D, D) and the others (D,)."
             )
-        self.register_buffer(_stored(name), value.log() if "scale" in name else value)
+        self.register_buffer(name, value if name == given_as else value.log())
 
     @property
     def scale(self) -> Tensor:
@@ -120,8 +117,3 @@ class LinearGaussianTransition(GaussianTransition):
         mean = torch.cat([self.initial_mean.expand(first), later], -2)
         scale = torch.cat([self.initial_scale.expand(first), self.scale.expand_as(later)], -2)
         return Moments(mean[..., :T, :], scale[..., :T, :])
-
-
-def _stored(name: str) -> str:
-    """The name of the tensor that is stored: of scales, their logarithms."""
-    return f"log_{name}" if "scale" in name else name

@@ -63,23 +63,22 @@ class MarkovTransition(DiscreteTransition):
                 f"MarkovTransition: input_size is {input_size}, expected how many exogenous "
                 "inputs a step has, 0 for none."
             )
-        given = (
-            ("initial", "initial_logits", initial, (K,)),
-            ("matrix", "transition_logits", matrix, (K, K)),
-        )
-        # Given probabilities are buffers, through which gradients and sampled values pass.
-        for name, logits, value, shape in given:
+        for name, value, shape in (("initial", initial, (K,)), ("matrix", matrix, (K, K))):
             if value is not None and tuple(value.shape) != shape:
                 raise ValueError(
                     f"MarkovTransition: {name} has shape {tuple(value.shape)}, expected {shape}; "
                     f"write MarkovTransition({K}, initial=p, matrix=A) with p (K,), A (K, K)."
                 )
-            if value is not None:
-                self.register_buffer(logits, value.log())
+        # Given probabilities are buffers, through which gradients and sampled values pass.
+        if initial is not None:
+            self.register_buffer("initial_logits", initial.log())
+        if matrix is not None:
+            self.register_buffer("transition_logits", matrix.log())
         like = self.like
-        for _, logits, value, shape in given:
-            if value is None:
-                self.register_parameter(logits, nn.Parameter(like.new_zeros(shape)))
+        if initial is None:
+            self.initial_logits = nn.Parameter(like.new_zeros(K))
+        if matrix is None:
+            self.transition_logits = nn.Parameter(like.new_zeros(K, K))
         self.input_size = int(input_size)
         if self.input_size:
             self.input_weight = nn.Parameter(like.new_zeros(K, self.input_size))

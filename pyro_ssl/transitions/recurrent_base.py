@@ -39,10 +39,10 @@ class ArrangedWeights(NamedTuple):
 
 
 class RecurrentBase(Transition):
-    """A transition by a cell and an output layer; stands before the kind of latent among the bases.
+    """A transition made of a cell and an output layer.
 
-    A head calls :meth:`_build`, sets :attr:`start_value`, and writes :meth:`_encode` and
-    :meth:`_score`.
+    A head names it first among its bases, then the kind of latent. It calls :meth:`_build`, sets
+    :attr:`start_value`, and writes :meth:`_encode` and :meth:`_score`.
     """
 
     cell: RecurrentCell

@@ -5,9 +5,9 @@ r"""A Gaussian head over a recurrent cell that reads the latents.
     z_t \mid z_{1:t-1} \sim \mathrm{N}(\mu(s_t), \mathrm{diag}\, \sigma^2(s_t)).
 
 With an LSTM it is Zheng et al. 2017 (arXiv 1711.11179), section 3, Example 1, eq. (9). At the first
-step z_0 = 0, and the start flag tells it from a latent that happens to be 0. A cell may read the
-increments z_{t-1} - z_{t-2} in place of z_{t-1}: the same movement is then predicted wherever the
-path is.
+step z_0 = 0, and the start flag distinguishes it from a latent that happens to be 0. A cell may
+read the increments z_{t-1} - z_{t-2} in place of z_{t-1}: its prediction of the next increment then
+does not depend on where the path is.
 
 Next files to read: ``recurrent_base.py``, what it shares with the categorical head; ``lstm.py``,
 the ready-made ones.
@@ -53,15 +53,14 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
         exogenous inputs, if it has room for more.
     :param float dropout: in ``train()`` mode, probability of dropping a unit of h_t before the
         output layer, on teacher-forced paths only: learning sees it, the samplers never do.
-    :param bool residual: let the mean be a step from z_{t-1}: slow paths are then easy to learn.
+    :param bool residual: let the mean be a step from z_{t-1}, which makes slow paths easy to learn.
         The first latent, which has none to step from, is then N(m, diag s²) with parameters of its
-        own (``initial_mean``, ``log_initial_scale``), at first the standard normal.
+        own (``initial_mean``, ``log_initial_scale``), initially the standard normal.
     :param float min_scale: what the standard deviations never fall below, positive; a buffer.
     :param str reads: ``"positions"``, z_{t-1}; or ``"increments"``, (z_{t-1} - z_{t-2}) /
-        ``increment_scale`` and 0 while there is no z_{t-2}, which asks for ``residual``: the
-        distribution of a step is then the same wherever the path is, also where none was seen.
-    :param float increment_scale: about the size of an increment, for the cell to tell them apart,
-        positive; a buffer.
+        ``increment_scale`` and 0 while there is no z_{t-2}; these ask for ``residual``.
+    :param float increment_scale: about the size of an increment, positive: what the cell reads is
+        then about 1; a buffer.
     :raises ValueError: if the cell's ``input_size`` is less than D+1, a scale is not positive, or
         increments are read without ``residual``.
 
@@ -101,7 +100,7 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
         if reads not in READS or reads == "increments" and not residual:
             raise ValueError(
                 f'{type(self).__name__}: reads="{reads}" with residual={residual}, expected one of '
-                f"{READS}, and increments with residual=True alone: they do not say where z is."
+                f"{READS}, and increments with residual=True only, since they do not determine z."
             )
         of = "the latent's dimensions and the start flag"
         self._build(cell, self.dim + 1, of, 2 * self.dim, dropout)
@@ -138,11 +137,11 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
         if at_start:
             start[0] = 1.0
         if self.reads == "increments":
-            before = F.pad(previous, (0, 1), value=1.0)  # of which each step's next one starts
-            first = torch.zeros_like(before[0]) if state is None else state.last
-            last = torch.cat([first.unsqueeze(0), before[:-1]])
+            later = F.pad(previous[:-1], (0, 1), value=1.0)
+            first = later.new_zeros(*previous.shape[1:-1], self.dim + 1)
+            last = torch.cat([(first if state is None else state.last).unsqueeze(0), later])
             if at_start:
-                last[:2, :, -1] = 0.0  # neither z_0 nor z_1 is an increment
+                last[:2, :, -1] = 0.0  # z_0 is no latent: no increments to it or from it
             read = self._increment(previous, last)
         return [read, start]
 
@@ -162,7 +161,7 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
     def _path_moments(
         self, out: Tensor, previous: Tensor, at_start: bool, time_dim: int
     ) -> Moments:
-        """The same of all steps of paths; ``at_start`` the first has no latent before it."""
+        """Moments of all steps of paths; if ``at_start``, no latent is before the first."""
         later, T = self._moments(out, previous), out.shape[time_dim]
         if not (self.residual and at_start and T):
             return later
@@ -210,7 +209,7 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
                 projected = torch.addmm(addend, read, latent, out=buffer)
             cell = advance(projected, state.cell)
             moments = self._moments(head(cell.h), z_prev)
-            # A view of a parameter wants gradients even where none are taken.
+            # A view of a parameter requires grad even under no_grad.
             return Moments(*(value.detach() for value in moments)), ReadState(cell, last)
 
         return step

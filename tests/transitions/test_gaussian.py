@@ -1,4 +1,4 @@
-"""Gaussian transitions keep the contract, and are the laws that they say."""
+"""Gaussian transitions keep the contract, and have the documented distributions."""
 
 from typing import NamedTuple
 
@@ -66,7 +66,7 @@ class PlainState(NamedTuple):
 
 
 class PlainRNN(RecurrentCell):
-    """A cell that says no more than it must."""
+    """A cell that writes no more than it must."""
 
     def __init__(self, input_size, hidden_size):
         super().__init__(input_size, hidden_size)
@@ -89,7 +89,7 @@ class TestOwnCell(GaussianTransitionContract):
         return RecurrentGaussianTransition(dim, PlainRNN(dim + 1 + 2, H), residual=True)
 
 
-# ------------------------------------------------------------------------------- the laws by hand
+# ------------------------------------------------------------------------------- by hand
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -235,7 +235,7 @@ def test_refuses(make, message):
 
 
 def test_the_default_path_is_the_loop():
-    """A transition that says only its steps is teacher-forced by them, down to no step at all."""
+    """Without ``path_moments``, paths are teacher-forced step by step, also paths of no steps."""
 
     class Drift(GaussianTransition):
         def initial_state(self, batch_shape):

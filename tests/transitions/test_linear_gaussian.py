@@ -1,4 +1,4 @@
-"""The linear Gaussian chain keeps the contract, and is the joint Gaussian that it says."""
+"""The linear Gaussian chain keeps the contract, and is a joint Gaussian."""
 
 import pyro.distributions as dist
 import torch
@@ -51,12 +51,12 @@ def joint_of_chain(chain, T):
 def test_linear_chain_is_its_joint_gaussian():
     chain = random_chain()
     z = torch.randn(6, T, D)
-    law = dist.MultivariateNormal(*joint_of_chain(chain, T))
-    torch.testing.assert_close(chain.log_prob(z).sum(-1), law.log_prob(z.flatten(1)))
+    joint = dist.MultivariateNormal(*joint_of_chain(chain, T))
+    torch.testing.assert_close(chain.log_prob(z).sum(-1), joint.log_prob(z.flatten(1)))
 
 
 @torch.no_grad()
-def test_samples_have_the_law_of_the_chain():
+def test_samples_have_the_distribution_of_the_chain():
     """Means and covariances of 20,000 draws within 6 standard errors.
 
     110 of them at 2e-9 each: by chance once in 4 million seeds.

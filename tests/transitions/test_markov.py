@@ -39,20 +39,20 @@ class TestMarkovOfGivenProbabilitiesWithInputs(TransitionContract):
         return chain
 
 
-def chain_and_law(K=3):
+def chain_and_rows(K=3):
     rows = dist.Dirichlet(torch.ones(K)).sample((K + 1,))
     return MarkovTransition(K, initial=rows[0], matrix=rows[1:]), rows[0], rows[1:]
 
 
 def test_equals_the_probabilities_it_was_given():
-    chain, initial, matrix = chain_and_law()
+    chain, initial, matrix = chain_and_rows()
     z = torch.tensor([2, 0, 1])
     expected = torch.stack([initial[2], matrix[2, 0], matrix[0, 1]]).log()
     torch.testing.assert_close(chain.log_prob(z), expected)
 
 
 def test_equals_pyros_discrete_hmm():
-    _, before, matrix = chain_and_law()
+    _, before, matrix = chain_and_rows()
     chain = MarkovTransition(3, initial=before @ matrix, matrix=matrix)
     emission = dist.Categorical(dist.Dirichlet(torch.ones(4)).sample((3,)))
     x = torch.randint(4, (5,))
@@ -76,14 +76,14 @@ def test_refuses_wrong_shapes(given):
 
 
 def test_inputs_tilt_the_rows():
-    _, initial, matrix = chain_and_law()
+    _, initial, matrix = chain_and_rows()
     chain = MarkovTransition(3, initial=initial, matrix=matrix, input_size=2)
     z, u = torch.tensor([2, 0, 1]), torch.randn(3, 2)
     plain = MarkovTransition(3, initial=initial, matrix=matrix)
     torch.testing.assert_close(chain.log_prob(z, u), plain.log_prob(z))  # U starts at 0
     torch.nn.init.normal_(chain.input_weight)
-    laws = torch.stack([initial, matrix[2], matrix[0]]) * (u @ chain.input_weight.T).exp()
-    expected = (laws / laws.sum(-1, keepdim=True))[torch.arange(3), z].log()
+    rows = torch.stack([initial, matrix[2], matrix[0]]) * (u @ chain.input_weight.T).exp()
+    expected = (rows / rows.sum(-1, keepdim=True))[torch.arange(3), z].log()
     torch.testing.assert_close(chain.log_prob(z, u), expected)
 
 
