@@ -8,13 +8,10 @@ import torch
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
-from ..errors import EmissionNotLocalError, LatentSiteError
-from .handlers import StateGrid
+from ..errors import LatentSiteError
 from .program import ModelRun
-from .quadratic import probe_points
 
 __all__ = [
-    "check_emission_is_local",
     "check_placement",
     "check_reference",
     "check_transition_learns",
@@ -72,9 +69,15 @@ def check_transition_learns(run: ModelRun) -> None:
 def check_placement(run: ModelRun, table: Tensor) -> None:
     """Check that the transition and the emission share device and dtype.
 
-    :raises ValueError: if they do not; nothing has been drawn yet.
+    :raises ValueError: if they do not, or are of a half precision; nothing has been drawn yet.
     """
     name, loop = run.grid.sites[0].name, run.loop
+    if table.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f'Site "{name}": its log-density is {table.dtype}, expected float32 or float64: in '
+            "half precision states of small probability are never drawn. Write model.float(), "
+            "and data.float()."
+        )
     if table.device != loop.device:
         raise ValueError(
             f'Site "{name}": its log-density is on {table.device}, but the transition of '
@@ -87,33 +90,6 @@ def check_placement(run: ModelRun, table: Tensor) -> None:
                 f'Site "{name}": its log-density is {table.dtype}, but the transition of '
                 f'"{loop.name}" has {value.dtype} parameters; expected one dtype: write '
                 f"transition.to({table.dtype})."
-            )
-
-
-def check_emission_is_local(run: ModelRun, table: Tensor) -> None:
-    """Check that the body treats each state alike, whatever stands beside it in the grid.
-
-    A body that mixes states (a cumulative sum over z, a look at z one step back) reads the grid
-    otherwise when other states stand there; log p(x_t | z_t = k) must not. The reversed grid finds
-    what depends on the order of the states, and a grid of one state the rest (``z.roll(1, 0)``).
-
-    :raises EmissionNotLocalError: if it does.
-    """
-    K = table.shape[-1]
-    if K == 1:
-        return
-    every = torch.arange(K, device=table.device)
-    states = every if run.is_discrete else probe_points(run.transition)
-    for order in (every.flip(0), torch.zeros_like(every)):
-        grid = StateGrid(states[order])
-        run.again(grid)
-        again = torch.stack([site.table() for site in grid.sites]).sum(0)
-        if not torch.allclose(again, table[..., order], equal_nan=True):
-            raise EmissionNotLocalError(
-                f'Site "{run.grid.sites[0].name}": log p(x_t | z_t = k) changes with the states '
-                "that stand beside k, so the emission is not a function of z_t alone; in the loop "
-                f'of "{run.loop.name}" use z elementwise or as an index, as in phi[z], and nothing '
-                "random."
             )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..smc import Emission, QuadraticEmission, TableEmission
-from .checks import check_emission_is_local, check_placement
+from .checks import check_placement
+from .probe import check_emission_is_local
 from .program import ModelRun
 from .quadratic import find_quadratic, probe_points
 from .sweep_in_loop import BodyEmission

@@ -13,7 +13,7 @@ Next files to read: ``site.py``, one observed site; ``program.py``, who runs the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyro
@@ -202,11 +202,27 @@ class StateGrid(Messenger):
 
 
 class EmissionReader(Messenger):
-    """Reads the observed sites of the body before the plates around the loop broadcast them."""
+    """Reads the observed sites of the body before the plates around the loop broadcast them.
 
-    def __init__(self, loop: SSLLoop, num_states: int, sites: list[EmissionSite]) -> None:
+    :param SSLLoop loop: of as many steps as the body meets.
+    :param int num_states: how many states it meets.
+    :param list sites: where they go.
+    :param dict fillers: by site, what stands for masked values, if not one of these steps'.
+    :param Tensor steps: the steps that the body meets, where these are not all in order. A value
+        that a handler outside the loop conditions on is taken at these; the body indexes its own.
+    """
+
+    def __init__(
+        self,
+        loop: SSLLoop,
+        num_states: int,
+        sites: list[EmissionSite],
+        steps: Tensor | None = None,
+        fillers: Mapping[str, Tensor | None] | None = None,
+    ) -> None:
         super().__init__()
-        self.loop, self.num_states, self.sites = loop, num_states, sites
+        self.loop, self.num_states, self.sites, self.steps = loop, num_states, sites, steps
+        self.fillers = fillers or {}
         self._num_inner = 0
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -221,7 +237,7 @@ class EmissionReader(Messenger):
                 "event: fn.to_event(1), in place of the plate."
             )
         self._num_inner = len(msg["cond_indep_stack"])
-        msg["infer"]["_ssl_emission"] = True
+        msg["infer"]["_ssl_emission"] = "own value" if msg["is_observed"] else "given value"
         msg["done"] = True  # so that no plate broadcasts it
 
     def _pyro_post_sample(self, msg: Any) -> None:
@@ -243,6 +259,10 @@ class EmissionReader(Messenger):
                     f'write transition.to("{tensor.device}"), or move the data.'
                 )
         shape = torch.Size((self.num_states, loop.num_steps)) + loop.batch_shape
+        time = -len(loop.batch_shape) - fn.event_dim - 1
+        from_outside = msg["infer"]["_ssl_emission"] == "given value"
+        if self.steps is not None and from_outside and value.dim() >= -time:
+            value = value.index_select(time, self.steps)
         value_batch = value.shape[: value.dim() - fn.event_dim]
         try:
             fits = torch.broadcast_shapes(fn.batch_shape, value_batch, shape) == shape
@@ -258,7 +278,8 @@ class EmissionReader(Messenger):
             )
         scale = user_scale(msg, num_inner=self._num_inner)
         mask = None if msg["mask"] is True else msg["mask"]
-        self.sites.append(EmissionSite(msg["name"], fn, value, mask, scale, shape))
+        filler = self.fillers.get(msg["name"])
+        self.sites.append(EmissionSite(msg["name"], fn, value, mask, scale, shape, filler))
 
 
 def _parameters(fn: Any) -> list[Tensor]:

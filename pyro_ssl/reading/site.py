@@ -25,13 +25,14 @@ class EmissionSite(NamedTuple):
     mask: Tensor | bool | None
     scale: Tensor | float
     shape: torch.Size  # (K, T) + batch_shape
+    filler: Tensor | None = None  # stands for what is masked; by default the first that is not
 
     def table(self) -> Tensor:
         """Return log p(x_t | z_t = k), ``(T, B, K)``, B the flattened batch shape."""
         if self._is_row_per_state():  # rows (V, K), looked up by symbol
             log_p = torch.nn.functional.embedding(self._symbols(), self._rows().T.contiguous())
         else:
-            log_p = self._lay_out(self.fn.log_prob(self.value))
+            log_p = self._lay_out(self.fn.log_prob(self._seen_value()))
         return self._weigh(log_p.expand(-1, -1, self.shape[0]))
 
     def path(self, z: Tensor) -> Tensor:
@@ -39,6 +40,36 @@ class EmissionSite(NamedTuple):
         if not self._is_row_per_state():
             return self.table().gather(-1, z.unsqueeze(-1)).squeeze(-1)
         return self._weigh(self._rows()[z, self._symbols()].unsqueeze(-1), z).squeeze(-1)
+
+    def a_possible_value(self) -> Tensor | None:
+        """Return the first value that is not masked, of event shape, or a draw if all are.
+
+        ``None`` where there is no mask.
+        """
+        value, mask = self._with_mask()
+        if mask is None or not mask.numel():
+            return None
+        if bool(mask.any()):
+            return value.flatten(0, mask.dim() - 1)[mask.flatten().to(torch.uint8).argmax()]
+        with torch.random.fork_rng(value.device.type == "cuda" and [value.device]):
+            drawn = self.fn.sample()
+        return drawn.flatten(0, len(self.fn.batch_shape) - 1)[0].to(value.dtype)
+
+    def _seen_value(self) -> Tensor:
+        """The value, with a possible one in place of each that is masked: padding may be NaN."""
+        value, mask = self._with_mask()
+        filler = self.a_possible_value() if self.filler is None else self.filler
+        if mask is None or filler is None:
+            return value
+        return torch.where(mask.reshape(mask.shape + (1,) * self.fn.event_dim), value, filler)
+
+    def _with_mask(self) -> tuple[Tensor, Tensor | None]:
+        """The value and its mask, of one batch shape; no mask where it depends on the state."""
+        mask, value, batch_dims = self.mask, self.value, self.value.dim() - self.fn.event_dim
+        if not isinstance(mask, Tensor) or mask.dim() >= len(self.shape) or not mask.dim():
+            return value, None
+        batch = torch.broadcast_shapes(value.shape[:batch_dims], mask.shape)
+        return value.expand(batch + value.shape[batch_dims:]), mask.expand(batch)
 
     def _lay_out(self, value: Any) -> Tensor:
         """``(K, T) + batch_shape``, up to broadcasting, to ``(T, B, K)``; K may stay 1."""

@@ -40,6 +40,7 @@ class BodyEmission(Emission):
         self.model_run, self.num_chains = run, num_chains
         self.shape = (run.loop.num_steps, num_chains * run.num_sequences)
         self._steps = run.loop.steps()
+        self._fillers = {site.name: site.a_possible_value() for site in run.grid.sites}
 
     def proposal(
         self, transition: Any, num_particles: int, scale: Tensor | None
@@ -93,7 +94,8 @@ class BodyEmission(Emission):
         one_step = loop._replace(num_steps=1)
         frame = IndepMessenger(f"{loop.name}_particles", C * P, dim=loop.time_dim - 1)
         B = self.model_run.num_sequences
-        reader = EmissionReader(one_step, C * P, sites)
+        at = self._steps[t : t + 1]
+        reader = EmissionReader(one_step, C * P, sites, at, self._fillers)
         with torch.set_grad_enabled(z.requires_grad), frame, reader:
             by_chain = z.unflatten(0, (C, B)).transpose(1, 2)  # (C, P, B, D)
             yield self._steps[t], by_chain.reshape(C * P, 1, *loop.batch_shape, *z.shape[2:])

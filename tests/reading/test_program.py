@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from pyro_ssl import LSTMTransition, MarkovTransition, ParticleGibbsKernel, ssl_transition
 from pyro_ssl.errors import EmissionNotLocalError, LatentSiteError
-from pyro_ssl.reading.checks import check_emission_is_local
+from pyro_ssl.reading.probe import check_emission_is_local
 from pyro_ssl.reading.program import Program
 
 K, V, T, B, D = 3, 5, 4, 2, 2
@@ -405,7 +405,7 @@ def test_error_where_states_are_mixed(mix, num_states):
     def body(w, t, z):
         pyro.sample("x", dist.Categorical(w.phi[mix(z)]), obs=w.words[t])
 
-    message = 'Site "x": .*changes with the states that stand beside k.*loop of "z" use z elem'
+    message = 'Site "x": .*loop of "z", depends on the states that stand beside k.*use z elem'
     with pytest.raises(EmissionNotLocalError, match=message):
         table_of(world, body)
 
