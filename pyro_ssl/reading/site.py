@@ -51,7 +51,8 @@ class EmissionSite(NamedTuple):
             return None
         if bool(mask.any()):
             return value.flatten(0, mask.dim() - 1)[mask.flatten().to(torch.uint8).argmax()]
-        with torch.random.fork_rng(value.device.type == "cuda" and [value.device]):
+        devices = [value.device] if value.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
             drawn = self.fn.sample()
         return drawn.flatten(0, len(self.fn.batch_shape) - 1)[0].to(value.dtype)
 
