@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
+from pyro import poutine
 from pyro.poutine.indep_messenger import IndepMessenger
 from torch import Tensor
 
@@ -39,7 +40,7 @@ class BodyEmission(Emission):
     def __init__(self, run: ModelRun, num_chains: int = 1) -> None:
         self.model_run, self.num_chains = run, num_chains
         self.shape = (run.loop.num_steps, num_chains * run.num_sequences)
-        self._steps = run.loop.steps()
+        self._steps, self._active = run.loop.steps(), run.loop.active()
         self._fillers = {site.name: site.a_possible_value() for site in run.grid.sites}
 
     def proposal(
@@ -96,7 +97,8 @@ class BodyEmission(Emission):
         B = self.model_run.num_sequences
         at = self._steps[t : t + 1]
         reader = EmissionReader(one_step, C * P, sites, at, self._fillers)
-        with torch.set_grad_enabled(z.requires_grad), frame, reader:
+        within = poutine.mask(mask=True if self._active is None else self._active[at])
+        with torch.set_grad_enabled(z.requires_grad), within, frame, reader:
             by_chain = z.unflatten(0, (C, B)).transpose(1, 2)  # (C, P, B, D)
             yield self._steps[t], by_chain.reshape(C * P, 1, *loop.batch_shape, *z.shape[2:])
             log_p = torch.stack([site.table() for site in sites]).sum(0)  # (1, B, C P)
