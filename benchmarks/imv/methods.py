@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import pyro
@@ -110,8 +111,8 @@ def imv(split: WindowedSplit, settings: dict[str, Any], seed: int, cell: str) ->
         "temporal_importance": model.temporal_importance(split.train).tolist(),
         **_permuted(lambda x: model.predict(x).mean, split.valid),
         **_learning(
-            [getattr(record, f"valid_{fit['monitor']}") for record in history],
-            [record._asdict() for record in history],
+            [record.score for record in history],
+            [asdict(record) for record in history],
         ),
         **_errors(split, forecast.mean),
         "coverage": _covered(forecast, y),

@@ -12,9 +12,17 @@ import torch
 from torch import Tensor
 
 from ..exact.kalman import LinearEmission
-from ..transitions import Moments
+from ..transitions import Moments, RecurrentGaussianTransition
+from .words import active_cells
 
-__all__ = ["GaussianStart", "observed", "seen_steps", "start_values"]
+__all__ = [
+    "GaussianStart",
+    "keep_scales",
+    "observed",
+    "seen_steps",
+    "start_transition",
+    "start_values",
+]
 
 BEGINS = 3  # first steps of a sequence, whose mean is taken for where it begins
 
@@ -41,10 +49,7 @@ def observed(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
 
 def seen_steps(x: Tensor, lengths: Tensor | None, mask: Tensor | None) -> Tensor:
     """Steps observed within the lengths, bool ``(T, B)``."""
-    there = observed(x, mask)[1]
-    if lengths is not None:
-        there = there & (torch.arange(len(x), device=x.device)[:, None] < lengths)
-    return there
+    return observed(x, mask)[1] & active_cells(x, lengths)
 
 
 @torch.no_grad()
@@ -103,3 +108,26 @@ def start_values(
     return GaussianStart(
         LinearEmission(loading, offset, torch.diag(noise)), float(scale), float(step), first
     )
+
+
+def keep_scales(transition: RecurrentGaussianTransition) -> None:
+    """Make buffers of the scales that a fit sets, so that they are saved with all else."""
+    for name in ("min_scale", "increment_scale"):
+        value = getattr(transition, name)
+        if not isinstance(value, Tensor):
+            delattr(transition, name)
+            transition.register_buffer(name, transition.head.bias.new_tensor(value))
+
+
+@torch.no_grad()
+def start_transition(transition: RecurrentGaussianTransition, start: GaussianStart) -> None:
+    """Let a transition begin with small steps from z_{t-1}."""
+    scales = {"min_scale": 0.3 * start.scale, "increment_scale": start.increment_scale}
+    for name, value in scales.items():
+        getattr(transition, name).fill_(value)
+    # softplus of the bias is the rest of the scale
+    transition.head.bias[transition.dim :] = math.log(math.expm1(0.7 * start.scale))
+    transition.head.weight.mul_(0.1)
+    if transition.residual:
+        transition.initial_mean.copy_(start.first.mean)
+        transition.log_initial_scale.copy_(start.first.scale.log())

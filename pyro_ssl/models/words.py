@@ -8,11 +8,11 @@ from torch import Tensor
 __all__ = ["active_cells", "check_words"]
 
 
-def active_cells(words: Tensor, lengths: Tensor | None) -> Tensor:
-    """Return where a word stands, not padding: bool ``(T, B)``."""
+def active_cells(data: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return where data ``(T, B, ...)`` stand, not padding: bool ``(T, B)``."""
     if lengths is None:
-        return torch.ones_like(words, dtype=torch.bool)
-    steps = torch.arange(len(words), dtype=torch.long, device=words.device)
+        return data.new_ones(data.shape[:2], dtype=torch.bool)
+    steps = torch.arange(len(data), dtype=torch.long, device=data.device)
     return steps[:, None] < lengths  # (T, B)
 
 
