@@ -123,7 +123,7 @@ def markov(context: Context) -> dict[str, Any]:
 
 
 def ssl(context: Context, *, cell: str = "lstm", **fit: Any) -> dict[str, Any]:
-    """A topical SSL, fitted in the way that ``fit`` says."""
+    """A topical SSL, fitted with the options ``fit``."""
     model, task, hmm = context.make_ssl(cell), context.task, context.markov()[0]
     pyro.set_rng_seed(context.seed)
     options = {

@@ -56,7 +56,7 @@ def seen_steps(x: Tensor, lengths: Tensor | None, mask: Tensor | None) -> Tensor
 def start_values(
     x: Tensor, seen: Tensor, dim: int, loading: Tensor | None, offset: Tensor | None
 ) -> GaussianStart:
-    """Find start values for D latents behind ``x`` ``(T, B, E)``; ``loading`` and ``offset`` rule.
+    """Find start values for D latents behind ``x`` ``(T, B, E)``, with C and b if they are given.
 
     Of a smooth path x_t = C z_t + b + noise, second differences are noise alone, of variance 6R,
     and E (x_{t+k} - x_t)² = k² v² + 2R, with v the size of its steps.

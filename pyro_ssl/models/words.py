@@ -51,7 +51,7 @@ def check_words(
             raise ValueError(
                 f"LanguageModel: found words from {low} to {high}, expected 0 to V - 1 = "
                 f"{vocab_size - 1}. Write LanguageModel(vocab_size={max(high + 1, vocab_size)}), "
-                "or say where the padding begins: lengths=lengths."
+                "or give lengths=lengths, where the padding begins."
             )
     return active
 

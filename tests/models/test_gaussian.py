@@ -140,7 +140,7 @@ def test_paths_move_at_every_step(kind):
 
 
 @pytest.mark.stage("statistical")
-def test_intervals_cover_what_they_say():
+def test_intervals_cover_their_level():
     """On a planted model, 90 % intervals of 20 points to come: between 85 and 95 % of 4,000.
 
     The points of a sequence depend on each other; taken as 100 independent sequences with all
@@ -156,7 +156,7 @@ def test_intervals_cover_what_they_say():
     assert best - 0.15 < found < best + 0.01
 
 
-def test_rotation_follows_its_law():
+def test_rotation_follows_its_distribution():
     """Standardised steps and residuals are standard normal: |mean| and |sd - 1| < 5 s.e."""
     data = noisy_rotation(40, 200)
     first, step = data.z[:1], data.z[1:] - data.z[:-1] @ data.transition.matrix.T

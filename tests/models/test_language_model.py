@@ -64,7 +64,7 @@ def test_log_likelihood_is_that_of_the_equations(words):
 
 @every_layer
 def test_log_likelihood_is_that_of_windows_read_in_turn(words, layer):
-    """``forward`` with a carried state, from the start symbol, gives the same law."""
+    """``forward`` with a carried state, from the start symbol, gives the same probabilities."""
     model = small(layer).eval()
     inputs = torch.cat([torch.full((1, B), V), words[:-1]])
     state, logits = None, []
@@ -192,7 +192,7 @@ def test_the_loss_is_that_of_the_words(words, lengths):
 
 
 def test_minibatches_are_shuffled_and_leave_nobody_out():
-    """Column b holds word b alone, so what the embedding is given says which columns it was."""
+    """Column b holds word b alone, so what the embedding reads tells which columns it was."""
     model, seen = small(), []
     model.embedding.register_forward_hook(lambda module, args, out: seen.append(args[0][1]))
     model.fit(torch.arange(V).expand(3, V), num_epochs=4, batch_size=2, disable_progbar=True)
