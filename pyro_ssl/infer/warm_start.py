@@ -83,7 +83,6 @@ def teach_transition(
     optim: Callable[[list[nn.Parameter]], Any],
     *,
     lengths: Tensor | None = None,
-    inputs: Tensor | None = None,
     batch_size: int | None = None,
 ) -> None:
     """Train a transition on the paths of another one, drawn anew in every pass over the sequences.
@@ -92,7 +91,6 @@ def teach_transition(
     :param int num_steps: gradient steps.
     :param optim: a Pyro optimiser.
     :param Tensor lengths: ``(B,)``; by default every path has T steps.
-    :param Tensor inputs: exogenous inputs of the transition, ``(B, T, I)``.
     :param int batch_size: sequences in a step, chosen at random; by default all.
     """
     parameters, training = list(transition.parameters()), transition.training
@@ -103,7 +101,7 @@ def teach_transition(
             B, T = z.shape
             steps = torch.arange(T, device=z.device)
             for index in torch.randperm(B, device=z.device).split(batch_size or B)[:num_steps]:
-                log_p = transition.log_prob(z[index], None if inputs is None else inputs[index])
+                log_p = transition.log_prob(z[index])
                 if lengths is not None:
                     log_p = torch.where(steps < lengths[index].unsqueeze(-1), log_p, 0.0)
                 # Of all sequences, as in stochastic EM, so that Adam and weight decay weigh alike.

@@ -25,11 +25,10 @@ from ..exact import LinearEmission
 from ..infer import ParticleFilter, ParticleGibbs, StochasticEM
 from ..primitive import ssl_transition
 from ..transitions import GaussianLSTMTransition, GaussianMultiplicativeLSTMTransition
+from . import gaussian_closed_form as closed_form
 from .base import EpochRecord, Model
 from .epochs import fit_epochs
 from .gaussian_results import GaussianForecast, Tracked
-from .gaussian_start import keep_scales, observed, seen_steps, start_transition, start_values
-from .regression import EmissionRegression
 
 __all__ = ["GaussianSSL"]
 
@@ -85,7 +84,7 @@ class GaussianSSL(Model):
         options: dict[str, Any] = {"reads": reads, "residual": residual, "dropout": dropout}
         super().__init__(dim=dim, hidden_size=hidden_size, cell=cell, **options)
         self.transition = _TRANSITIONS[cell](dim, hidden_size, **options)
-        keep_scales(self.transition)
+        closed_form.keep_scales(self.transition)
         self.dim = self.transition.dim
         for name in ("loading", "offset", "covariance"):
             self.register_buffer(name, None)
@@ -103,7 +102,7 @@ class GaussianSSL(Model):
         """
         loading, offset, covariance = self.emission
         pyro.module("transition", self.transition)
-        x, there = observed(x, mask)
+        x, there = closed_form.observed(x, mask)
         x, there = x.repeat(1, num_paths, 1), there.repeat(1, num_paths)
         lengths = None if lengths is None else lengths.repeat(num_paths)
         with pyro.plate("sequences", x.shape[1]):
@@ -160,8 +159,8 @@ class GaussianSSL(Model):
         if inference not in INFERENCE:
             raise ValueError(f'inference is "{inference}", expected one of {INFERENCE}.')
         self.start(x, lengths, mask=mask, loading=loading, offset=offset)
-        seen = seen_steps(x, lengths, mask)
-        regression = EmissionRegression(x, seen, num_paths, learn_loading, averaging)
+        seen = closed_form.seen_steps(x, lengths, mask)
+        regression = closed_form.EmissionRegression(x, seen, num_paths, learn_loading, averaging)
         em = StochasticEM(
             self.model,
             AdamW({"lr": learning_rate, "weight_decay": weight_decay}),
@@ -178,7 +177,7 @@ class GaussianSSL(Model):
 
         def score(x: Tensor, lengths: Tensor | None = None) -> dict[str, float]:
             log_p = self.log_likelihood(x, lengths, num_particles=num_valid_particles)
-            return {"nll": -float(log_p.sum() / seen_steps(x, lengths, None).sum())}
+            return {"nll": -float(log_p.sum() / closed_form.seen_steps(x, lengths, None).sum())}
 
         with pyro.get_param_store().scope():
             return fit_epochs(
@@ -207,9 +206,10 @@ class GaussianSSL(Model):
 
         The transition's mean is then z_{t-1}, nearly; see :meth:`fit` for the parameters.
         """
-        found = start_values(x, seen_steps(x, lengths, mask), self.dim, loading, offset)
+        seen = closed_form.seen_steps(x, lengths, mask)
+        found = closed_form.start_values(x, seen, self.dim, loading, offset)
         self._set_emission(found.emission)
-        start_transition(self.transition, found)
+        closed_form.start_transition(self.transition, found)
 
     def log_likelihood(
         self,

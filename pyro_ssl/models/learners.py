@@ -12,12 +12,10 @@ from typing import Any, NamedTuple
 
 import torch
 from pyro.infer import SVI
-from pyro.optim import AdamW, PyroOptim
+from pyro.optim import AdamW
 from torch import Tensor
 
-from ..infer import MarkovEM, MeanFieldELBO, MeanFieldGuide, StochasticEM
-from ..infer.warm_start import teach_transition
-from ..transitions import DiscreteTransition
+from ..infer import MeanFieldELBO, MeanFieldGuide, StochasticEM
 from .words import active_cells
 
 __all__ = ["INFERENCE", "Learner", "make_learner"]
@@ -38,22 +36,6 @@ class Learner(NamedTuple):
     step: Callable[..., tuple[float, float]]
     start_from: Callable[..., None]
     estimates: StochasticEM | MeanFieldGuide
-
-    def warm_start(
-        self,
-        hmm: MarkovEM,
-        transition: DiscreteTransition,
-        words: Tensor,
-        lengths: Tensor | None,
-        *,
-        num_steps: int,
-        batch_size: int | None,
-        optim: PyroOptim,
-    ) -> None:
-        """Start from a fitted HMM, whose paths teach the transition for ``num_steps`` steps."""
-        draw = partial(hmm.sample_paths, words, lengths)
-        teach_transition(transition, draw, num_steps, optim, lengths=lengths, batch_size=batch_size)
-        self.start_from(hmm, words, lengths)
 
     def epoch(
         self, words: Tensor, lengths: Tensor | None, batch_size: int | None

@@ -11,6 +11,7 @@ Fitted by stochastic EM from an exact Markov start; scored by a particle filter.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pyro
@@ -20,7 +21,7 @@ from pyro.optim import AdamW
 from torch import Tensor
 
 from ..infer import MarkovEM, ParticleFilter, ParticleGibbs
-from ..infer.warm_start import fit_markov
+from ..infer.warm_start import fit_markov, teach_transition
 from ..primitive import ssl_transition
 from ..transitions import LSTMTransition, MultiplicativeLSTMTransition
 from .base import EpochRecord, Model
@@ -78,14 +79,16 @@ class TopicalSSL(Model):
         if cell not in _TRANSITIONS:
             raise ValueError(f'cell is "{cell}", expected one of {sorted(_TRANSITIONS)}.')
         words = range(vocabulary) if isinstance(vocabulary, int) else vocabulary
+        names = [str(word) for word in words]
         super().__init__(
             num_topics=num_topics,
-            vocabulary=[str(word) for word in words],
+            vocabulary=names,
             hidden_size=hidden_size,
-            concentration=float(concentration),
+            concentration=concentration,
             dropout=dropout,
             cell=cell,
         )
+        self.vocabulary, self.concentration = names, float(concentration)
         self.transition = _TRANSITIONS[cell](num_topics, hidden_size, dropout=dropout)
         self.register_buffer("phi", None)
         self.register_buffer("occupancy", None)
@@ -96,16 +99,6 @@ class TopicalSSL(Model):
     def num_topics(self) -> int:
         """K."""
         return self.transition.num_states
-
-    @property
-    def vocabulary(self) -> list[str]:
-        """The words, in the order of their ids."""
-        return self.config["vocabulary"]
-
-    @property
-    def concentration(self) -> float:
-        """β of the Dirichlet prior of each topic's words."""
-        return self.config["concentration"]
 
     def model(
         self, words: Tensor, lengths: Tensor | None = None, index: Tensor | None = None
@@ -213,19 +206,18 @@ class TopicalSSL(Model):
             # Its own model would register the parameters of another one's LSTM.
             self.markov = markov and markov.for_model(self.model)
             if markov is None and markov_steps:
-                self.markov = fit_markov(
-                    *(self.model, words, lengths),
-                    valid=valid,
-                    num_steps=markov_steps,
-                    num_starts=markov_starts,
-                )
+                how_long = {"num_steps": markov_steps, "num_starts": markov_starts}
+                self.markov = fit_markov(self.model, words, lengths, valid=valid, **how_long)
             if self.markov is not None:
-                learner.warm_start(
-                    *(self.markov, self.transition, words, lengths),
-                    num_steps=transition_steps,
+                teach_transition(
+                    self.transition,
+                    partial(self.markov.sample_paths, words, lengths),
+                    transition_steps,
+                    AdamW({"lr": learning_rate, "weight_decay": weight_decay}),
+                    lengths=lengths,
                     batch_size=batch_size,
-                    optim=AdamW({"lr": learning_rate, "weight_decay": weight_decay}),
                 )
+                learner.start_from(self.markov, words, lengths)
                 self.phi, self.occupancy = learner.topics()
             return fit_epochs(
                 self,

@@ -92,11 +92,3 @@ def test_neither_what_is_past_the_lengths_nor_the_batches_change_the_gradient(da
     for gradients in found:
         for a, b in zip(gradients, expected, strict=True):
             torch.testing.assert_close(a, b)
-
-
-def test_inputs_go_with_their_sequences():
-    transition = LSTMTransition(K, 6, input_size=1)
-    z = torch.arange(K).repeat(B // K).unsqueeze(1).expand(B, T)  # as the inputs say
-    inputs = z.unsqueeze(-1).to(torch.get_default_dtype())
-    teach_transition(transition, lambda: z, 80, Adam({"lr": 0.05}), inputs=inputs, batch_size=4)
-    assert transition.log_prob(z, inputs)[:, 0].exp().min() > 0.8

@@ -13,7 +13,7 @@ from pyro_ssl import ParticleGibbs
 from pyro_ssl.datasets import CURVES, noisy_curve, noisy_rotation
 from pyro_ssl.exact.kalman import LinearEmission, kalman_filter, kalman_smoother
 from pyro_ssl.models import GaussianSSL
-from pyro_ssl.models.regression import EmissionRegression
+from pyro_ssl.models.gaussian_closed_form import EmissionRegression
 from pyro_ssl.transitions import LinearGaussianTransition
 
 T, B, D, E = 12, 3, 2, 3

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.infer import SVI, TraceEnum_ELBO
-from pyro.optim import ExponentialLR, PyroOptim
+from pyro.optim import PyroOptim
 from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch import nn
 
 from ...errors import NonFiniteError
 from .data import Data
 
-__all__ = ["adamw", "check_settings", "end_epoch", "make_svi", "no_guide", "run_epoch"]
+__all__ = ["check_settings", "end_epoch", "make_svi", "no_guide", "run_epoch"]
 
 
 def no_guide(*args: Any) -> None:
@@ -43,12 +43,6 @@ def check_settings(num_windows: int, batch_size: int, squared_error: float, moni
             f"IMVLSTM.fit: found {num_windows} windows and batch_size={batch_size}, expected one "
             "window at least and a positive batch_size."
         )
-
-
-def adamw(learning_rate: float, decay: float, weight_decay: float) -> PyroOptim:
-    """Return AdamW, its learning rate times ``decay`` after each epoch."""
-    adam = {"lr": learning_rate, "weight_decay": weight_decay}
-    return ExponentialLR({"optimizer": torch.optim.AdamW, "optim_args": adam, "gamma": decay})
 
 
 def end_epoch(optim: PyroOptim, score: float) -> None:

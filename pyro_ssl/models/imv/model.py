@@ -27,14 +27,14 @@ import pyro.distributions as dist
 import torch
 from pyro.infer import TraceEnum_ELBO
 from pyro.ops.indexing import Vindex
-from pyro.optim import PyroOptim
+from pyro.optim import ExponentialLR, PyroOptim
 from torch import Tensor
 
 from ...datasets.windows import Windows
 from ..base import EpochRecord, Model
 from ..epochs import fit_epochs
 from .data import Data, check_windows, chunks, filled, take
-from .fitting import adamw, check_settings, end_epoch, make_svi, no_guide, run_epoch
+from .fitting import check_settings, end_epoch, make_svi, no_guide, run_epoch
 from .forecast import IMVForecast
 from .network import IMVNetwork, Mixture
 
@@ -177,7 +177,10 @@ class IMVLSTM(Model):
             given = (valid,) if isinstance(valid, Windows) else valid
             valid = self._check("fit(valid=)", *given)
         train: Data = (filled(x, mask), y, None)
-        schedule = optim or adamw(learning_rate, decay, weight_decay)
+        adam = {"lr": learning_rate, "weight_decay": weight_decay}
+        schedule = optim or ExponentialLR(
+            {"optimizer": torch.optim.AdamW, "optim_args": adam, "gamma": decay}
+        )
         svi = make_svi(self.model, len(x), schedule)
 
         def step() -> tuple[float, float]:
