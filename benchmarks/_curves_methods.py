@@ -106,8 +106,8 @@ def fit_svi(x: Tensor, num_steps: int = 1500) -> GaussianSSL:
         noise = pyro.param("noise", R.diagonal(), constraint=dist.constraints.positive)
         with pyro.plate("sequences", x.shape[1]):
             for t, z in ssl_transition("z", ssl.transition, len(x)):
-                law = dist.Normal(z @ C.T + b, noise.sqrt()).to_event(1)
-                pyro.sample("x", law, obs=x[t])
+                seen = dist.Normal(z @ C.T + b, noise.sqrt()).to_event(1)
+                pyro.sample("x", seen, obs=x[t])
 
     with pyro.get_param_store().scope():
         guide = AutoNormal(
@@ -197,7 +197,7 @@ def kalman(dim: int) -> Callable[[Tensor], Predictions]:
 
 
 def lstm_regressor(x: Tensor, num_steps: int = 300, num_draws: int = 1000) -> Predictions:
-    """An LSTM that reads the points themselves and says the next: p(x_t | x_{1:t-1}).
+    """An LSTM that reads the points themselves and predicts the next: p(x_t | x_{1:t-1}).
 
     It has no latent path: its estimate of the curve at t is what it expects x_t to be.
     """
@@ -211,7 +211,7 @@ def lstm_regressor(x: Tensor, num_steps: int = 300, num_draws: int = 1000) -> Pr
         optimiser.step()
     network.eval()
     with torch.no_grad():
-        law = network.path_moments(points)
+        next_point = network.path_moments(points)
         path = points[:, :TRAIN].expand(num_draws, -1, -1)
         step, state = network.stepper(), network.initial_state((num_draws,))
         draws, z_prev = [], None
@@ -222,9 +222,9 @@ def lstm_regressor(x: Tensor, num_steps: int = 300, num_draws: int = 1000) -> Pr
         ahead = torch.stack(draws[TRAIN:]) * spread + mean  # (40, draws, 2)
         tails = ahead.new_tensor([0.05, 0.95])
         return Predictions(
-            law.mean[0] * spread + mean,
+            next_point.mean[0] * spread + mean,
             network.log_prob(points)[0] - spread.log().sum(),
-            (law.scale[0] * spread).square().mean(0),
+            (next_point.scale[0] * spread).square().mean(0),
             ahead.mean(1),
             *ahead.quantile(tails, 1),
         )

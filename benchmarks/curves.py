@@ -1,4 +1,4 @@
-"""Four noisy curves: which inference tracks them, and which model says where they go?
+"""Four noisy curves: which inference tracks them, and which model forecasts them?
 
     python -m benchmarks.curves [--results FILE] [--seeds 5]
 
@@ -77,8 +77,8 @@ def coverage(seed: int) -> dict[str, float]:
     hidden = torch.cat([test.x[:40], torch.zeros_like(x)])
     mask = torch.arange(60).unsqueeze(-1).expand(60, 100) < 40
     exact = kalman_filter(test.transition, test.emission, hidden, mask=mask)
-    law = exact.covariance[40:] + test.emission.covariance
-    away = (x - exact.mean[40:]).abs() / law.diagonal(dim1=-2, dim2=-1).sqrt()
+    covariance = exact.covariance[40:] + test.emission.covariance
+    away = (x - exact.mean[40:]).abs() / covariance.diagonal(dim1=-2, dim2=-1).sqrt()
     likelihood = kalman_filter(test.transition, test.emission, test.x).log_likelihood
     return {
         "coverage": float(((low < x) & (x < high)).double().mean()),

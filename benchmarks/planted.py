@@ -66,13 +66,9 @@ from benchmarks._planted_inference import (
     perplexity,
 )
 from benchmarks._planted_report import STARTS, plot, report
-from pyro_ssl import (
-    MarkovEM,
-    ParticleFilter,
-    TopicalSSL,
-)
+from pyro_ssl import MarkovEM, ParticleFilter, TopicalSSL
 from pyro_ssl.datasets import PlantedMemory
-from pyro_ssl.models.fitting import fit_markov
+from pyro_ssl.models import fit_markov
 
 from ._results import RESULTS, Results
 
@@ -85,7 +81,7 @@ def fit_hmm(data: PlantedMemory, s: Settings, seed: int, start: str) -> MarkovEM
     K, V = data.phi.shape
     model = TopicalSSL(K, V, hidden_size=s.hidden).model
     if start == "random":  # of three, the one of the highest likelihood
-        return fit_markov(model, (data.words, None), None, s.hmm_steps, 3)
+        return fit_markov(model, data.words, num_steps=s.hmm_steps, num_starts=3)
     hmm = MarkovEM(model, dirichlet="mean")
     flat = data.phi.new_full((K, K), 1 / K)
     hmm.start_from(flat[0], flat, phi=0.5 * data.phi + 0.5 / V)
@@ -128,7 +124,7 @@ def learn(name: str, seed: int, s: Settings, data: PlantedMemory, hmm: MarkovEM)
         disable_progbar=True,
     )
     seconds = time.perf_counter() - started
-    kept = min(range(len(history)), key=lambda i: history[i].valid_perplexity)
+    kept = min(range(len(history)), key=lambda i: history[i].score)
     q = logits[kept].softmax(-1) if logits else None
     path_draws = draws_of(ssl.fitted_model, data.words, name, q, 20 if name == "pg" else 1)
     votes = torch.stack([(path_draws == k).double().mean(0) for k in range(K)], -1)

@@ -1,4 +1,4 @@
-"""The demonstration runs, says what it found, and writes a page that needs nothing else."""
+"""The demonstration runs, prints what it found, and writes a page that needs nothing else."""
 
 import re
 from functools import partialmethod

@@ -318,8 +318,8 @@ def imv(w):
     for cell in ("tensor", "full"):
         model = IMVLSTM(4, 3, cell=cell, num_targets=2, num_steps=5).to(**like)
         settings = {"num_epochs": 2, "batch_size": 3, "disable_progbar": True}
-        model.fit(x, y, mask, valid=(x, y, mask), squared_error=1.0, **settings)
-        forecast = model.predict(x, mask)
+        model.fit(x, y, mask=mask, valid=(x, y, mask), squared_error=1.0, **settings)
+        forecast = model.predict(x, mask=mask)
         out += [*forecast.interval(), forecast.log_prob(y), model.importance(x, y)]
         out += [model.temporal_importance(x)]
     return out

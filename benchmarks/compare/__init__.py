@@ -8,6 +8,6 @@ and is scored on the same test steps. ``run`` stores each (method, seed) in
 ``benchmarks/results/comparison/CORPUS.json`` when it is done, and does not repeat it; ``report``
 makes the tables and the picture from these files alone.
 
-``corpora.py`` says what is compared on, ``methods.py`` what is compared, ``store.py`` keeps the
-results, ``report.py`` shows them.
+``corpora.py`` has the data, ``methods.py`` what is compared, ``store.py`` keeps the results,
+``report.py`` shows them.
 """

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from pyro_ssl import MarkovEM, ParticleFilter, TopicalSSL
+from pyro_ssl import MarkovEM, TopicalSSL
 from pyro_ssl.datasets import SequenceSplit, TextBatch
-from pyro_ssl.models import LanguageModel
-from pyro_ssl.models.fitting import fit_markov
+from pyro_ssl.models import EpochRecord, LanguageModel, fit_markov
 
 from .corpora import Task
 
@@ -60,11 +59,17 @@ class Context:
         """The fitted HMM that all methods start from, and seconds per iteration."""
         if self._markov is None:
             started = time.perf_counter()
-            ssl = self.make_ssl()
-            hmm = fit_markov(ssl.model, self.train, self.valid, self.task.markov_steps, 1)
+            hmm = self.fit_markov()
             seconds = (time.perf_counter() - started) / self.task.markov_steps
             self._markov = hmm, seconds
         return self._markov
+
+    def fit_markov(self) -> MarkovEM:
+        """Fit the HMM from one random start."""
+        steps = self.task.markov_steps
+        return fit_markov(
+            self.make_ssl().model, *self.train, valid=self.valid, num_steps=steps, num_starts=1
+        )
 
     def perplexity(self, log_p: Tensor) -> float:
         """Of the test steps, given log p ``(T, B)``."""
@@ -87,12 +92,11 @@ def data(batch: TextBatch) -> tuple[Tensor, Tensor | None]:
 
 def choose_concentration(task: Task, split: SequenceSplit) -> dict[str, float]:
     """Validation perplexity of the HMM by concentration of its prior."""
-    found, steps = {}, task.markov_steps
+    found = {}
     for concentration in task.concentrations:
         context = Context(task, split, concentration, seed=0)
-        hmm = fit_markov(context.make_ssl().model, context.train, context.valid, steps, 1)
         words, lengths, start = context.valid
-        found[str(concentration)] = hmm.perplexity(words, lengths, start=start)
+        found[str(concentration)] = context.fit_markov().perplexity(words, lengths, start=start)
         tqdm.write(f"concentration {concentration}: valid {found[str(concentration)]:.1f}")
     return found
 
@@ -119,7 +123,7 @@ def markov(context: Context) -> dict[str, Any]:
 
 
 def ssl(context: Context, *, cell: str = "lstm", **fit: Any) -> dict[str, Any]:
-    """A topical SSL, fitted in the way that ``fit`` says."""
+    """A topical SSL, fitted with the options ``fit``."""
     model, task, hmm = context.make_ssl(cell), context.task, context.markov()[0]
     pyro.set_rng_seed(context.seed)
     options = {
@@ -132,9 +136,8 @@ def ssl(context: Context, *, cell: str = "lstm", **fit: Any) -> dict[str, Any]:
     history = model.fit(*context.train, valid=context.valid, markov=hmm, **options | fit)
     by_particles = {}
     for P in SCORING_PARTICLES:
-        with pyro.get_param_store().scope():
-            score = ParticleFilter(model.fitted_model, P).log_likelihood
-            by_particles[str(P)] = context.perplexity(score(*data(context.split.test)))
+        log_p = model.log_likelihood(*data(context.split.test), num_particles=P)
+        by_particles[str(P)] = context.perplexity(log_p)
     transition = sum(p.numel() for p in model.transition.parameters())
     return {
         "perplexity": by_particles[str(max(SCORING_PARTICLES))],
@@ -167,9 +170,9 @@ def language_model(context: Context) -> dict[str, Any]:
     }
 
 
-def learning(history: list[Any]) -> dict[str, Any]:
-    """What a history says of the course of learning."""
-    valid = [record.valid_perplexity for record in history]
+def learning(history: list[EpochRecord]) -> dict[str, Any]:
+    """The course of learning, from a history."""
+    valid = [record.score for record in history]
     return {
         "seconds_per_epoch": sum(record.seconds for record in history) / len(history),
         "valid_perplexity": valid,

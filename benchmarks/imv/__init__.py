@@ -7,7 +7,7 @@
 
 Each method learns from the same training windows, chooses by the same validation windows, and is
 scored on the same test windows, in the data's own unit. Runs that are done are not repeated: those
-of a method have a file in ``results/imv``, which says with which settings they were made. ``--set
+of a method have a file in ``results/imv``, with the settings that they were made with. ``--set
 units=32`` changes one, and needs ``--results`` with another folder. ``report`` writes ``tables.md``
 and pictures beside them.
 

@@ -1,10 +1,11 @@
-"""What is compared: each method learns from a split and says how it forecasts the test windows."""
+"""What is compared: each method learns from a split, and forecasts the test windows."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import pyro
@@ -110,8 +111,8 @@ def imv(split: WindowedSplit, settings: dict[str, Any], seed: int, cell: str) ->
         "temporal_importance": model.temporal_importance(split.train).tolist(),
         **_permuted(lambda x: model.predict(x).mean, split.valid),
         **_learning(
-            [getattr(record, f"valid_{fit['monitor']}") for record in history],
-            [record._asdict() for record in history],
+            [record.score for record in history],
+            [asdict(record) for record in history],
         ),
         **_errors(split, forecast.mean),
         "coverage": _covered(forecast, y),
@@ -138,17 +139,17 @@ def _permuted(forecast: Callable[[Tensor], Tensor], valid: Windows) -> dict[str,
 
 
 def _scores(split: WindowedSplit, forecast: Callable[[Windows], Tensor]) -> dict[str, float]:
-    """Errors of point forecasts, with a normal law as wide as they erred in validation."""
+    """Errors of point forecasts, with a normal distribution as wide as they erred in validation."""
     mean = forecast(split.test)
     spread = (forecast(split.valid) - split.valid.y).square().mean(0).sqrt()
-    law = torch.distributions.Normal(mean, spread)
-    half = spread * law.icdf(torch.full_like(mean, 0.5 + LEVEL / 2.0)).sub(mean).div(spread)
+    normal = torch.distributions.Normal(mean, spread)
+    half = spread * normal.icdf(torch.full_like(mean, 0.5 + LEVEL / 2.0)).sub(mean).div(spread)
     scale = split.scaling.target_scale
     return {
         **_errors(split, mean),
         "coverage": float(((split.test.y - mean).abs() <= half).double().mean()),
         "width": float((2.0 * half * scale).mean()),
-        "log_score": float(law.log_prob(split.test.y).sum(-1).mean() - scale.log().sum()),
+        "log_score": float(normal.log_prob(split.test.y).sum(-1).mean() - scale.log().sum()),
     }
 
 

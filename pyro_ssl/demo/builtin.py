@@ -98,7 +98,7 @@ def _fit(ssl: TopicalSSL, corpus: Corpus, args: argparse.Namespace, started: flo
             )
         test_curve.append(score_aside(ssl, test.words, test.lengths))
         tqdm.write(
-            f"  {record.epoch:5d} {test_curve[-1]:8.1f} {record.valid_perplexity:8.1f} "
+            f"  {record.epoch:5d} {test_curve[-1]:8.1f} {record.score:8.1f} "
             f"{record.change_rate:15.1%} {record.seconds:9.2f}"
         )
 

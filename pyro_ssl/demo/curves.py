@@ -1,8 +1,8 @@
 """Four noisy curves, tracked and forecast: ``python -m pyro_ssl.demo.curves``.
 
 A Gaussian SSL learns each curve of Zheng et al. 2017 (arXiv 1711.11179, section 5.1) from 100 noisy
-points, and says where the next 40 will be. Drawn: where it takes the path to have been, given all
-100 points, and where it takes it to go. The curve itself is drawn too; the model never sees it.
+points, and forecasts the next 40. Drawn are its estimate of the path, given all 100 points, and its
+forecast; and the curve itself, which the model never sees.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LEVEL = 0.9
 
 
 class Followed(NamedTuple):
-    """One curve, what a model says of it, and how far it is off.
+    """One curve, what a model makes of it, and how far it is off.
 
     ``smoothed`` is of the first 100 steps; ``forecast`` is the mean ``(40, 2)`` of the path after
     them, and its covariance ``(40, 2, 2)``; ``scores`` are by the names of the table's columns.

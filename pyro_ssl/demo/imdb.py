@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..datasets import PrefixSplit, imdb_prefix_split
-from ..infer import MarkovEM, ParticleFilter
+from ..infer import MarkovEM
 from ..models import EpochRecord, TopicalSSL
 from .scores import perplexity, perplexity_of_probs_as_logits, score_aside, unigram_probs
 
@@ -104,7 +104,7 @@ def _fit(split: PrefixSplit, args: argparse.Namespace) -> tuple[Tensor, Tensor, 
         markov_steps=markov_steps,
         callback=after_epoch,
     )
-    predicted = ParticleFilter(ssl.fitted_model, 100).log_likelihood(full)[start:]
+    predicted = ssl.log_likelihood(full)[start:]
     seconds = sum(record.seconds for record in history) / len(history)
     return hmm_log_p(), predicted, seconds
 

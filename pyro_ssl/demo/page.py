@@ -46,7 +46,7 @@ class Report:
     """All that the demonstration found out.
 
     ``baselines`` has the test perplexities of ``"unigram"`` and ``"exact HMM"``; ``test_curve`` has
-    the SSL's, after every epoch. ``difference`` says how different the topics are,
+    the SSL's, after every epoch. ``difference`` is how different the topics are,
     ``chance`` how different they would be were they the same but for chance.
     """
 
@@ -66,7 +66,7 @@ class Report:
     @property
     def kept(self) -> int:
         """The epoch with the lowest validation perplexity."""
-        return min(self.history, key=lambda record: record.valid_perplexity).epoch
+        return min(self.history, key=lambda record: record.score).epoch
 
     @property
     def perplexity(self) -> float:
@@ -119,7 +119,7 @@ def _plot_perplexity(report: Report) -> Axes:
     whole.set_title("Test text", loc="left", size=10)
     curves = {
         "SSL, test": report.test_curve,
-        "SSL, validation": [record.valid_perplexity for record in report.history],
+        "SSL, validation": [record.score for record in report.history],
     }
     hmm = {"exact HMM, test": report.baselines["exact HMM"]}
     plot_perplexity(curves, hmm, kept=kept, ax=close)
@@ -238,7 +238,7 @@ def _topic(topic: Topic, typical: Sequence[str], color: str) -> str:
 
 def _epochs(report: Report) -> str:
     return "\n".join(
-        f"<tr><td>{record.epoch}</td><td>{test:.1f}</td><td>{record.valid_perplexity:.1f}</td>"
+        f"<tr><td>{record.epoch}</td><td>{test:.1f}</td><td>{record.score:.1f}</td>"
         f"<td>{'' if math.isnan(record.change_rate) else f'{record.change_rate:.1%}'}</td>"
         f"<td>{record.seconds:.2f}</td></tr>"
         for record, test in zip(report.history, report.test_curve, strict=True)

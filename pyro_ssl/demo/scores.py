@@ -73,15 +73,9 @@ def perplexity_of_probs_as_logits(log_p: Tensor, vocab_size: int) -> float:
 
 
 def score_aside(ssl: TopicalSSL, *args: Any, **kwargs: Any) -> float:
-    """Return :meth:`TopicalSSL.perplexity` amid a fit, which does not notice.
-
-    Dropout is off for as long, and the fit's random numbers are the same with and without.
-    """
+    """Return :meth:`TopicalSSL.perplexity` amid a fit, whose random numbers stay the same."""
     with torch.random.fork_rng(devices=[]):
-        ssl.transition.eval()
-        score = ssl.perplexity(*args, **kwargs)
-        ssl.transition.train()
-    return score
+        return ssl.perplexity(*args, **kwargs)
 
 
 def topic_difference(phi: Tensor, occupancy: Tensor, num_words: int = 10) -> Difference:

@@ -71,7 +71,7 @@ PAGE = Template(
 <h1>Topics with a memory</h1>
 <p>A state space LSTM read $train_words words of the <em>$name</em> and sorted them, word by word,
 into $num_topics topics. Each word is drawn from its topic alone; an LSTM over the <em>topics</em>
-says which comes next, given all before it. The topics of a text are drawn jointly from their
+predicts the next one from all before it. The topics of a text are drawn jointly from their
 posterior, by particle Gibbs.</p>
 <div class="figures">
 <div><b>$ssl</b><span>perplexity per word of unseen text</span></div>

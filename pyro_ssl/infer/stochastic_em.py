@@ -29,6 +29,7 @@ from .estep import SMCSettings, draw_paths
 from .globals import GlobalSites, HasEstimates
 from .markov_em import MarkovEM
 from .path_memory import PathMemory
+from .warm_start import teach_transition
 
 __all__ = ["StochasticEM"]
 
@@ -181,9 +182,14 @@ class StochasticEM(HasEstimates):
         self._globals.values, self._globals.counts = dict(hmm.values), dict(hmm.counts)
         self._current, self._memory = dict(hmm.values), PathMemory()
         run, _ = self._read(program)
-        for _ in range(transition_steps):
-            path = run.flatten(hmm.sample_paths(*args, **kwargs))
-            self._ascend(program, self._current, path)
+        teach_transition(
+            run.transition,
+            lambda: run.flatten(hmm.sample_paths(*args, **kwargs)).T,
+            transition_steps,
+            self.optim,
+            lengths=run.grid.lengths,
+            inputs=run.inputs,
+        )
         path = run.flatten(hmm.sample_paths(*args, **kwargs))
         self._memory.store(run, path)
         if self._globals:

@@ -1,23 +1,28 @@
 """Ready-made models."""
 
+from ..infer.warm_start import fit_markov
+from .base import EpochRecord, Model
+from .epochs import FitState, fit_epochs
 from .gaussian import GaussianSSL
-from .gaussian_results import GaussianForecast, GaussianRecord, Tracked
-from .imv import IMVLSTM, IMVForecast, IMVNetwork, IMVRecord
-from .language_model import LanguageModel, LanguageModelRecord
-from .topical import EpochRecord, Topic, TopicalSSL
+from .gaussian_results import GaussianForecast, Tracked
+from .imv import IMVLSTM, IMVForecast, IMVNetwork
+from .language_model import LanguageModel
+from .topical import TopicalSSL
+from .topics import Topic
 
 __all__ = [
     "EpochRecord",
+    "FitState",
     "GaussianForecast",
-    "GaussianRecord",
     "GaussianSSL",
     "IMVForecast",
     "IMVLSTM",
     "IMVNetwork",
-    "IMVRecord",
     "LanguageModel",
-    "LanguageModelRecord",
+    "Model",
     "Topic",
     "TopicalSSL",
     "Tracked",
+    "fit_epochs",
+    "fit_markov",
 ]

@@ -1,25 +1,14 @@
-"""What a Gaussian SSL says: how a fit went, where a path is, and where it goes."""
+"""What a Gaussian SSL finds: where a path is, and where it goes."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import pyro.distributions as dist
+import torch
 from torch import Tensor
 
-__all__ = ["GaussianForecast", "GaussianRecord", "Tracked"]
-
-
-class GaussianRecord(NamedTuple):
-    """What one epoch of :meth:`GaussianSSL.fit` came to.
-
-    ``loss`` is -log p(z, x) in nats per observed step, ``change_rate`` the share of latents that
-    the epoch renewed.
-    """
-
-    epoch: int
-    loss: float
-    change_rate: float
-    seconds: float
+__all__ = ["GaussianForecast", "Tracked"]
 
 
 class Tracked(NamedTuple):
@@ -33,7 +22,7 @@ class Tracked(NamedTuple):
 
 
 class GaussianForecast(NamedTuple):
-    """The law of later observations: draws ``samples`` ``(P, S, B, E)``, ``mean`` ``(S, B, E)``.
+    """Later observations: draws, ``samples`` ``(P, S, B, E)``, and their ``mean`` ``(S, B, E)``.
 
     ``covariance`` ``(S, B, E, E)`` is that of C z_t + b, the path without the noise.
     """
@@ -41,6 +30,15 @@ class GaussianForecast(NamedTuple):
     samples: Tensor
     mean: Tensor
     covariance: Tensor
+
+    @classmethod
+    def of_paths(cls, place: Tensor, noise: Tensor) -> GaussianForecast:
+        """Return the forecast of paths C z_t + b, ``(P, S, B, E)``, under noise of covariance R."""
+        mean = place.mean(0)
+        draws = dist.MultivariateNormal(torch.zeros_like(place), noise).sample()
+        away = place - mean
+        covariance = torch.einsum("psbe,psbf->sbef", away, away) / len(away)
+        return cls(place + draws, mean, covariance)
 
     def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
         """Return the ends of the central interval, each ``(S, B, E)``."""

@@ -12,25 +12,20 @@ as in Zaremba, Sutskever & Vinyals 2014 (arXiv 1409.2329), section 3. Zheng et a
 from __future__ import annotations
 
 import math
-import os
-import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import trange
 
 from ..cells import MultiplicativeLSTM
 from ..errors import NonFiniteError
-from .checkpoint import load_checkpoint, save_checkpoint
+from .base import EpochRecord, Model
+from .epochs import fit_epochs
 from .words import active_cells, check_words
 
-__all__ = ["LanguageModel", "LanguageModelRecord"]
-
-#: Words, with lengths, and with the step from which they are scored.
-Scored = tuple[Tensor, "Tensor | None"] | tuple[Tensor, "Tensor | None", int]
+__all__ = ["LanguageModel"]
 
 _LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
     "lstm": nn.LSTM,
@@ -40,21 +35,7 @@ _HIDDEN_CELLS = 2**16  # cells (t, b) whose hidden states exist at once while sc
 _LOGITS = 2**22  # logits that exist at once while scoring
 
 
-class LanguageModelRecord(NamedTuple):
-    """What one epoch of :meth:`LanguageModel.fit` came to.
-
-    ``loss`` is -log p(x_t | x_{1:t-1}) in nats per token, with dropout and while the weights move;
-    ``valid_perplexity`` is NaN where no validation data were given; ``seconds`` leaves validation
-    out.
-    """
-
-    epoch: int
-    loss: float
-    valid_perplexity: float
-    seconds: float
-
-
-class LanguageModel(nn.Module):
+class LanguageModel(Model):
     r"""p(x_t | x_{1:t-1}) of words or characters by an LSTM over them.
 
     :param int vocab_size: V, the number of symbols; symbol V is the start symbol, never predicted.
@@ -68,7 +49,6 @@ class LanguageModel(nn.Module):
 
     Data are time first, ``words`` int64 ``(T, B)`` and ``lengths`` ``(B,)``, as
     :func:`pyro_ssl.datasets.batchify` makes them; what stands past the lengths is never read.
-    It is a :class:`torch.nn.Module`: ``to``, ``parameters``, ``state_dict`` are torch's own.
 
     Example::
 
@@ -88,21 +68,20 @@ class LanguageModel(nn.Module):
         cell: str = "lstm",
         dropout: float = 0.5,
     ) -> None:
-        super().__init__()
         if cell not in _LAYERS:
             raise ValueError(f'LanguageModel: cell is "{cell}", expected "lstm" or "mlstm".')
+        super().__init__(
+            vocab_size=int(vocab_size),
+            embedding_size=embedding_size,
+            hidden_size=hidden_size,
+            cell=cell,
+            dropout=dropout,
+        )
         self.vocab_size = int(vocab_size)
-        self.cell = cell
         self.embedding = nn.Embedding(self.vocab_size + 1, embedding_size)
         self.recurrent = _LAYERS[cell](embedding_size, hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden_size, self.vocab_size)
-        self.history: list[LanguageModelRecord] = []
-
-    @property
-    def num_parameters(self) -> int:
-        """How many numbers are learned, the embedding's and the output layer's included."""
-        return sum(parameter.numel() for parameter in self.parameters())
 
     def forward(self, words: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return the logits of the symbol after each of ``words``, and the state after the last.
@@ -162,16 +141,16 @@ class LanguageModel(nn.Module):
         words: Tensor,
         lengths: Tensor | None = None,
         *,
-        valid: Scored | None = None,
+        valid: tuple[Any, ...] | None = None,
         num_epochs: int = 50,
         batch_size: int = 20,
         learning_rate: float = 0.002,
         weight_decay: float = 0.0,
         clip: float = 5.0,
         patience: int | None = None,
-        callback: Callable[[LanguageModelRecord], None] | None = None,
+        callback: Callable[[EpochRecord], None] | None = None,
         disable_progbar: bool | None = None,
-    ) -> list[LanguageModelRecord]:
+    ) -> list[EpochRecord]:
         """Fit by AdamW on shuffled minibatches of sequences, from the weights as they are.
 
         :param Tensor words: int64 ``(T, B)``.
@@ -181,8 +160,8 @@ class LanguageModel(nn.Module):
         :param int num_epochs: at most so many.
         :param int batch_size: sequences per gradient step.
         :param float clip: longest gradient, in the Euclidean norm over all parameters.
-        :param int patience: stop after so many epochs without a better validation perplexity.
-        :param callback: called with each :class:`LanguageModelRecord`.
+        :param patience: this, ``callback``, ``disable_progbar``, and how a fit ends, Ctrl-C
+            included: see :func:`~pyro_ssl.models.fit_epochs`.
         :returns: :attr:`history`, one record per epoch.
         :raises ValueError: if there is no word to learn from, or the data do not fit the model.
         :raises NonFiniteError: if the loss is no longer a number.
@@ -193,54 +172,24 @@ class LanguageModel(nn.Module):
                 "expected a sequence of length 1 or more."
             )
         optim = torch.optim.AdamW(self.parameters(), lr=learning_rate, weight_decay=weight_decay)
-        kept: tuple[float, int, dict[str, Tensor]] = (math.inf, 0, {})
-        self.history = []
-        disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
-        with trange(1, num_epochs + 1, desc="LanguageModel", unit="epoch", disable=disable) as bar:
-            for epoch in bar:
-                started = time.perf_counter()
-                loss = self._epoch(words, lengths, batch_size, optim, clip)
-                seconds = time.perf_counter() - started
-                score = math.nan
-                if valid is not None:
-                    score = self.perplexity(*valid[:2], start=valid[2] if len(valid) > 2 else 0)
-                self.history.append(LanguageModelRecord(epoch, loss, score, seconds))
-                bar.set_postfix(loss=f"{loss:.3f}", valid=f"{score:.1f}", refresh=False)
-                if callback is not None:
-                    callback(self.history[-1])
-                if score < kept[0]:
-                    kept = (score, epoch, {n: t.clone() for n, t in self.state_dict().items()})
-                if patience is not None and kept[2] and epoch - kept[1] >= patience:
-                    break
-        if kept[2]:
-            self.load_state_dict(kept[2])
-        self.eval()
-        return self.history
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a folder of safetensors and JSON; see :mod:`pyro_ssl.models.checkpoint`."""
-        config = {
-            "vocab_size": self.vocab_size,
-            "embedding_size": self.embedding.embedding_dim,
-            "hidden_size": self.head.in_features,
-            "cell": self.cell,
-            "dropout": self.dropout.p,
-            "history": [list(record) for record in self.history],
-        }
-        save_checkpoint(path, "LanguageModel", self.state_dict(), config)
+        def step() -> tuple[float, float]:
+            return self._epoch(words, lengths, batch_size, optim, clip), math.nan
 
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> LanguageModel:
-        """Read what :meth:`save` wrote, onto the CPU.
+        def score(words: Tensor, lengths: Tensor | None = None, start: int = 0) -> dict[str, float]:
+            return {"perplexity": self.perplexity(words, lengths, start=start)}
 
-        :raises CheckpointError: if it is missing, of another kind, cut short, or altered.
-        """
-        tensors, config = load_checkpoint(path, "LanguageModel")
-        history = config.pop("history")
-        model = cls(config.pop("vocab_size"), **config).to("cpu", tensors["head.weight"].dtype)
-        model.load_state_dict(tensors)
-        model.history = [LanguageModelRecord(*record) for record in history]
-        return model.eval()
+        return fit_epochs(
+            self,
+            num_epochs,
+            step,
+            valid=valid,
+            score=score,
+            monitor="perplexity",
+            patience=patience,
+            callback=callback,
+            disable_progbar=disable_progbar,
+        )
 
     def _hidden(self, words: Tensor, active: Tensor) -> Tensor:
         """h_t, which has seen x_{1:t-1}, at every step: ``(T, B, H)``."""
@@ -257,7 +206,6 @@ class LanguageModel(nn.Module):
         clip: float,
     ) -> float:
         """One gradient step per minibatch; return the mean loss of a token."""
-        self.train()
         active = active_cells(words, lengths)
         total = words.new_zeros((), dtype=torch.float64)
         for chosen in torch.randperm(words.shape[1], device=words.device).split(batch_size):
@@ -277,8 +225,9 @@ class LanguageModel(nn.Module):
         mean = float(total / active.sum())
         if not math.isfinite(mean):
             raise NonFiniteError(
-                f"LanguageModel.fit: the loss of an epoch is {mean}, expected a finite number. The "
-                "weights are spoilt: begin with a new model and a lower learning_rate."
+                f"LanguageModel.fit: the loss of an epoch is {mean}, expected a finite number; "
+                "begin with a new model and a lower learning_rate. The weights are spoilt, unless "
+                "an epoch before was kept by its score on valid=."
             )
         return mean
 

@@ -10,50 +10,32 @@ Fitted by stochastic EM from an exact Markov start; scored by a particle filter.
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyro
 import pyro.distributions as dist
-import torch
 from pyro import poutine
 from pyro.optim import AdamW
 from torch import Tensor
 
 from ..infer import MarkovEM, ParticleFilter, ParticleGibbs
-from ..infer.dirichlet import normalised
+from ..infer.warm_start import fit_markov, teach_transition
 from ..primitive import ssl_transition
 from ..transitions import LSTMTransition, MultiplicativeLSTMTransition
-from .checkpoint import load_checkpoint, save_checkpoint
-from .fitting import (
-    EpochRecord,
-    Learner,
-    StepSettings,
-    fit_markov,
-    keep_best,
-    make_learner,
-    teach_transition,
-)
+from .base import EpochRecord, Model
+from .epochs import fit_epochs
+from .learners import make_learner
+from .topics import Topic, list_topics, state_shares
+from .words import active_cells
 
-__all__ = ["EpochRecord", "Topic", "TopicalSSL"]
+__all__ = ["TopicalSSL"]
 
 _TRANSITIONS = {"lstm": LSTMTransition, "mlstm": MultiplicativeLSTMTransition}
 
 
-@dataclass(frozen=True)
-class Topic:
-    """One topic: its most probable words with their probabilities, and its share of the tokens."""
-
-    index: int
-    words: list[str]
-    probs: list[float]
-    occupancy: float
-
-
-class TopicalSSL:
+class TopicalSSL(Model):
     r"""Topics with long memory: an LSTM over topics, a categorical over words for each.
 
     :param int num_topics: K.
@@ -69,12 +51,20 @@ class TopicalSSL:
 
     Example::
 
+        >>> import torch
         >>> words = torch.randint(20, (7, 12))
         >>> ssl = TopicalSSL(num_topics=3, vocabulary=20, hidden_size=8)
-        >>> history = ssl.fit(words, num_epochs=2, disable_progbar=True)
+        >>> history = ssl.fit(words, num_epochs=2, markov_steps=9, disable_progbar=True)
         >>> len(ssl.topics(num_words=5)), ssl.transform(words, num_samples=3).shape
         (3, torch.Size([7, 12, 3]))
     """
+
+    #: p(word | topic), ``(K, V)``, once fitted
+    phi: Tensor | None
+    #: share of the training words in each topic, ``(K,)``, once fitted
+    occupancy: Tensor | None
+
+    _how_to_fit = "ssl.fit(words)"
 
     def __init__(
         self,
@@ -89,15 +79,19 @@ class TopicalSSL:
         if cell not in _TRANSITIONS:
             raise ValueError(f'cell is "{cell}", expected one of {sorted(_TRANSITIONS)}.')
         words = range(vocabulary) if isinstance(vocabulary, int) else vocabulary
-        self.vocabulary = [str(word) for word in words]
-        self.concentration = float(concentration)
-        self.cell = cell
+        names = [str(word) for word in words]
+        super().__init__(
+            num_topics=num_topics,
+            vocabulary=names,
+            hidden_size=hidden_size,
+            concentration=concentration,
+            dropout=dropout,
+            cell=cell,
+        )
+        self.vocabulary, self.concentration = names, float(concentration)
         self.transition = _TRANSITIONS[cell](num_topics, hidden_size, dropout=dropout)
-        #: p(word | topic), ``(K, V)``, once fitted
-        self.phi: Tensor | None = None
-        #: share of the training words in each topic, ``(K,)``, once fitted
-        self.occupancy: Tensor | None = None
-        self.history: list[EpochRecord] = []
+        self.register_buffer("phi", None)
+        self.register_buffer("occupancy", None)
         #: the exact HMM that the fit started from, which is also a baseline
         self.markov: MarkovEM | None = None
 
@@ -126,9 +120,8 @@ class TopicalSSL:
     @property
     def fitted_model(self) -> Callable[..., Any]:
         """The model with its topics given: what ``ParticleFilter`` and others take."""
-        if self.phi is None:
-            raise RuntimeError("TopicalSSL is not fitted yet; write ssl.fit(words) first.")
-        return poutine.condition(self.model, data={"phi": self.phi})
+        phi, _ = self._fitted()
+        return poutine.condition(self.model, data={"phi": phi})
 
     def fit(
         self,
@@ -160,9 +153,9 @@ class TopicalSSL:
 
         :param Tensor words: int64 ``(T, B)``.
         :param Tensor lengths: ``(B,)``.
-        :param valid: words and lengths to choose by, and where a third element says so, the step
-            from which on they are scored. The HMM stops where their perplexity is lowest, and the
-            epoch of the lowest is the one that is kept.
+        :param valid: ``(words, lengths)`` or ``(words, lengths, start)`` to choose by, scored from
+            step ``start`` on. The HMM stops where their perplexity is lowest, and the epoch of the
+            lowest is the one that is kept.
         :param int num_epochs: at most so many.
         :param int batch_size: documents in a step of EM; by default all.
         :param str inference: the E-step: ``"particle_gibbs"`` draws paths from their exact joint
@@ -183,79 +176,72 @@ class TopicalSSL:
         :param int markov_starts: random starts of the HMM, of which the best is kept.
         :param int transition_steps: gradient steps of the LSTM on the HMM's paths at the start.
         :param int num_valid_particles: P of the validation perplexity.
-        :param int patience: stop after so many epochs without a better validation perplexity.
-        :param callback: called with each :class:`EpochRecord`.
+        :param patience: this, ``callback``, ``disable_progbar``, and how a fit ends, Ctrl-C
+            included: see :func:`~pyro_ssl.models.fit_epochs`.
         :returns: :attr:`history`, one record per epoch.
         """
-
-        def optim_args(name: str) -> dict[str, float]:
-            factors = name.endswith(".logits")
-            return {
-                "lr": learning_rate * (10.0 if factors else 1.0),
-                "weight_decay": 0.0 if factors else weight_decay,
-            }
-
-        data = (words, lengths)
-        draw = inference == "particle_gibbs" if draw_topics is None else draw_topics
-        settings = StepSettings(
-            AdamW(optim_args),
+        learner = make_learner(
+            inference,
+            self.model,
             num_particles,
-            num_sweeps,
-            num_gradient_steps,
-            ancestor_sampling,
-            draw,
-            averaging,
+            num_sweeps=num_sweeps,
+            num_gradient_steps=num_gradient_steps,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            ancestor_sampling=ancestor_sampling,
+            draw_topics=draw_topics,
+            averaging=averaging,
         )
+
+        def step() -> tuple[float, float]:
+            found = learner.epoch(words, lengths, batch_size)
+            self.phi, self.occupancy = learner.topics()
+            return found
+
+        def score(words: Tensor, lengths: Tensor | None = None, start: int = 0) -> dict[str, float]:
+            P = num_valid_particles
+            return {"perplexity": self.perplexity(words, lengths, num_particles=P, start=start)}
+
         with pyro.get_param_store().scope():
-            learner = make_learner(inference, self.model, settings)
             # Its own model would register the parameters of another one's LSTM.
             self.markov = markov and markov.for_model(self.model)
             if markov is None and markov_steps:
-                self.markov = fit_markov(self.model, data, valid, markov_steps, markov_starts)
-            self.transition.train()
+                how_long = {"num_steps": markov_steps, "num_starts": markov_starts}
+                self.markov = fit_markov(self.model, words, lengths, valid=valid, **how_long)
             if self.markov is not None:
                 teach_transition(
                     self.transition,
-                    self.markov,
-                    data,
+                    partial(self.markov.sample_paths, words, lengths),
                     transition_steps,
+                    AdamW({"lr": learning_rate, "weight_decay": weight_decay}),
+                    lengths=lengths,
                     batch_size=batch_size,
-                    learning_rate=learning_rate,
-                    weight_decay=weight_decay,
                 )
-                learner.start_from(self.markov, data)
-
-            def score() -> float:
-                return self._read(learner, valid, num_valid_particles)
-
-            self.history, kept = keep_best(
-                learner,
-                data,
+                learner.start_from(self.markov, words, lengths)
+                self.phi, self.occupancy = learner.topics()
+            return fit_epochs(
+                self,
                 num_epochs,
-                batch_size=batch_size,
+                step,
+                valid=valid,
                 score=score,
-                snapshot=self._tensors,
+                monitor="perplexity",
                 patience=patience,
                 callback=callback,
                 disable_progbar=disable_progbar,
             )
-            if kept:
-                self._set_tensors(kept)
-            self.transition.eval()
-        return self.history
 
-    def _read(self, learner: Learner, valid: tuple[Any, ...] | None, num_particles: int) -> float:
-        """Take over the learner's topics; return their validation perplexity, or NaN."""
-        self.phi, self.occupancy = learner.phi, normalised(learner.counts.sum(-1))
-        if valid is None:
-            return math.nan
-        words, lengths, *start = valid
-        self.transition.eval()
-        score = ParticleFilter(self.fitted_model, num_particles).perplexity(
-            words, lengths, start=start[0] if start else 0
-        )
-        self.transition.train()
-        return score
+    def log_likelihood(
+        self, words: Tensor, lengths: Tensor | None = None, *, num_particles: int = 100
+    ) -> Tensor:
+        """Return log p̂(x_t | x_{1:t-1}), float64 ``(T, B)``, by a particle filter.
+
+        It is 0 past the lengths.
+
+        :raises RuntimeError: if the model is not fitted.
+        """
+        with pyro.get_param_store().scope():
+            return ParticleFilter(self.fitted_model, num_particles).log_likelihood(words, lengths)
 
     def perplexity(
         self,
@@ -270,23 +256,13 @@ class TopicalSSL:
         :param int start: score from this step on; earlier words are only conditioned on.
         """
         with pyro.get_param_store().scope():
-            model = self.fitted_model
-            return ParticleFilter(model, num_particles).perplexity(words, lengths, start=start)
+            score = ParticleFilter(self.fitted_model, num_particles).perplexity
+            return score(words, lengths, start=start)
 
     def topics(self, num_words: int = 10) -> list[Topic]:
         """Return the topics by falling occupancy, each with its ``num_words`` likeliest words."""
-        if self.phi is None or self.occupancy is None:
-            raise RuntimeError("TopicalSSL is not fitted yet; write ssl.fit(words) first.")
-        probs, words = self.phi.topk(min(num_words, len(self.vocabulary)), -1)
-        return [
-            Topic(
-                k,
-                [self.vocabulary[v] for v in words[k].tolist()],
-                probs[k].tolist(),
-                float(self.occupancy[k]),
-            )
-            for k in self.occupancy.argsort(descending=True).tolist()
-        ]
+        phi, occupancy = self._fitted()
+        return list_topics(phi, occupancy, self.vocabulary, num_words)
 
     def transform(
         self,
@@ -311,68 +287,5 @@ class TopicalSSL:
                 disable_progbar=True,
             )
         z = pg.get_samples()["z"].permute(0, 2, 1)  # (S, T, B)
-        weight = self.transition.head.weight
-        counts = weight.new_zeros(z.shape[1:] + (self.num_topics,))
-        one = weight.new_ones(z.shape[1:] + (1,))
-        for path in z:
-            counts.scatter_add_(-1, path.unsqueeze(-1), one)
-        counts /= len(z)  # after counting: a sum of shares may exceed 1
-        if lengths is not None:
-            steps = torch.arange(len(words), device=lengths.device)
-            counts = counts * (steps[:, None] < lengths).unsqueeze(-1)
-        return counts
-
-    def to(self, *args: Any, **kwargs: Any) -> TopicalSSL:
-        """Move to a device or dtype, as :meth:`torch.nn.Module.to`."""
-        self.transition.to(*args, **kwargs)
-        for name in ("phi", "occupancy"):
-            value = getattr(self, name)
-            setattr(self, name, None if value is None else value.to(*args, **kwargs))
-        return self
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a folder of safetensors and JSON; see :mod:`pyro_ssl.models.checkpoint`."""
-        if self.phi is None:
-            raise RuntimeError("TopicalSSL is not fitted yet; write ssl.fit(words) first.")
-        config = {
-            "vocabulary": self.vocabulary,
-            "num_topics": self.num_topics,
-            "hidden_size": self.transition.hidden_size,
-            "concentration": self.concentration,
-            "dropout": self.transition.dropout.p,
-            "cell": self.cell,
-            "history": [list(record) for record in self.history],
-        }
-        save_checkpoint(path, "TopicalSSL", self._tensors(), config)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> TopicalSSL:
-        """Read what :meth:`save` wrote, onto the CPU.
-
-        :raises CheckpointError: if it is missing, of another kind, cut short, or altered.
-        """
-        tensors, config = load_checkpoint(path, "TopicalSSL")
-        ssl = cls(
-            config["num_topics"],
-            config["vocabulary"],
-            hidden_size=config["hidden_size"],
-            concentration=config["concentration"],
-            dropout=config["dropout"],
-            cell=config["cell"],
-        )
-        ssl.history = [EpochRecord(*record) for record in config["history"]]
-        ssl.to(tensors["phi"].dtype)
-        ssl._set_tensors(tensors)
-        ssl.transition.eval()
-        return ssl
-
-    def _tensors(self) -> dict[str, Tensor]:
-        module = {f"transition.{n}": t for n, t in self.transition.state_dict().items()}
-        return {"phi": self.phi, "occupancy": self.occupancy, **module}
-
-    def _set_tensors(self, tensors: dict[str, Tensor]) -> None:
-        self.phi, self.occupancy = tensors["phi"], tensors["occupancy"]
-        prefix = "transition."
-        self.transition.load_state_dict(
-            {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-        )
+        shares = state_shares(z, self.num_topics, self.transition.head.weight.dtype)
+        return shares * active_cells(words, lengths).unsqueeze(-1)

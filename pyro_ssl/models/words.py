@@ -5,15 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..steps import steps_within
+
 __all__ = ["active_cells", "check_words"]
 
 
-def active_cells(words: Tensor, lengths: Tensor | None) -> Tensor:
-    """Return where a word stands, not padding: bool ``(T, B)``."""
+def active_cells(data: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return where data ``(T, B, ...)`` stand, not padding: bool ``(T, B)``."""
     if lengths is None:
-        return torch.ones_like(words, dtype=torch.bool)
-    steps = torch.arange(len(words), dtype=torch.long, device=words.device)
-    return steps[:, None] < lengths  # (T, B)
+        return data.new_ones(data.shape[:2], dtype=torch.bool)
+    return steps_within(lengths, len(data))
 
 
 def check_words(
@@ -51,7 +52,7 @@ def check_words(
             raise ValueError(
                 f"LanguageModel: found words from {low} to {high}, expected 0 to V - 1 = "
                 f"{vocab_size - 1}. Write LanguageModel(vocab_size={max(high + 1, vocab_size)}), "
-                "or say where the padding begins: lengths=lengths."
+                "or give lengths=lengths, where the padding begins."
             )
     return active
 

@@ -1,8 +1,7 @@
 """The IMV-LSTM: which variable, and which time step, matters."""
 
-from .fitting import IMVRecord
 from .forecast import IMVForecast
 from .model import IMVLSTM
 from .network import IMVNetwork
 
-__all__ = ["IMVForecast", "IMVLSTM", "IMVNetwork", "IMVRecord"]
+__all__ = ["IMVForecast", "IMVLSTM", "IMVNetwork"]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ...datasets.windows import Windows
 from .network import IMVNetwork
+
+if TYPE_CHECKING:
+    from ...datasets.windows import Windows
 
 __all__ = ["Data", "check_windows", "chunks", "filled", "take"]
 
@@ -44,7 +47,7 @@ def check_windows(
     :param str where: who asks, for the messages.
     :raises ValueError: if x, y and mask do not fit the model or one another, or y is not finite.
     """
-    if isinstance(x, Windows):
+    if not isinstance(x, Tensor):
         y = x.y if y is None else y
         x = x.x
     N, T, Y = network.layer.num_variables, network.num_steps, network.num_targets

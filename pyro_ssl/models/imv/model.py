@@ -12,37 +12,40 @@ Pyro enumerates z, so that the loss of ``SVI`` with ``TraceEnum_ELBO`` is the ne
 log-likelihood: L without I, less the entropy of q, at q = the posterior. Its gradient is that of L
 with q held fixed. I enters L in a term of its own, which I = mean q minimises for any weights.
 
-Next files to read: ``imv_network.py``, π, μ and σ; ``imv_fitting.py``; ``imv_forecast.py``.
+Next files to read: ``network.py``, π, μ and σ; ``fitting.py``; ``forecast.py``.
 """
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro.infer import TraceEnum_ELBO
 from pyro.ops.indexing import Vindex
-from pyro.optim import PyroOptim
+from pyro.optim import ExponentialLR, PyroOptim
 from torch import Tensor
 
-from ...datasets.windows import Windows
-from ..checkpoint import load_checkpoint, save_checkpoint
+from ..base import EpochRecord, Model
+from ..epochs import fit_epochs
 from .data import Data, check_windows, chunks, filled, take
-from .fitting import IMVRecord, Settings, fit_network, no_guide
+from .fitting import check_settings, end_epoch, make_svi, no_guide, run_epoch
 from .forecast import IMVForecast
 from .network import IMVNetwork, Mixture
+
+if TYPE_CHECKING:
+    from ...datasets.windows import Windows
 
 __all__ = ["IMVLSTM"]
 
 _WINDOWS = 4096  # whose hidden states exist at once while nothing is learned
 
 
-class IMVLSTM:
+class IMVLSTM(Model):
     """Forecasts from N input variables, and which of them, and which of their steps, matter.
 
     :param int num_variables: N.
@@ -52,7 +55,7 @@ class IMVLSTM:
     :param int num_targets: Y, numbers to be forecast: targets, or steps ahead, or both.
     :param float dropout: dropout before the output layers, while the model learns.
     :param float bound: π = softmax(bound tanh(.)), or softmax(.) with ``None``. With the paper's 1,
-        no π_n is above e² / (e² + N - 1): where one variable of many says nearly all, forecasts
+        no π_n is above e² / (e² + N - 1): where one variable of many explains nearly all, forecasts
         suffer, though q and I still find it.
     :param int num_steps: T, where attention is to learn lags: its bias is then of each step. By
         default it is one, as in the paper, and T is free; T^n then has little contrast.
@@ -87,23 +90,18 @@ class IMVLSTM:
         num_steps: int | None = None,
         min_scale: float = 1e-3,
     ) -> None:
-        self._config = {
+        config: dict[str, Any] = {
             **{"num_variables": num_variables, "units": units, "cell": cell, "bound": bound},
             **{"num_targets": num_targets, "dropout": dropout, "min_scale": min_scale},
             "num_steps": num_steps,
         }
-        self.network = IMVNetwork(**self._config)  # type: ignore[arg-type]
-        self.history: list[IMVRecord] = []
+        super().__init__(**config)
+        self.network = IMVNetwork(**config)
 
     @property
     def num_variables(self) -> int:
         """N."""
         return self.network.layer.num_variables
-
-    @property
-    def num_parameters(self) -> int:
-        """How many numbers are learned."""
-        return sum(parameter.numel() for parameter in self.network.parameters())
 
     def model(
         self,
@@ -126,8 +124,8 @@ class IMVLSTM:
                 "variable", dist.Categorical(logits=log_weights), infer={"enumerate": "parallel"}
             )
             rows = torch.arange(len(means), device=means.device)
-            law = dist.Normal(Vindex(means)[rows, z, :], Vindex(scales)[rows, z, :])
-            pyro.sample("y", law.to_event(1), obs=chosen[1])
+            normal = dist.Normal(Vindex(means)[rows, z, :], Vindex(scales)[rows, z, :])
+            pyro.sample("y", normal.to_event(1), obs=chosen[1])
             if squared_error and chosen[1] is not None:
                 miss = (log_weights.exp().unsqueeze(-1) * means).sum(1) - chosen[1]
                 pyro.factor("squared_error", -squared_error * miss.square().sum(-1))
@@ -136,9 +134,9 @@ class IMVLSTM:
         self,
         x: Tensor | Windows,
         y: Tensor | None = None,
-        mask: Tensor | None = None,
         *,
-        valid: tuple[Tensor, ...] | Windows | None = None,
+        mask: Tensor | None = None,
+        valid: tuple[Any, ...] | Windows | None = None,
         num_epochs: int = 100,
         batch_size: int = 64,
         learning_rate: float = 0.01,
@@ -148,9 +146,9 @@ class IMVLSTM:
         patience: int | None = 15,
         monitor: str = "nll",
         optim: PyroOptim | None = None,
-        callback: Callable[[IMVRecord], None] | None = None,
+        callback: Callable[[EpochRecord], None] | None = None,
         disable_progbar: bool | None = None,
-    ) -> list[IMVRecord]:
+    ) -> list[EpochRecord]:
         """Fit by Pyro's ``SVI`` with ``TraceEnum_ELBO``, from the weights as they are.
 
         ``pyro.set_rng_seed`` before the model is made and fitted makes a fit repeatable.
@@ -166,51 +164,66 @@ class IMVLSTM:
         :param float squared_error: weight of the mean forecast's squared error, which is added to
             the loss; 0 is EM. The authors' program learns PM2.5 and SML2010 by that error alone,
             but without the likelihood there are neither scales nor q.
-        :param int patience: stop after so many epochs without a better score on ``valid``.
         :param str monitor: the score, ``"nll"`` or ``"mse"``.
         :param optim: another Pyro optimiser; one that is a scheduler steps after each epoch,
             ``pyro.optim.ReduceLROnPlateau`` by the score.
-        :param callback: called with each :class:`IMVRecord`.
+        :param patience: this, ``callback``, ``disable_progbar``, and how a fit ends, Ctrl-C
+            included: see :func:`~pyro_ssl.models.fit_epochs`.
         :returns: :attr:`history`, one record per epoch.
         :raises ValueError: if the data do not fit the model or one another.
         :raises NonFiniteError: if the loss is no longer a number.
         """
-        train = self._check("fit", x, y, mask)
-        given = (valid,) if isinstance(valid, Windows) else valid
-        held_out = None if given is None else self._check("fit(valid=)", *given)
-        settings = Settings(
-            num_epochs=num_epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            decay=decay,
-            weight_decay=weight_decay,
-            squared_error=squared_error,
-            patience=patience,
-            monitor=monitor,
-            optim=optim,
-            callback=callback,
-            disable_progbar=disable_progbar,
+        x, y, mask = self._check("fit", x, y, mask)
+        check_settings(len(x), batch_size, squared_error, monitor)
+        if valid is not None:
+            given = valid if type(valid) in (tuple, list) else (valid,)
+            valid = self._check("fit(valid=)", *given)
+        train: Data = (filled(x, mask), y, None)
+        adam = {"lr": learning_rate, "weight_decay": weight_decay}
+        schedule = optim or ExponentialLR(
+            {"optimizer": torch.optim.AdamW, "optim_args": adam, "gamma": decay}
         )
-        self.history = []
-        fit_network(self, train, held_out, settings, self.history)
-        return self.history
+        svi = make_svi(self.model, len(x), schedule)
 
-    def predict(self, x: Tensor | Windows, mask: Tensor | None = None) -> IMVForecast:
+        def step() -> tuple[float, float]:
+            if self.history:
+                end_epoch(schedule, self.history[-1].score)
+            return run_epoch(svi, self.network, train, batch_size, squared_error), math.nan
+
+        def score(x: Tensor, y: Tensor, mask: Tensor | None) -> dict[str, float]:
+            forecast = self.predict(x, mask=mask)
+            nll, mse = -forecast.log_prob(y).mean(), (forecast.mean - y).square().mean()
+            return {"nll": float(nll), "mse": float(mse)}
+
+        with pyro.get_param_store().scope():
+            return fit_epochs(
+                self,
+                num_epochs,
+                step,
+                valid=valid,
+                score=score,
+                monitor=monitor,
+                patience=patience,
+                callback=callback,
+                disable_progbar=disable_progbar,
+            )
+
+    def predict(self, x: Tensor | Windows, *, mask: Tensor | None = None) -> IMVForecast:
         """Return p(y | X) of each window; its ``mean`` is the paper's forecast, Σ π_n μ_n."""
         log_weights, means, scales, _ = self._mixture(x, mask)
         weights = log_weights.exp()
         return IMVForecast((weights.unsqueeze(-1) * means).sum(1), weights, means, scales)
 
-    def log_prob(
-        self, x: Tensor | Windows, y: Tensor | None = None, mask: Tensor | None = None
+    def log_likelihood(
+        self, x: Tensor | Windows, y: Tensor | None = None, *, mask: Tensor | None = None
     ) -> Tensor:
         """Return log p(y | X) of each window, ``(M,)``."""
-        _, target, _ = self._check("log_prob", x, y, mask)
+        _, target, _ = self._check("log_likelihood", x, y, mask)
         assert target is not None
-        return self.predict(x, mask).log_prob(target)
+        return self.predict(x, mask=mask).log_prob(target)
 
     def posterior(
-        self, x: Tensor | Windows, y: Tensor | None = None, mask: Tensor | None = None
+        self, x: Tensor | Windows, y: Tensor | None = None, *, mask: Tensor | None = None
     ) -> Tensor:
         """Return q, p(z = n | X, y) of each window, ``(M, N)``, by Pyro's own marginals.
 
@@ -230,42 +243,18 @@ class IMVLSTM:
         return torch.cat(out)[:M]
 
     def importance(
-        self, x: Tensor | Windows, y: Tensor | None = None, mask: Tensor | None = None
+        self, x: Tensor | Windows, y: Tensor | None = None, *, mask: Tensor | None = None
     ) -> Tensor:
         """Return I, the importance of each variable: the mean of :meth:`posterior`, ``(N,)``."""
-        return self.posterior(x, y, mask).mean(0)
+        return self.posterior(x, y, mask=mask).mean(0)
 
-    def attention(self, x: Tensor | Windows, mask: Tensor | None = None) -> Tensor:
+    def attention(self, x: Tensor | Windows, *, mask: Tensor | None = None) -> Tensor:
         """Return α, each variable's attention over the steps of each window, ``(M, N, T)``."""
         return self._mixture(x, mask).attention
 
-    def temporal_importance(self, x: Tensor | Windows, mask: Tensor | None = None) -> Tensor:
+    def temporal_importance(self, x: Tensor | Windows, *, mask: Tensor | None = None) -> Tensor:
         """Return T^n, the mean of :meth:`attention`, ``(N, T)``; each row sums to 1."""
-        return self.attention(x, mask).mean(0)
-
-    def to(self, *args: Any, **kwargs: Any) -> IMVLSTM:
-        """Move to a device or dtype, as :meth:`torch.nn.Module.to`."""
-        self.network.to(*args, **kwargs)
-        return self
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a folder of safetensors and JSON; see :mod:`pyro_ssl.models.checkpoint`."""
-        config = {**self._config, "history": [list(record) for record in self.history]}
-        save_checkpoint(path, "IMVLSTM", self.network.state_dict(), config)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> IMVLSTM:
-        """Read what :meth:`save` wrote, onto the CPU.
-
-        :raises CheckpointError: if it is missing, of another kind, cut short, or altered.
-        """
-        tensors, config = load_checkpoint(path, "IMVLSTM")
-        history = config.pop("history")
-        imv = cls(**config).to("cpu", tensors["head_weight"].dtype)
-        imv.network.load_state_dict(tensors)
-        imv.network.eval()
-        imv.history = [IMVRecord(*record) for record in history]
-        return imv
+        return self.attention(x, mask=mask).mean(0)
 
     def _check(
         self, where: str, x: Tensor | Windows, y: Tensor | None = None, mask: Tensor | None = None
@@ -290,7 +279,7 @@ class IMVLSTM:
 
     @torch.no_grad()
     def _mixture(self, x: Tensor | Windows, mask: Tensor | None) -> Mixture:
-        """What the network says of all windows, a part at a time."""
+        """The network's output of all windows, a part at a time."""
         data = self._check("predict", x, None, mask)
         with self._evaluating():
             out = [self.network(filled(x, mask)) for x, _, mask in chunks(data, _WINDOWS)]

@@ -32,7 +32,7 @@ _LAYERS = {"tensor": IMVTensorLSTM, "full": IMVFullLSTM}
 
 
 class Mixture(NamedTuple):
-    """What the network says of B windows.
+    """What the network finds of B windows.
 
     ``log_weights`` (log π) ``(B, N)``, ``means`` and ``scales`` ``(B, N, Y)``, and ``attention``
     (α) ``(B, N, T)``.

@@ -92,8 +92,8 @@ def test_mixture_of_the_tensor_cell_takes_from_a_variable_its_own_component(data
 def log_joint(imv, x, y):
     """log π_n + Σ log N(y; μ_n, σ_n), with gradient, ``(M, N)``."""
     log_weights, means, scales, _ = imv.network(x)
-    law = torch.distributions.Normal(means, scales)
-    return log_weights + law.log_prob(y.unsqueeze(1)).sum(-1)
+    normal = torch.distributions.Normal(means, scales)
+    return log_weights + normal.log_prob(y.unsqueeze(1)).sum(-1)
 
 
 def em_loss(imv, x, y, q, importance):
@@ -132,7 +132,7 @@ def test_gradient_of_svi_is_that_of_the_em_loss(imv, data):
 def test_bound_is_never_under_the_negative_log_likelihood(imv, data):
     nll, joint = svi_loss(imv, *data), log_joint(imv, *data)
     torch.testing.assert_close(nll, -joint.exp().sum(-1).log().sum())
-    torch.testing.assert_close(nll, -imv.log_prob(*data).sum())
+    torch.testing.assert_close(nll, -imv.log_likelihood(*data).sum())
     posterior = joint.softmax(-1)
     for _ in range(200):
         q = torch.distributions.Dirichlet(10 ** torch.empty(M, N).uniform_(-1, 1)).sample()
@@ -181,7 +181,7 @@ def test_model_draws_from_the_mixture_that_is_forecast():
     z, y = trace.nodes["variable"]["value"], trace.nodes["y"]["value"]
     forecast = imv.predict(x[:1])
     expected = 4000 * forecast.weights[0]
-    # one test each of the two laws: a false alarm in 10^6 fits
+    # one test each of the two distributions: a false alarm in 10^6 fits
     assert stats.chisquare(torch.bincount(z, minlength=N), expected).pvalue > 1e-6
     ranks = forecast.cdf(y.unsqueeze(1))[:, 0, 0]
     assert stats.kstest(ranks.numpy(), "uniform").pvalue > 1e-6
@@ -196,8 +196,8 @@ def forecast(data):
 
 
 def scipy_cdf(forecast, m, k, y):
-    laws = stats.norm(forecast.means[m, :, k].numpy(), forecast.scales[m, :, k].numpy())
-    return (forecast.weights[m].numpy() * laws.cdf(y)).sum()
+    normals = stats.norm(forecast.means[m, :, k].numpy(), forecast.scales[m, :, k].numpy())
+    return (forecast.weights[m].numpy() * normals.cdf(y)).sum()
 
 
 def test_quantiles_are_those_of_the_mixture(forecast):
@@ -217,7 +217,7 @@ def test_quantiles_are_those_of_the_mixture(forecast):
                 assert abs(values[m, k] - root) < 1e-9
 
 
-def test_interval_holds_what_it_says(forecast):
+def test_interval_holds_its_level(forecast):
     low, high = forecast.interval(0.8)
     torch.testing.assert_close(forecast.cdf(high) - forecast.cdf(low), torch.full((M, Y), 0.8))
     torch.testing.assert_close(forecast.cdf(low), torch.full((M, Y), 0.1))
@@ -241,8 +241,8 @@ def test_targets_share_their_variable(forecast, data):
     for m in range(M):
         total = 0.0
         for n in range(N):
-            laws = stats.norm(forecast.means[m, n].numpy(), forecast.scales[m, n].numpy())
-            total += float(forecast.weights[m, n]) * math.prod(laws.pdf(y[m].numpy()))
+            normals = stats.norm(forecast.means[m, n].numpy(), forecast.scales[m, n].numpy())
+            total += float(forecast.weights[m, n]) * math.prod(normals.pdf(y[m].numpy()))
         assert math.isclose(float(forecast.log_prob(y)[m]), math.log(total), rel_tol=1e-10)
 
 
@@ -288,8 +288,8 @@ def test_what_is_missing_is_read_as_zero(imv, data):
     mask = torch.rand(M, T, N) < 0.6
     zeros, gaps = x * mask, torch.where(mask, x, math.nan)
     expected = imv.predict(zeros)
-    for found in (imv.predict(x, mask), imv.predict(gaps), imv.predict(gaps, mask)):
+    for found in (imv.predict(x, mask=mask), imv.predict(gaps), imv.predict(gaps, mask=mask)):
         assert all(map(torch.equal, found, expected))
-    assert torch.equal(imv.posterior(x, y, mask), imv.posterior(zeros, y))
+    assert torch.equal(imv.posterior(x, y, mask=mask), imv.posterior(zeros, y))
     assert torch.equal(svi_loss(imv, x, y, mask), svi_loss(imv, zeros, y))
     assert not torch.isclose(imv.predict(x).mean, expected.mean).any()

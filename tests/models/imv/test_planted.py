@@ -43,9 +43,9 @@ def test_windows_stand_for_x_and_y():
         x = data[:1]
         fitted.append(
             (
-                torch.tensor([record[1:4] for record in history]),
+                torch.tensor([[record.loss, *record.metrics.values()] for record in history]),
                 *imv.predict(*x),
-                imv.log_prob(*data),
+                imv.log_likelihood(*data),
                 imv.importance(*data),
                 imv.temporal_importance(*x),
             )
@@ -59,9 +59,9 @@ def test_gaps_of_windows_are_read_as_they_were_filled():
     train = split_of(rows, window=3).train
     imv = IMVLSTM(4, 3)
     assert train.mask is not None and not bool(train.mask.all())
-    filled, hidden = imv.predict(train).mean, imv.predict(train, train.mask).mean
+    filled, hidden = imv.predict(train).mean, imv.predict(train, mask=train.mask).mean
     assert torch.equal(filled, imv.predict(train.x).mean)
-    assert torch.equal(hidden, imv.predict(train.x, train.mask).mean)
+    assert torch.equal(hidden, imv.predict(train.x, mask=train.mask).mean)
     assert not torch.equal(filled, hidden)
 
 

@@ -1,0 +1,130 @@
+"""The one loop over epochs: every ready-made model is fitted by it.
+
+What an epoch does is the model's business, given as ``step``. The loop keeps the record, the best
+epoch, and the promise that a fit always ends in the same way, however it ends: the model has the
+tensors of the best epoch, or of the last one where none was scored; it is in ``eval()`` mode; and
+``model.history`` has a record for every epoch that was finished.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+from tqdm.auto import trange
+
+from .base import EpochRecord, Model
+
+__all__ = ["FitState", "fit_epochs"]
+
+
+@dataclass
+class FitState:
+    """How far a fit has come: :func:`fit_epochs` goes on from it, and keeps it up to date.
+
+    ``history`` has the records so far, and ``best`` the model's tensors after the epoch of the
+    lowest score; it is empty until an epoch has a score.
+    """
+
+    history: list[EpochRecord] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch of the lowest score, 0 if there is none."""
+        scored = [record for record in self.history if not math.isnan(record.score)]
+        return min(scored, key=lambda record: record.score).epoch if scored else 0
+
+    def add(self, record: EpochRecord, model: Model) -> None:
+        """Take in a finished epoch, and the model's tensors if it is the best so far."""
+        self.history.append(record)
+        if self.best_epoch == record.epoch:
+            self.best = {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def fit_epochs(
+    model: Model,
+    num_epochs: int,
+    step: Callable[[], tuple[float, float]],
+    *,
+    valid: tuple[Any, ...] | None = None,
+    score: Callable[..., dict[str, float]] | None = None,
+    monitor: str = "",
+    state: FitState | None = None,
+    patience: int | None = None,
+    callback: Callable[[EpochRecord], None] | None = None,
+    disable_progbar: bool | None = None,
+) -> list[EpochRecord]:
+    """Fit a model epoch by epoch, and leave it at the best one.
+
+    ``KeyboardInterrupt`` (Ctrl-C, or from ``callback``) ends the fit early, without an error: the
+    unfinished epoch has no record. Any other exception goes on to the caller, with a note of
+    what was kept. In both cases the model is left as at any other end (see the module).
+
+    :param int num_epochs: at most so many.
+    :param step: runs an epoch, with the model in ``train()`` mode; returns its loss, and the share
+        of latents that it renewed, or NaN.
+    :param valid: validation data, for ``score``; without them no epoch is better than another,
+        and the last one is kept.
+    :param score: scores ``*valid`` after an epoch, with the model in ``eval()`` mode; returns
+        numbers by their names.
+    :param str monitor: the name of the score to choose by; the lowest is the best.
+    :param FitState state: go on from here; by default the fit begins anew.
+    :param int patience: stop after so many epochs without a lower score.
+    :param callback: called with each :class:`EpochRecord`, with the model in ``eval()`` mode.
+    :param bool disable_progbar: hide the progress bar; by default where ``CI`` is set.
+    :returns: ``model.history``.
+
+    Example::
+
+        >>> from pyro_ssl import LanguageModel
+        >>> model = LanguageModel(5, embedding_size=2, hidden_size=3)
+        >>> history = fit_epochs(model, 2, lambda: (1.5, float("nan")), disable_progbar=True)
+        >>> [(record.epoch, record.loss) for record in model.history]
+        [(1, 1.5), (2, 1.5)]
+    """
+    state = FitState() if state is None else state
+    model.history = state.history
+    name = type(model).__name__
+    disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
+    first = len(state.history) + 1
+    try:
+        with trange(first, num_epochs + 1, desc=name, unit="epoch", disable=disable) as bar:
+            for epoch in bar:
+                model.train()
+                started = time.perf_counter()
+                loss, change_rate = step()
+                seconds = time.perf_counter() - started
+                model.eval()
+                metrics = {} if score is None or valid is None else score(*valid)
+                chosen_by = metrics[monitor] if metrics else math.nan
+                record = EpochRecord(epoch, loss, change_rate, chosen_by, seconds, metrics)
+                state.add(record, model)
+                shown = {"loss": loss, "moved": change_rate, monitor: chosen_by}
+                bar.set_postfix(
+                    {key: f"{value:.4g}" for key, value in shown.items() if value == value},
+                    refresh=False,
+                )
+                if callback is not None:
+                    callback(record)
+                if patience is not None and state.best and epoch - state.best_epoch >= patience:
+                    break
+    except KeyboardInterrupt:
+        pass
+    except Exception as error:
+        kept = f"at epoch {state.best_epoch}, the best" if state.best else "as the error left it"
+        error.add_note(
+            f"{name}: this ended the fit after {len(state.history)} whole epochs, which are in "
+            f"history; the model is {kept}."
+        )
+        raise
+    finally:
+        if state.best:
+            model.load_state_dict(state.best)
+        model.eval()
+    return state.history

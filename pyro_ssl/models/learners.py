@@ -1,0 +1,116 @@
+"""The E-steps of a topical SSL, each with its M-step: what a fit does with its data.
+
+Next file to read: ``topical.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from pyro.infer import SVI
+from pyro.optim import AdamW
+from torch import Tensor
+
+from ..infer import MeanFieldELBO, MeanFieldGuide, StochasticEM
+from .words import active_cells
+
+__all__ = ["INFERENCE", "Learner", "make_learner"]
+
+#: E-steps: conditional SMC, exact; unconditional SMC (with one particle: LLA), biased; the
+#: factorised posterior, by Pyro's ``SVI``
+INFERENCE = ("particle_gibbs", "smc", "mean_field")
+
+
+class Learner(NamedTuple):
+    """One way of learning topics.
+
+    ``step`` takes the model's arguments, learns from them, and returns the loss in nats and the
+    share of latents that it renewed (NaN where there are no paths). ``start_from`` takes a fitted
+    HMM of the same model and the model's arguments, and leaves the transition as it is.
+    """
+
+    step: Callable[..., tuple[float, float]]
+    start_from: Callable[..., None]
+    estimates: StochasticEM | MeanFieldGuide
+
+    def epoch(
+        self, words: Tensor, lengths: Tensor | None, batch_size: int | None
+    ) -> tuple[float, float]:
+        """Learn from all documents, or from minibatches in turn; return the means of their steps.
+
+        :returns: the loss in nats per word, and the share of latents renewed.
+        """
+        num_words, B = int(active_cells(words, lengths).sum()), words.shape[1]
+        parts: list[tuple[Tensor, ...]] = [()]
+        if batch_size is not None and batch_size < B:
+            order = torch.randperm(B, device=words.device)
+            parts = [(index,) for index in order.split(batch_size)]
+        steps = [self.step(words, lengths, *index) for index in parts]
+        loss, moved = (sum(values) / len(steps) for values in zip(*steps, strict=True))
+        return loss / max(num_words, 1), moved
+
+    def topics(self) -> tuple[Tensor, Tensor]:
+        """Return p(word | topic), ``(K, V)``, and each topic's share of the words, ``(K,)``."""
+        counts = self.estimates.counts["phi"]
+        share = counts.sum(-1).double()
+        return self.estimates.values["phi"].clone(), (share / share.sum()).to(counts.dtype)
+
+
+def make_learner(
+    inference: str,
+    model: Callable[..., Any],
+    num_particles: int,
+    *,
+    num_sweeps: int,
+    num_gradient_steps: int,
+    learning_rate: float,
+    weight_decay: float,
+    ancestor_sampling: int,
+    draw_topics: bool | None,
+    averaging: float,
+) -> Learner:
+    """Return the learner of that name; its arguments are those of :meth:`TopicalSSL.fit`.
+
+    :raises ValueError: if ``inference`` is none of :data:`INFERENCE`.
+    """
+    if inference not in INFERENCE:
+        raise ValueError(f'inference is "{inference}", expected one of {INFERENCE}.')
+    optim = AdamW(partial(_optim_args, learning_rate, weight_decay))
+    if inference == "mean_field":
+        guide = MeanFieldGuide(model, averaging=averaging)
+        svi = SVI(model, guide, optim, loss=MeanFieldELBO(max(num_particles, 2)))
+
+        def ascend(*args: Any) -> tuple[float, float]:
+            losses = [svi.step(*args) for _ in range(num_gradient_steps)]
+            return losses[0], math.nan
+
+        return Learner(ascend, guide.start_from, guide)
+    conditional = inference == "particle_gibbs"
+    em = StochasticEM(
+        model,
+        optim,
+        num_particles,
+        conditional=conditional,
+        num_sweeps=num_sweeps,
+        num_gradient_steps=num_gradient_steps,
+        ancestor_sampling=ancestor_sampling,
+        dirichlet="mean",
+        averaging=averaging,
+        draw_dirichlet=conditional if draw_topics is None else draw_topics,
+    )
+
+    def step(*args: Any) -> tuple[float, float]:
+        return em.step(*args), em.change_rate
+
+    return Learner(step, partial(em.start_from, transition_steps=0), em)
+
+
+def _optim_args(learning_rate: float, weight_decay: float, name: str) -> dict[str, float]:
+    """AdamW's arguments for a parameter of that name, the LSTM's or the factors'."""
+    if name.endswith(".logits"):
+        return {"lr": 10.0 * learning_rate, "weight_decay": 0.0}
+    return {"lr": learning_rate, "weight_decay": weight_decay}
