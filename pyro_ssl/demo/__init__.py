@@ -5,5 +5,6 @@ Read :mod:`pyro_ssl.demo.builtin` for how a model is fitted, scored and looked a
 """
 
 from .cli import main
+from .scores import perplexity, typical_words, unigram_probs
 
-__all__ = ["main"]
+__all__ = ["main", "perplexity", "typical_words", "unigram_probs"]
