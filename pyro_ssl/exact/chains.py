@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..steps import steps_within
 from ..transitions import DiscreteTransition
+from .log_space import apart, hard_sequences, log_filter, log_sample, log_smoother
 
 __all__ = [
     "Enumeration",
@@ -112,22 +114,36 @@ def markov_filter(
         >>> belief[0, 0], log_p[0].exp()
         (tensor([0.7500, 0.2500]), tensor([0.6000]))
     """
-    T, B, K = log_emission.shape
+    belief, log_p, totals = _scaled_filter(initial, matrix, log_emission)
+    hard = hard_sequences(totals, lengths)
+    if len(hard):
+        belief, log_p = apart(
+            lambda e, n: _scaled_filter(initial, matrix, e)[:2],
+            lambda e, n: log_filter(initial, matrix, e)[1:],
+            log_emission,
+            None,
+            hard,
+        )
+    if lengths is not None:
+        log_p = torch.where(steps_within(lengths, len(log_p)), log_p, 0.0)
+    return belief, log_p
+
+
+def _scaled_filter(
+    initial: Tensor, matrix: Tensor, log_emission: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Beliefs and log-likelihoods, and the totals by which :func:`hard_sequences` judges them."""
     shift = log_emission.amax(-1, keepdim=True)
-    filtered, scales = [], []
-    predicted = initial.expand(B, K)
+    beliefs, totals = [], []
+    predicted = initial.expand(log_emission.shape[1:])
     # Not emission[t]: the gradient of an index is as large as what it was taken from.
     for emission in (log_emission - shift).exp().unbind():
         joint = predicted * emission
-        total = joint.sum(-1, keepdim=True)
-        filtered.append(joint / total)
-        scales.append(total.log())
-        predicted = filtered[-1] @ matrix
-    log_likelihood = (torch.stack(scales) + shift).squeeze(-1)
-    if lengths is not None:
-        past = torch.arange(T, device=log_emission.device)[:, None] >= lengths
-        log_likelihood = log_likelihood.masked_fill(past, 0.0)
-    return torch.stack(filtered), log_likelihood
+        totals.append(joint.sum(-1, keepdim=True))
+        beliefs.append(joint / totals[-1])
+        predicted = beliefs[-1] @ matrix
+    total = torch.stack(totals)
+    return torch.stack(beliefs), (total.log() + shift).squeeze(-1), total.detach().squeeze(-1)
 
 
 def markov_log_likelihood(
@@ -153,10 +169,19 @@ def markov_marginals(
 
     Past a sequence's length the marginals mean nothing.
     """
-    filtered, _ = markov_filter(initial, matrix, log_emission, lengths)
-    T = len(filtered)
+    filtered, _, totals = _scaled_filter(initial, matrix, log_emission)
+    hard = hard_sequences(totals, lengths)
+    if len(hard):
+        (marginals,) = apart(
+            lambda e, n: (markov_marginals(initial, matrix, e, n),),
+            lambda e, n: (log_smoother(initial, matrix, e, n),),
+            log_emission,
+            lengths,
+            hard,
+        )
+        return marginals
     smoothed = [filtered[-1]]
-    for t in range(T - 2, -1, -1):
+    for t in range(len(filtered) - 2, -1, -1):
         predicted = filtered[t] @ matrix
         ratio = torch.where(predicted > 0, smoothed[0] / predicted, 0.0)
         marginal = filtered[t] * (ratio @ matrix.T)
@@ -171,17 +196,24 @@ def sample_markov_paths(
     initial: Tensor, matrix: Tensor, log_emission: Tensor, lengths: Tensor | None = None
 ) -> Tensor:
     """Draw z_{1:T} ~ p(z | x) of an HMM, ``(T, B)``, by forward filtering, backward sampling."""
-    filtered, _ = markov_filter(initial, matrix, log_emission, lengths)
-    T = len(filtered)
-    z = torch.multinomial(filtered[-1], 1).squeeze(-1)
-    path = [z]
-    for t in range(T - 2, -1, -1):
-        weights = filtered[t] * matrix[:, path[0]].T
-        if lengths is not None:
-            weights = torch.where((lengths <= t + 1).unsqueeze(-1), filtered[t], weights)
-        path.insert(0, torch.multinomial(weights, 1).squeeze(-1))
-    z = torch.stack(path)
+    filtered, _, totals = _scaled_filter(initial, matrix, log_emission)
+    hard = hard_sequences(totals, lengths)
+    if len(hard):
+        (path,) = apart(
+            lambda e, n: (sample_markov_paths(initial, matrix, e, n),),
+            lambda e, n: (log_sample(initial, matrix, e, n),),
+            log_emission,
+            lengths,
+            hard,
+        )
+    else:
+        draws = [torch.multinomial(filtered[-1], 1).squeeze(-1)]
+        for t in range(len(filtered) - 2, -1, -1):
+            weights = filtered[t] * matrix[:, draws[0]].T
+            if lengths is not None:
+                weights = torch.where((lengths <= t + 1).unsqueeze(-1), filtered[t], weights)
+            draws.insert(0, torch.multinomial(weights, 1).squeeze(-1))
+        path = torch.stack(draws)
     if lengths is not None:
-        past = torch.arange(T, device=z.device)[:, None] >= lengths
-        z = z.masked_fill(past, 0)
-    return z
+        path = torch.where(steps_within(lengths, len(path)), path, 0)
+    return path

@@ -4,13 +4,15 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_ssl.exact.chains import (
+from pyro_ssl import MarkovTransition
+from pyro_ssl.exact import (
     enumerate_paths,
     markov_filter,
     markov_log_likelihood,
     markov_marginals,
     sample_markov_paths,
 )
+from pyro_ssl.steps import steps_within
 from tests.statistics import ALPHA, chi_square, p_value, random_problem
 
 SHAPES = [(1, 1), (1, 3), (2, 1), (2, 6), (3, 4), (4, 5)]  # K, T
@@ -173,3 +175,42 @@ def test_sampled_paths_are_posterior_draws(K, T, ragged):
     index = problem.index(z).reshape(n, S)
     for s, law in enumerate(problem.log_joint().softmax(-1)):
         assert p_value([chi_square(index[:, s].bincount(minlength=K**T), law)]) > ALPHA
+
+
+# ------------------------------------------------------------------- where probabilities underflow
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("lengths", [None, torch.tensor([6, 5, 4, 6])])
+def test_hard_zeros_and_outliers_have_finite_answers(dtype, lengths):
+    """A left-to-right chain meets what only states out of its reach explain."""
+    matrix = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5], [0.0, 0.0, 1.0]], dtype=dtype)
+    initial = torch.tensor([1.0, 0.0, 0.0], dtype=dtype)
+    loc = torch.tensor([0.0, 5.0, 10.0], dtype=dtype)
+    x = torch.tensor([0.0, 0.0, 5.0, 5.0, 10.0, 10.0], dtype=dtype)[:, None].repeat(1, 4)
+    x[0, 0], x[3, 1] = 10.0, -300.0
+    table = -0.5 * ((x.unsqueeze(-1) - loc) / 0.3).square()
+    chain = MarkovTransition(3, initial=initial, matrix=matrix)
+    exact = enumerate_paths(chain, table, lengths=lengths)
+    wanted = (table.requires_grad_(), matrix.requires_grad_())
+    log_p = markov_log_likelihood(initial, matrix, table, lengths)
+    torch.testing.assert_close(log_p.sum(0), exact.log_evidence, rtol=1e-5, atol=1e-4)
+    assert exact.log_evidence[0] < -500
+    within = torch.ones(6, 4, dtype=torch.bool) if lengths is None else steps_within(lengths, 6)
+    one_hot = torch.nn.functional.one_hot(exact.paths, 3).to(dtype)
+    marginals = torch.einsum("bn,ntk->tbk", exact.posterior, one_hot)[within].detach()
+    found = markov_marginals(initial, matrix, table, lengths)[within]
+    torch.testing.assert_close(found, marginals, rtol=0, atol=1e-5)
+    gradient, moves = torch.autograd.grad(log_p.sum(), wanted)
+    torch.testing.assert_close(gradient[within], marginals, rtol=0, atol=1e-5)
+    assert moves.isfinite().all()
+    path = sample_markov_paths(initial, matrix, table.detach(), lengths)
+    drawn = table.detach().gather(-1, path.unsqueeze(-1)).squeeze(-1)
+    assert (drawn[within] > -2e6).all() and (path.diff(dim=0)[within[1:]] >= 0).all()
+
+
+def test_what_is_impossible_has_evidence_zero():
+    table = torch.zeros(3, 2, 2)
+    table[1, 0] = -torch.inf
+    found = markov_log_likelihood(torch.ones(2) / 2, torch.ones(2, 2) / 2, table)
+    assert found[1, 0] == -torch.inf and found[:, 1].isfinite().all()

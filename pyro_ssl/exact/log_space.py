@@ -1,0 +1,112 @@
+"""The forward algorithm in logarithms, for sequences whose probabilities underflow.
+
+The scaled algorithm of ``chains.py`` shifts log p(x_t | z_t = k) by its greatest value over k, and
+costs one (B, K) x (K, K) product a step. Where only states that cannot be reached explain an
+observation (a left-to-right chain and an outlier), all that is left after the shift underflows to
+0/0, though the likelihood is an ordinary number. Logarithms cost K times as much, so they are taken
+for those sequences alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..steps import steps_within
+
+__all__ = ["apart", "hard_sequences", "log_filter", "log_sample", "log_smoother"]
+
+#: stands for log 0: finite, so that differences and gradients of it are numbers
+LOG_ZERO = -1e30
+
+
+def hard_sequences(totals: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return the indices of sequences whose scaled forward pass may have lost something.
+
+    :param Tensor totals: Σ_k p(z_t = k | x_{1:t-1}) p(x_t | z_t = k) / max_k p(x_t | z_t = k),
+        ``(T, B)``.
+    """
+    hard = ~(totals > torch.finfo(totals.dtype).tiny ** 0.5)
+    if lengths is not None:
+        hard = hard & steps_within(lengths, len(totals))
+    return hard.any(0).nonzero().squeeze(-1)
+
+
+def apart(
+    fast: Callable[[Tensor, Tensor | None], tuple[Tensor, ...]],
+    slow: Callable[[Tensor, Tensor | None], tuple[Tensor, ...]],
+    log_emission: Tensor,
+    lengths: Tensor | None,
+    hard: Tensor,
+) -> tuple[Tensor, ...]:
+    """Compute the hard sequences by ``slow`` and the others by ``fast``; put them in order again.
+
+    Both take log-emissions and lengths of some sequences, and return tensors, batch second.
+    """
+    every = torch.arange(log_emission.shape[1], device=hard.device)
+    easy = every[~torch.isin(every, hard)]
+    parts = [
+        function(log_emission[:, index], None if lengths is None else lengths[index])
+        for function, index in ((fast, easy), (slow, hard))
+        if len(index)
+    ]
+    place = torch.cat([easy, hard]).argsort()
+    return tuple(torch.cat(values, 1)[:, place] for values in zip(*parts, strict=True))
+
+
+def log_filter(
+    initial: Tensor, matrix: Tensor, log_emission: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return p(z_t | x_{1:t}), its logarithm and itself, ``(T, B, K)``; and log p(x_t | x_{1:t-1}).
+
+    The last is ``(T, B)``.
+    """
+    log_matrix, predicted = _log(matrix), _log(initial).expand(log_emission.shape[1:])
+    beliefs, scales = [], []
+    for emission in log_emission.clamp(min=LOG_ZERO).unbind():
+        joint = predicted + emission
+        scales.append(joint.logsumexp(-1))
+        beliefs.append((joint - scales[-1].unsqueeze(-1)).clamp(min=LOG_ZERO))
+        predicted = (beliefs[-1].unsqueeze(-1) + log_matrix).logsumexp(-2).clamp(min=LOG_ZERO)
+    log_p = torch.stack(scales)
+    log_p = torch.where(log_p > 0.5 * LOG_ZERO, log_p, -torch.inf)
+    log_belief = torch.stack(beliefs)
+    return log_belief, log_belief.exp(), log_p
+
+
+def log_smoother(
+    initial: Tensor, matrix: Tensor, log_emission: Tensor, lengths: Tensor | None
+) -> Tensor:
+    """Return p(z_t | x_{1:T}), ``(T, B, K)``."""
+    beliefs, log_matrix = log_filter(initial, matrix, log_emission)[0], _log(matrix)
+    smoothed = [beliefs[-1]]
+    for t in range(len(beliefs) - 2, -1, -1):
+        pairs = beliefs[t].unsqueeze(-1) + log_matrix  # log p(z_t, z_{t+1} | x_{1:t})
+        predicted = pairs.logsumexp(-2).clamp(min=LOG_ZERO)
+        ratio = torch.where(smoothed[0] > 0.5 * LOG_ZERO, smoothed[0] - predicted, LOG_ZERO)
+        now = (pairs + ratio.unsqueeze(-2)).logsumexp(-1)
+        if lengths is not None:  # the last step of a sequence is its filter's
+            now = torch.where((lengths == t + 1).unsqueeze(-1), beliefs[t], now)
+        smoothed.insert(0, now)
+    return torch.stack(smoothed).exp()
+
+
+def log_sample(
+    initial: Tensor, matrix: Tensor, log_emission: Tensor, lengths: Tensor | None
+) -> Tensor:
+    """Draw z_{1:T} ~ p(z | x), ``(T, B)``."""
+    beliefs, log_matrix = log_filter(initial, matrix, log_emission)[0], _log(matrix)
+    path = [torch.multinomial(beliefs[-1].softmax(-1), 1).squeeze(-1)]
+    for t in range(len(beliefs) - 2, -1, -1):
+        weights = beliefs[t] + log_matrix[:, path[0]].T
+        if lengths is not None:
+            weights = torch.where((lengths <= t + 1).unsqueeze(-1), beliefs[t], weights)
+        path.insert(0, torch.multinomial(weights.softmax(-1), 1).squeeze(-1))
+    return torch.stack(path)
+
+
+def _log(p: Tensor) -> Tensor:
+    """log p with :data:`LOG_ZERO` for log 0, whose gradient is then 0 and not NaN."""
+    return torch.where(p > 0, p.clamp(min=torch.finfo(p.dtype).tiny).log(), LOG_ZERO)
