@@ -115,7 +115,7 @@ class World:
 def read_the_model(w):
     run = Program(w.model, (w.words,)).run()
     path = torch.zeros(T, B, dtype=torch.long, device=w.device)
-    return run.grid.table(), run.grid.path(path), run.log_transition(path), run.log_elsewhere()
+    return run.grid.table(), run.grid.path(path), run.log_transition(path), run.log_joint(path)
 
 
 def sweeps(w):

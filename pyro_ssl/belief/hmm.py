@@ -172,7 +172,7 @@ class ExtractedHMM:
                 for t, z in ssl_transition("z", self.transition, len(words), lengths=lengths):
                     pyro.sample("x", dist.Categorical(phi[z]), obs=words[t])
 
-        em = MarkovEM(model).start_from(self.initial, self.matrix, phi=start)
+        em = MarkovEM(model, dirichlet="mode").start_from(self.initial, self.matrix, phi=start)
         for _ in range(num_epochs):
             em.step(words)
         return ExtractedHMM(em.initial, em.matrix, em.values["phi"])

@@ -25,7 +25,7 @@ from ..reading.site import user_scale
 
 __all__ = ["Counts", "DirichletSite", "dirichlet_counts", "normalised"]
 
-#: tables of counts, by site
+#: tables of counts, by site, float64: float32 stops to count at 2^24
 Counts = dict[str, Tensor]
 
 #: ``objective(run)``: terms of the log-joint, one scalar for each set of counts that is wanted
@@ -72,7 +72,8 @@ class DirichletSite:
     @torch.no_grad()
     def draw(self, counts: Tensor) -> Tensor:
         """Draw φ from its conjugate posterior, Dirichlet(β + n)."""
-        draw = dist.Dirichlet(self.concentration + counts.clamp(min=0.0)).sample()
+        posterior = self.concentration + counts.clamp(min=0.0)
+        draw = dist.Dirichlet(posterior.to(self.concentration)).sample()
         # A draw from a small concentration may underflow to 0, and log 0 is no log-probability.
         return normalised(draw.clamp(min=torch.finfo(draw.dtype).tiny))
 
@@ -87,11 +88,11 @@ class DirichletSite:
         """
         counts = counts.clamp(min=0.0)  # rounding may leave -1e-7
         mean = normalised(self.concentration + counts)
-        if kind == "mean":
-            return mean
-        mode = (self.concentration + counts - 1.0).clamp(min=0.0)
-        has_mode = mode.sum(-1, keepdim=True) > 0
-        return torch.where(has_mode, normalised(torch.where(has_mode, mode, 1.0)), mean)
+        if kind == "mode":
+            mode = (self.concentration + counts - 1.0).clamp(min=0.0)
+            has_mode = mode.sum(-1, keepdim=True) > 0
+            mean = torch.where(has_mode, normalised(torch.where(has_mode, mode, 1.0)), mean)
+        return mean.to(self.concentration)
 
 
 def dirichlet_counts(
@@ -163,9 +164,12 @@ def _residuals(
             )
         pairs = zip(probes.items(), grads, strict=True)
         out.append(
-            {n: torch.zeros_like(p) if g is None else (p * g).detach() for (n, p), g in pairs}
+            {
+                name: (phi * 0.0 if grad is None else phi * grad).detach().double()
+                for (name, phi), grad in pairs
+            }
         )
-    return {name: phi.detach() for name, phi in probes.items()}, out
+    return {name: phi.detach().double() for name, phi in probes.items()}, out
 
 
 def _ratio(a: Tensor, b: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ class GlobalSites:
             path = run.any_path()
 
             def objective(probed: ModelRun) -> tuple[Tensor]:
-                elsewhere = probed.log_elsewhere(only_observed=True)
+                elsewhere = probed.log_elsewhere(observed=True)
                 return (self.log_path(probed, path).sum() + elsewhere,)
 
             self.statistics(run, objective, verify=True)

@@ -38,7 +38,8 @@ class MarkovEM(HasEstimates):
 
     :param model: a Pyro model with one ``ssl_transition`` over discrete states. Its Dirichlet
         sites are estimated in closed form; ``pyro.param`` sites stay as they are.
-    :param str dirichlet: ``"mode"`` or ``"mean"`` of each site's posterior given expected counts.
+    :param str dirichlet: ``"mean"`` or ``"mode"`` of each site's posterior given expected counts;
+        see :class:`~pyro_ssl.StochasticEM`.
     :param float smoothing: pseudo-counts in each row of the Markov chain, spread over the K
         states; rows that are hardly visited then do not overfit.
 
@@ -60,7 +61,7 @@ class MarkovEM(HasEstimates):
     """
 
     def __init__(
-        self, model: Callable[..., Any], *, dirichlet: str = "mode", smoothing: float = 1.0
+        self, model: Callable[..., Any], *, dirichlet: str = "mean", smoothing: float = 1.0
     ) -> None:
         self.model, self.smoothing = model, smoothing
         self._globals = GlobalSites("MarkovEM", kind=dirichlet)

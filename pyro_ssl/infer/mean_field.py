@@ -155,7 +155,7 @@ class MeanFieldGuide(HasEstimates):
         def objective(probe: ModelRun) -> tuple[Tensor, Tensor]:
             table = probe.grid.table()
             inside = q.transpose(0, 1) * table.clamp(min=torch.finfo(table.dtype).min)
-            return inside.sum(), probe.log_elsewhere(only_observed=True)
+            return inside.sum(), probe.log_elsewhere(observed=True)
 
         inside, outside = self._globals.statistics(run, objective)
         self._globals.estimate(

@@ -138,7 +138,8 @@ class MeanFieldELBO(Trace_ELBO):
         score = (advantage * torch.where(active, score, 0.0)).sum() / S
 
         elbo = (torch.where(active, entropy, 0.0) + emission + markov).sum()
-        elbo = (elbo + residual.sum() / S) * run.subsample_factor + run.log_elsewhere()
+        elbo = (elbo + residual.sum() / S) * run.subsample_factor
+        elbo = elbo + run.log_elsewhere(observed=True) + run.log_elsewhere(observed=False)
         score = score * run.subsample_factor
         loss = -(elbo + score - score.detach())
         return _Evaluation(loss, run, q.detach(), previous, log_p.detach(), active)

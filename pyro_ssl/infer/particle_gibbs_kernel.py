@@ -158,7 +158,7 @@ class ParticleGibbsKernel(MCMCKernel):
 
         def objective(probe: ModelRun) -> tuple[Tensor]:
             log_p = self._globals.log_path(probe, path).sum()
-            return (log_p + probe.log_elsewhere(only_observed=True),)
+            return (log_p + probe.log_elsewhere(observed=True),)
 
         return self._globals.statistics(run, objective)[0]
 
@@ -196,7 +196,7 @@ class ParticleGibbsKernel(MCMCKernel):
         run = runs[0]
         log_joint = torch.stack(
             [
-                r.log_transition(z).sum() + r.log_emission(z).sum() + r.log_elsewhere()
+                r.log_joint(z)
                 for r, z in zip(runs * (self.num_chains // len(runs)), after, strict=True)
             ]
         )

@@ -47,8 +47,9 @@ class StochasticEM(HasEstimates):
     :param int num_gradient_steps: gradient steps per step, on the paths that the sweeps drew.
     :param str resampling: ``"systematic"`` or ``"multinomial"``.
     :param int ancestor_sampling: redraw the reference's ancestor every so many steps; 0: never.
-    :param str dirichlet: point estimate of a Dirichlet site from its counts: ``"mode"`` (MAP; with
-        a flat prior the MLE) or ``"mean"`` of its posterior.
+    :param str dirichlet: point estimate of a Dirichlet site from its counts: ``"mean"`` of its
+        posterior, or ``"mode"`` (MAP; with a flat prior the MLE). With a prior below 1 the mode
+        gives what was never seen probability 0, so held-out data may have none.
     :param float averaging: weight, in [0, 1), of the past in the counts that the estimates come
         from: n ← averaging · n + (1 - averaging) · n_now (Delyon, Lavielle & Moulines 1999,
         "Convergence of a stochastic approximation version of the EM algorithm").
@@ -93,7 +94,7 @@ class StochasticEM(HasEstimates):
         num_gradient_steps: int = 1,
         resampling: str = "systematic",
         ancestor_sampling: int = 10,
-        dirichlet: str = "mode",
+        dirichlet: str = "mean",
         averaging: float = 0.0,
         draw_dirichlet: bool = False,
     ) -> None:
@@ -123,8 +124,8 @@ class StochasticEM(HasEstimates):
     def step(self, *args: Any, **kwargs: Any) -> float:
         r"""One E-step and one M-step; arguments go to the model.
 
-        :returns: -log p(z, x) of the drawn paths under the parameters before the M-step, scaled to
-            the full data where a plate is subsampled.
+        :returns: -log p(z, x) of the drawn paths given parameters and Dirichlet sites before the
+            M-step, scaled to the full data where a plate is subsampled. Priors are left out.
         """
         program = Program(self.model, args, kwargs)
         run, emission = self._read(program)
@@ -230,16 +231,21 @@ class StochasticEM(HasEstimates):
         """One gradient step on all parameters, paths and Dirichlet sites given."""
         with torch.enable_grad():
             run = program.run(values)
-            log_p = (run.log_transition(path) + run.log_emission(path)).sum()
-            loss = -(log_p * run.subsample_factor + run.log_elsewhere())
+            log_p = (run.log_transition(path) + run.log_emission(path)).double().sum()
+            loss = -(log_p * run.subsample_factor + run.log_elsewhere(observed=True))
+            # A prior counts where its own parameters are learned; at a mode it may be infinite.
+            prior = run.log_elsewhere(observed=False)
+            objective = loss - prior if prior.requires_grad else loss
         parameters = {site["value"].unconstrained() for site in run.params.values()}
-        if not bool(loss.isfinite()):
+        if not bool(objective.isfinite()):
             raise NonFiniteError(
-                f'Site "{run.loop.name}": log p(z, x) of the drawn paths is {-loss.item()}, '
-                "expected a finite number; check parameters and data for NaN. Nothing was updated."
+                f'Site "{run.loop.name}": log p(z, x) of the drawn paths is {-loss.item()}, and '
+                f"that of the priors {prior.item()}, expected finite numbers; check parameters "
+                'and data for NaN, and write dirichlet="mean" where a prior is learned. Nothing '
+                "was updated."
             )
-        if parameters and loss.requires_grad:
-            loss.backward()
+        if parameters and objective.requires_grad:
+            objective.backward()
             self.optim([p for p in parameters if p.grad is not None])
             for parameter in parameters:
                 parameter.grad = None
@@ -266,6 +272,6 @@ class StochasticEM(HasEstimates):
             change = self._globals.log_path(probe, path)
             if bool(known.any()):
                 change = change - torch.where(known, self._globals.log_path(probe, old), 0.0)
-            return probe.log_elsewhere(only_observed=True), change.sum()
+            return probe.log_elsewhere(observed=True), change.sum()
 
         return self._globals.statistics(run, objective)

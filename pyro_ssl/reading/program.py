@@ -194,14 +194,21 @@ class ModelRun(NamedTuple):
         self.again(grid)
         return grid.table()
 
-    def log_elsewhere(self, only_observed: bool = False) -> Tensor:
-        """Return the log-density of all sites outside the loop, a scalar; differentiable."""
-        total = torch.zeros((), device=self.loop.device, dtype=self.transition.like.dtype)
+    def log_joint(self, path: Tensor) -> Tensor:
+        """Return log p of a path ``(T, B, ...)`` and all other sites: a scalar, float64."""
+        inside = (self.log_transition(path) + self.log_emission(path)).double().sum()
+        return inside + self.log_elsewhere(observed=True) + self.log_elsewhere(observed=False)
+
+    def log_elsewhere(self, *, observed: bool) -> Tensor:
+        """Return the log-density of all observed, or all latent, sites outside the loop.
+
+        A scalar, float64; differentiable.
+        """
+        total = torch.zeros((), device=self.loop.device, dtype=torch.float64)
         for site in self.sites.values():
-            if isinstance(site["fn"], _Subsample) or (only_observed and not site["is_observed"]):
-                continue
-            log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-            total = total + scale_and_mask(log_p, site["scale"], site["mask"]).sum()
+            if not isinstance(site["fn"], _Subsample) and site["is_observed"] == observed:
+                log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+                total = total + scale_and_mask(log_p, site["scale"], site["mask"]).double().sum()
         return total
 
 

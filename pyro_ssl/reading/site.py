@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-__all__ = ["EmissionSite", "user_scale"]
+__all__ = ["EmissionSite", "log_prob", "user_scale"]
 
 
 class EmissionSite(NamedTuple):
@@ -32,14 +32,17 @@ class EmissionSite(NamedTuple):
         if self._is_row_per_state():  # rows (V, K), looked up by symbol
             log_p = torch.nn.functional.embedding(self._symbols(), self._rows().T.contiguous())
         else:
-            log_p = self._lay_out(self.fn.log_prob(self._seen_value()))
+            log_p = self._lay_out(log_prob(self.fn, self._seen_value()))
         return self._weigh(log_p.expand(-1, -1, self.shape[0]))
 
     def path(self, z: Tensor) -> Tensor:
         """Return log p(x_t | z_t) of given paths ``(T, B)``, of the same shape."""
         if not self._is_row_per_state():
             return self.table().gather(-1, z.unsqueeze(-1)).squeeze(-1)
-        return self._weigh(self._rows()[z, self._symbols()].unsqueeze(-1), z).squeeze(-1)
+        # In float64, so that the gradient, a count of look-ups, is not rounded while it adds up.
+        rows = self._rows()
+        log_p = rows.double()[z, self._symbols()].to(rows.dtype)
+        return self._weigh(log_p.unsqueeze(-1), z).squeeze(-1)
 
     def a_possible_value(self) -> Tensor | None:
         """Return the first value that is not masked, of event shape, or a draw if all are.
@@ -118,23 +121,60 @@ class EmissionSite(NamedTuple):
         )
 
     def _rows(self) -> Tensor:
-        return self.fn.logits.reshape(self.shape[0], -1)
+        return _log_probs(self.fn).reshape(self.shape[0], -1)
 
     def _symbols(self) -> Tensor:
         """Return the observed symbols ``(T, B)``, checked, with 0 where they are masked."""
-        symbols = self._lay_out(self.value).squeeze(-1).long()
+        symbols = self._lay_out(self.value).squeeze(-1)
         if isinstance(self.mask, Tensor) and self.mask.dim() < len(self.shape):
             symbols = torch.where(self._lay_out(self.mask).squeeze(-1), symbols, 0)
         V = self.fn.param_shape[-1]
-        wrong = (symbols < 0) | (symbols >= V)
+        whole = symbols.long()
+        wrong = (whole < 0) | (whole >= V) | (whole != symbols)
         if wrong.any():
             t, b = wrong.nonzero()[0].tolist()
             raise ValueError(
                 f'Site "{self.name}": the value at step {t} of sequence {b} is '
-                f"{symbols[t, b].item()}, expected 0 to {V - 1}; encode the data with the "
-                f"vocabulary of the model (V={V}), and leave padding out by lengths=."
+                f"{symbols[t, b].item()}, expected an integer from 0 to {V - 1}; encode the data "
+                f"with the vocabulary of the model (V={V}), and leave padding out by lengths=."
             )
-        return symbols
+        return whole
+
+
+def log_prob(fn: Any, value: Tensor) -> Tensor:
+    """Return ``fn.log_prob(value)`` with no clamp between a probability and its logarithm.
+
+    torch keeps the probabilities of a ``Categorical`` 1.2e-7 away from 0 in float32, and those of a
+    ``Bernoulli`` from 1 too, as soon as it takes logarithms.
+    """
+    if type(fn) is dist.Independent:
+        log_p, n = log_prob(fn.base_dist, value), fn.reinterpreted_batch_ndims
+        return log_p.sum(tuple(range(-n, 0))) if n else log_p
+    if type(fn) not in (dist.Categorical, dist.Bernoulli) or not _has_probs(fn):
+        return fn.log_prob(value)
+    if fn._validate_args:
+        fn._validate_sample(value)
+    if type(fn) is dist.Bernoulli:
+        p = torch.where(value > 0.5, fn.probs, 1.0 - fn.probs)
+        return _safe_log(p)
+    value, log_p = torch.broadcast_tensors(value.long().unsqueeze(-1), fn.probs)
+    return _safe_log(log_p.gather(-1, value[..., :1]).squeeze(-1))
+
+
+def _log_probs(fn: Any) -> Tensor:
+    """Log-probabilities of a ``Categorical``; see :func:`log_prob`."""
+    return _safe_log(fn.probs) if _has_probs(fn) else fn.logits
+
+
+def _has_probs(fn: Any) -> bool:
+    """Whether a distribution was given probabilities, not log-odds."""
+    return fn._param is vars(fn).get("probs")
+
+
+def _safe_log(p: Tensor) -> Tensor:
+    """log p, -inf at 0, with gradient 0 there where none comes in."""
+    positive = p > 0
+    return torch.where(positive, torch.where(positive, p, 1.0).log(), -torch.inf)
 
 
 def user_scale(site: dict[str, Any], num_inner: int = 0) -> Tensor | float:

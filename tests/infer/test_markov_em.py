@@ -31,7 +31,7 @@ def random_start():
 def test_a_given_start_and_one_step_from_it_are_enumeration():
     words = torch.randint(V, (T, B))
     initial, matrix, phi = random_start()
-    hmm = MarkovEM(make_model(), smoothing=0.0)
+    hmm = MarkovEM(make_model(), dirichlet="mode", smoothing=0.0)
     assert hmm.start_from(initial, matrix, phi=phi) is hmm
     paths = enumerate_paths(
         MarkovTransition(K, initial=initial, matrix=matrix), phi.log().T[words]
