@@ -30,6 +30,15 @@ class LSTMCell(RecurrentCell):
         super().__init__(input_size, hidden_size)
         self.lstm = nn.LSTM(self.input_size, self.hidden_size)
 
+    def train(self, mode: bool = True) -> LSTMCell:
+        """Set the mode of this cell; its layer, which has no dropout, stays in training mode.
+
+        cuDNN takes no gradient in evaluation mode.
+        """
+        super().train(mode)
+        self.lstm.train(True)
+        return self
+
     fused = True
 
     def _parameter(self, name: str) -> Tensor:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import LatentSiteError
+from ..gradients import gradients
 from ..reading.program import ModelRun, Program
 from ..reading.site import user_scale
 
@@ -150,7 +151,7 @@ def _residuals(
         name: probe(site.concentration.detach(), which, i).requires_grad_()
         for i, (name, site) in enumerate(sites.items())
     }
-    with torch.enable_grad():
+    with gradients():
         run = program.run({**fixed, **probes})
         if which == 2:
             _check_priors(run, probes)

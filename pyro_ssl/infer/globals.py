@@ -19,6 +19,7 @@ from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
 from ..errors import LatentSiteError
+from ..gradients import gradients
 from ..reading.program import ModelRun
 from .dirichlet import Counts, DirichletSite, Objective, dirichlet_counts, probe
 
@@ -105,7 +106,7 @@ class GlobalSites:
             name: probe(site.concentration.detach(), 0).requires_grad_()
             for name, site in self.sites.items()
         }
-        with torch.enable_grad():
+        with gradients():
             probed = run.program.run({**run.subsamples, **probes})
             log_p = probed.log_transition(probed.any_path()).sum()
         self.reach_transition = False

@@ -22,7 +22,9 @@ from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
 from ..exact import markov_log_likelihood, sample_markov_paths
+from ..gradients import gradients
 from ..reading.checks import require_discrete
+from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
 from ..transitions import MarkovTransition
@@ -133,6 +135,7 @@ class MarkovEM(HasEstimates):
         twin.model = model
         return twin
 
+    @all_or_nothing
     @poutine.block()
     def step(self, *args: Any, **kwargs: Any) -> float:
         """One EM iteration on all data; returns -log p(x) before it, in nats."""
@@ -145,11 +148,13 @@ class MarkovEM(HasEstimates):
             )
         log_initial = self.initial.log().requires_grad_()
         log_matrix = self.matrix.log().requires_grad_()
-        with torch.enable_grad():
+        with gradients():
             table = run.grid.table().detach().requires_grad_()
             log_p = self._forward(run, table, log_initial.exp(), log_matrix.exp()).sum()
             wanted = (table, log_initial, log_matrix)
-            posterior, from_start, moves = torch.autograd.grad(log_p, wanted)
+            posterior, from_start, moves = torch.autograd.grad(
+                log_p, wanted, materialize_grads=True
+            )
 
         def objective(probe: ModelRun) -> tuple[Tensor]:
             return ((posterior * probe.grid.table()).sum(),)
@@ -164,6 +169,7 @@ class MarkovEM(HasEstimates):
         )
         return -log_p.item()
 
+    @all_or_nothing
     @torch.no_grad()
     @poutine.block()
     def log_likelihood(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -181,6 +187,7 @@ class MarkovEM(HasEstimates):
             run = self._run(Program(self.model, args, kwargs))
         return perplexity(run, self.log_likelihood(*args, **kwargs), start)
 
+    @all_or_nothing
     @torch.no_grad()
     @poutine.block()
     def sample_paths(self, *args: Any, **kwargs: Any) -> Tensor:

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from ..exact import markov_marginals
 from ..reading.checks import require_discrete
+from ..reading.context import Given
 from ..reading.emission import read_emission
-from ..reading.program import Given, ModelRun, Program
+from ..reading.program import ModelRun, Program
 from .globals import GlobalSites, HasEstimates
 from .markov_em import MarkovEM
 

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 import torch
 from pyro import poutine
+from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
 from ..reading.checks import require_no_latents
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
-from ..smc import Sweep, roll_out
+from ..smc import Emission, Sweep, roll_out
 from .estep import SMCSettings, draw_paths
 from .scores import perplexity
 
@@ -25,9 +26,9 @@ __all__ = ["Forecast", "ParticleFilter"]
 
 
 class Forecast(NamedTuple):
-    """p(x_{s+1:T} | x_{1:s}) as a mixture over particles, S = T - s steps ahead.
+    """p(x_{s+1:T} | x_{1:s}) as a mixture over particles, S steps ahead.
 
-    ``log_prob`` ``(S,) + batch_shape``: log p̂(x_t | x_{1:s}) of the x_t that the model observes
+    ``log_prob`` ``(T - s,) + batch_shape``: log p̂(x_t | x_{1:s}) of the x_t that the model observes
     there. ``state_probs`` ``(S,) + batch_shape + (K,)``: p̂(z_t = k | x_{1:s}), averaged over
     particles before a state is drawn; ``None`` where latents are vectors. ``paths``
     ``(P,) + batch_shape + (S,)``, D following for vectors: the particles' futures, each a draw of
@@ -66,6 +67,7 @@ class ParticleFilter:
     ) -> None:
         self.model = model
         self.settings = SMCSettings(num_particles, resampling, ancestor_sampling=0)
+        self._verified = False
 
     def log_likelihood(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return log p̂(x_t | x_{1:t-1}), float64 ``(T,) + batch_shape``; 0 past the lengths."""
@@ -90,38 +92,72 @@ class ParticleFilter:
         run, sweep = self._filter(args, kwargs)
         return perplexity(run, sweep.log_likelihood, start)
 
-    def forecast(self, *args: Any, start: int, **kwargs: Any) -> Forecast:
+    @all_or_nothing
+    def forecast(
+        self,
+        *args: Any,
+        start: int | None = None,
+        horizon: int = 0,
+        future_inputs: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Forecast:
         """Return the distribution of all after ``start`` steps, given those steps.
 
         The particles that filtered x_{1:start} are rolled out under the transition; nothing of
         the later observations is looked at, except to score them.
 
-        :param int start: s, from 0 to T - 1.
-        :returns: :class:`Forecast` of the T - s later steps.
+        :param int start: s, from 0 to T; by default T, the end of the data.
+        :param int horizon: how many steps to go on beyond the data.
+        :param Tensor future_inputs: exogenous inputs of these, ``(horizon, B, input_size)``.
+        :returns: :class:`Forecast` of the T - s + horizon later steps.
         :raises TypeError: if latents are vectors whose emission is not linear-Gaussian.
+        :raises ValueError: if there is no later step, or the inputs do not fit.
         """
         run = self._run(args, kwargs)
-        loop, P = run.loop, self.settings.num_particles
-        if not 0 <= start < loop.num_steps:
-            raise ValueError(
-                f'Site "{loop.name}": forecast from start={start}, expected 0 to T - 1 = '
-                f"{loop.num_steps - 1}."
-            )
+        loop, P, T = run.loop, self.settings.num_particles, run.loop.num_steps
+        start = T if start is None else start
+        inputs = self._check_forecast(run, start, horizon, future_inputs)
         with torch.no_grad():
-            emission = read_emission(run)
-            before, after = emission.split(start)
+            before, after = self._emission(run).split(start)
             sweep = draw_paths(run, before, None, self.settings)[0]
-            horizon = loop.num_steps - start
-            rolled = roll_out(run.transition, sweep, horizon, inputs=run.inputs)
-            log_p = torch.where(run.grid.observed()[start:], after.log_predictive(*rolled), 0.0)
+            paths, probs = roll_out(run.transition, sweep, T - start + horizon, inputs=inputs)
+            scored = slice(T - start)
+            log_p = after.log_predictive(paths[scored], None if probs is None else probs[scored])
+            log_p = torch.where(run.grid.observed()[start:], log_p, 0.0)
         shape = loop.batch_shape
-        probs = rolled.state_probs
-        time_last = rolled.paths.movedim(2, 0).transpose(1, 2)  # (P, B, S, ...)
+        time_last = paths.movedim(2, 0).transpose(1, 2)  # (P, B, S, ...)
         return Forecast(
-            log_p.reshape((-1,) + shape),
+            log_p.reshape(log_p.shape[:1] + shape),
             None if probs is None else probs.reshape((-1,) + shape + probs.shape[-1:]),
             time_last.reshape((P,) + shape + time_last.shape[2:]),
         )
+
+    def _check_forecast(
+        self, run: ModelRun, start: int, horizon: int, future: Tensor | None
+    ) -> Tensor | None:
+        """Check what is asked; return the inputs of all steps, ``(T + horizon, B, input_size)``."""
+        name, T, wanted = run.loop.name, run.loop.num_steps, run.transition.input_size
+        if not 0 <= start <= T or horizon < 0 or start == T and not horizon:
+            raise ValueError(
+                f'Site "{name}": forecast from start={start} with horizon={horizon}, expected '
+                f"start from 0 to T = {T} and a step after it; write horizon=10 for as many steps "
+                "beyond the data."
+            )
+        if horizon and run.grid.lengths is not None and bool((run.grid.lengths < T).any()):
+            raise ValueError(
+                f'Site "{name}": a forecast beyond the data of sequences of {T} steps and fewer, '
+                "expected one length; forecast those of each length apart."
+            )
+        expected = (horizon, run.num_sequences, wanted) if wanted and horizon else None
+        found = None if future is None else tuple(future.reshape(len(future), -1, wanted).shape)
+        if found != expected:
+            raise ValueError(
+                f'Site "{name}": future_inputs are {found}, expected {expected}: the exogenous '
+                "inputs of the steps beyond the data, time first."
+            )
+        if future is None or run.inputs is None:
+            return run.inputs
+        return torch.cat([run.inputs, future.reshape(expected).to(run.inputs)])
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelRun:
         with torch.no_grad(), poutine.block():
@@ -129,7 +165,14 @@ class ParticleFilter:
         require_no_latents(run, "ParticleFilter scores data under known parameters")
         return run
 
+    def _emission(self, run: ModelRun) -> Emission:
+        """The emission of a run, the first one verified."""
+        emission = read_emission(run, verify=is_validation_enabled() and not self._verified)
+        self._verified = True
+        return emission
+
+    @all_or_nothing
     def _filter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[ModelRun, Sweep]:
         run = self._run(args, kwargs)
         with torch.no_grad():
-            return run, draw_paths(run, read_emission(run), None, self.settings)[0]
+            return run, draw_paths(run, self._emission(run), None, self.settings)[0]

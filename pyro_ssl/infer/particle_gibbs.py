@@ -6,16 +6,20 @@ run, and what is read off its draws.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 from tqdm.auto import trange
 
 from ..reading.checks import check_reference, require_no_latents
+from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import Program
 from .estep import SMCSettings, draw_paths
@@ -67,7 +71,9 @@ class ParticleGibbs:
         self.settings = SMCSettings(num_particles, resampling, ancestor_sampling)
         self.kernel: ParticleGibbsKernel | None = None
         self._samples: Params = {}
+        self._verified = False
 
+    @all_or_nothing
     @poutine.block()
     def run(
         self,
@@ -89,6 +95,8 @@ class ParticleGibbs:
             φ comes from its prior and z from unconditional SMC.
         :param bool disable_progbar: by default no bar is shown where ``CI`` is set.
         :param hook_fn: called as ``hook_fn(params, i)`` after each draw.
+
+        Ctrl-C ends the run, with a warning; the draws that were made are kept.
         """
         if num_samples < 1 or warmup_steps < 0 or num_chains < 1:
             raise ValueError(
@@ -108,7 +116,10 @@ class ParticleGibbs:
         params = kernel.initial_params
         draws: list[Params] = []
         disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
-        with trange(warmup_steps + num_samples, desc="particle Gibbs", disable=disable) as bar:
+        with (
+            trange(warmup_steps + num_samples, desc="particle Gibbs", disable=disable) as bar,
+            contextlib.suppress(KeyboardInterrupt),
+        ):
             for i in bar:
                 params = kernel.sample(params)
                 if i >= warmup_steps:
@@ -118,6 +129,14 @@ class ParticleGibbs:
                 if hook_fn is not None:
                     hook_fn(params, i)
                 bar.set_postfix(kernel.logging(), refresh=False)
+        if len(draws) < num_samples:
+            warnings.warn(
+                f"Stopped after {len(draws)} of {num_samples} draws, which are kept.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        if not draws:
+            return
         stacked = {name: torch.stack([draw[name] for draw in draws]) for name in draws[0]}
         if num_chains == 1:
             self._samples = {name: value.unsqueeze(0) for name, value in stacked.items()}
@@ -152,6 +171,7 @@ class ParticleGibbs:
         """Print the diagnostics as a table."""
         print(self._ran()._diagnostics.format())
 
+    @all_or_nothing
     @poutine.block()
     def sweep(self, reference: Tensor | None, *args: Any, **kwargs: Any) -> Tensor:
         r"""One conditional sweep z | everything else, for samplers that users compose.
@@ -164,7 +184,8 @@ class ParticleGibbs:
         with torch.no_grad():
             run = Program(self.model, args, kwargs).run()
             require_no_latents(run, "sweep() draws the path given everything else")
-            emission = read_emission(run)
+            emission = read_emission(run, verify=is_validation_enabled() and not self._verified)
+            self._verified = True
             if reference is not None:
                 reference = check_reference(run, reference)
             return run.unflatten(draw_paths(run, emission, reference, self.settings)[1])

@@ -49,40 +49,8 @@ class PathMemory:
     def recall(self, run: ModelRun) -> tuple[Tensor, Tensor]:
         """Return the paths ``(T, B, ...)`` of a run's sequences, and which are known, ``(B,)``."""
         T, B = run.loop.num_steps, run.num_sequences
-        self._forget_if_stale(run)
-        if self._paths is None or self._known is None:
-            unknown = torch.zeros(B, dtype=torch.bool, device=run.loop.device)
-            return run.zero_path(), unknown
-        index = _sequence_index(run)
-        rows = _pad(self._paths[index], T)[:, :T]
-        return rows.transpose(0, 1).contiguous(), self._known[index]
-
-    def store(self, run: ModelRun, path: Tensor) -> None:
-        """Keep the paths ``(T, B, ...)`` of a run's sequences."""
-        T, device = run.loop.num_steps, path.device
-        if self._paths is None or self._known is None:
-            self._full_shape = run.full_shape
-            N = self._full_shape.numel()
-            self._paths = torch.zeros((N, T, *path.shape[2:]), dtype=path.dtype, device=device)
-            self._known = torch.zeros(N, dtype=torch.bool, device=device)
-        self._paths = _pad(self._paths, T)
-        index = _sequence_index(run)
-        self._paths[index, :T] = path.transpose(0, 1)
-        self._known[index] = True
-        self._values = [site.value for site in run.grid.sites]
-
-    def _forget_if_stale(self, run: ModelRun) -> None:
-        if self._paths is None:
-            return
-        stale = run.full_shape != self._full_shape
-        if run.subsample_factor == 1.0 and not stale:
-            now = [site.value for site in run.grid.sites]
-            stale = len(now) != len(self._values) or not all(
-                a.shape == b.shape and torch.equal(a, b)
-                for a, b in zip(now, self._values, strict=True)
-            )
+        stale = self.is_stale(run)
         if stale:
-            self._paths = self._known = None
             plates = ", ".join(f'"{frame.name}"' for frame in run.loop.plates) or "none"
             warnings.warn(
                 f'Site "{run.loop.name}": the data differ from the last step\'s, and its plates '
@@ -91,6 +59,55 @@ class PathMemory:
                 UserWarning,
                 stacklevel=4,
             )
+        if stale or self._paths is None or self._known is None:
+            unknown = torch.zeros(B, dtype=torch.bool, device=run.loop.device)
+            return run.zero_path(), unknown
+        index = _sequence_index(run)
+        rows = _pad(self._paths[index], T)[:, :T]
+        return rows.transpose(0, 1).contiguous(), self._known[index]
+
+    def store(self, run: ModelRun, path: Tensor) -> None:
+        """Keep the paths ``(T, B, ...)`` of a run's sequences, of each its last in the run."""
+        T, device = run.loop.num_steps, path.device
+        if self.is_stale(run) or self._paths is None or self._known is None:
+            self._full_shape = run.full_shape
+            N = self._full_shape.numel()
+            self._paths = torch.zeros((N, T, *path.shape[2:]), dtype=path.dtype, device=device)
+            self._known = torch.zeros(N, dtype=torch.bool, device=device)
+        self._paths = _pad(self._paths, T)
+        last = self.last_of_each(run)
+        index = _sequence_index(run)[last]
+        self._paths[index, :T] = path.transpose(0, 1)[last]
+        self._known[index] = True
+        self._values = [site.value for site in run.grid.sites]
+
+    def last_of_each(self, run: ModelRun) -> Tensor:
+        """Return where a sequence of a run stands for the last time, bool ``(B,)``.
+
+        Where a subsample is drawn with replacement a sequence may stand in it more than once.
+        """
+        index = _sequence_index(run)
+        place = torch.arange(len(index), device=index.device)
+        last = place.new_zeros(run.full_shape.numel()).scatter_reduce(0, index, place, "amax")
+        return last[index] == place
+
+    def is_stale(self, run: ModelRun) -> bool:
+        """Whether the paths are of other data than a run's."""
+        if self._paths is None:
+            return False
+        if run.full_shape != self._full_shape or run.subsample_factor != 1.0:
+            return run.full_shape != self._full_shape
+        now = [site.value for site in run.grid.sites]
+        return len(now) != len(self._values) or not all(
+            _same(a, b) for a, b in zip(now, self._values, strict=True)
+        )
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same numbers, NaN at the same places."""
+    if a is b or a.shape != b.shape:
+        return a is b
+    return bool(((a == b) | ((a != a) & (b != b))).all())
 
 
 def _pad(paths: Tensor, T: int) -> Tensor:

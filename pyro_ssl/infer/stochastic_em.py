@@ -20,7 +20,9 @@ from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
 from ..errors import NonFiniteError
+from ..gradients import gradients
 from ..reading.checks import check_transition_learns
+from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
 from ..smc import Emission
@@ -120,6 +122,7 @@ class StochasticEM(HasEstimates):
         """The last path of every sequence, int64, full batch shape ``+ (T,)``."""
         return self._memory.paths
 
+    @all_or_nothing
     @poutine.block()
     def step(self, *args: Any, **kwargs: Any) -> float:
         r"""One E-step and one M-step; arguments go to the model.
@@ -130,8 +133,7 @@ class StochasticEM(HasEstimates):
         program = Program(self.model, args, kwargs)
         run, emission = self._read(program)
         old, known = self._memory.recall(run)
-        if not self._memory:
-            self._path_counts = {}
+        fresh = not self._memory or self._memory.is_stale(run)
         path = self._draw(run, emission, old, known)
         given = {**run.subsamples, **self._current}
         loss = self._ascend(program, given, path)
@@ -143,9 +145,11 @@ class StochasticEM(HasEstimates):
             self.change_rate = float((moved & seen).sum() / seen.sum().clamp(min=1))
         self._memory.store(run, path)
         if self._globals:
+            self._path_counts = {} if fresh else self._path_counts
             self._estimate(run, path, old, known)
         return loss
 
+    @all_or_nothing
     @poutine.block()
     def warm_start(
         self, *args: Any, num_steps: int = 50, transition_steps: int = 100, **kwargs: Any
@@ -166,14 +170,14 @@ class StochasticEM(HasEstimates):
         self.start_from(hmm, *args, transition_steps=transition_steps, **kwargs)
         return hmm
 
+    @all_or_nothing
     @poutine.block()
     def start_from(
         self, hmm: MarkovEM, *args: Any, transition_steps: int = 100, **kwargs: Any
     ) -> None:
         """Start from a fitted HMM of the same model; see :meth:`warm_start`."""
         program = Program(self.model, args, kwargs)
-        with torch.no_grad():
-            run = program.run(hmm.values)
+        run, _ = self._read(program, hmm.values)
         if run.subsample_factor != 1.0:
             raise ValueError(
                 f'Site "{run.loop.name}": a warm start takes all sequences at once, but a plate '
@@ -182,7 +186,6 @@ class StochasticEM(HasEstimates):
             )
         self._globals.values, self._globals.counts = dict(hmm.values), dict(hmm.counts)
         self._current, self._memory = dict(hmm.values), PathMemory()
-        run, _ = self._read(program)
         teach_transition(
             run.transition,
             lambda: run.flatten(hmm.sample_paths(*args, **kwargs)).T,
@@ -197,11 +200,16 @@ class StochasticEM(HasEstimates):
             none = torch.zeros(run.num_sequences, dtype=torch.bool, device=path.device)
             self._path_counts = self._count(run, path, path, none)[1]
 
-    def _read(self, program: Program) -> tuple[ModelRun, Emission]:
-        """Run the model for the E-step; the first time, check it and draw start values."""
+    def _read(
+        self, program: Program, values: dict[str, Tensor] | None = None
+    ) -> tuple[ModelRun, Emission]:
+        """Run the model for the E-step; the first time, check it and take its start values.
+
+        :param values: of the Dirichlet sites, for a start; then the run is checked in any case.
+        """
         with torch.no_grad():
-            run = program.run(self._current)
-            first = not self._memory
+            run = program.run(self._current if values is None else values)
+            first = not self._memory or values is not None
             emission = read_emission(run, verify=is_validation_enabled() and first)
             if not first:
                 self._globals.find(run)
@@ -209,9 +217,10 @@ class StochasticEM(HasEstimates):
             if is_validation_enabled():
                 check_transition_learns(run)
             self._globals.check(run)
-            for name in self._globals.sites:
-                self._current.setdefault(name, run.sites[name]["value"])
-                self._globals.values.setdefault(name, self._current[name])
+            if values is None:
+                for name in self._globals.sites:
+                    self._current.setdefault(name, run.sites[name]["value"])
+                    self._globals.values.setdefault(name, self._current[name])
         return run, emission
 
     def _draw(self, run: ModelRun, emission: Emission, old: Tensor, known: Tensor) -> Tensor:
@@ -229,7 +238,7 @@ class StochasticEM(HasEstimates):
 
     def _ascend(self, program: Program, values: dict[str, Tensor], path: Tensor) -> float:
         """One gradient step on all parameters, paths and Dirichlet sites given."""
-        with torch.enable_grad():
+        with gradients():
             run = program.run(values)
             log_p = (run.log_transition(path) + run.log_emission(path)).double().sum()
             loss = -(log_p * run.subsample_factor + run.log_elsewhere(observed=True))
@@ -267,11 +276,12 @@ class StochasticEM(HasEstimates):
 
     def _count(self, run: ModelRun, path: Tensor, old: Tensor, known: Tensor) -> list[Counts]:
         """Counts outside the loop, and those of ``path`` less those of known sequences' ``old``."""
+        once = self._memory.last_of_each(run)
 
         def objective(probe: ModelRun) -> tuple[Tensor, Tensor]:
             change = self._globals.log_path(probe, path)
             if bool(known.any()):
                 change = change - torch.where(known, self._globals.log_path(probe, old), 0.0)
-            return probe.log_elsewhere(observed=True), change.sum()
+            return probe.log_elsewhere(observed=True), torch.where(once, change, 0.0).sum()
 
         return self._globals.statistics(run, objective)

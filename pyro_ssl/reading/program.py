@@ -6,15 +6,12 @@ answered (``handlers.py``), and none touches the user's code otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.runtime import _DIM_ALLOCATOR
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
@@ -22,9 +19,10 @@ from ..errors import LatentSiteError
 from ..primitive import SSLLoop
 from ..steps import steps_within
 from ..transitions import DiscreteTransition
+from .context import TURNS, Given, own_dims
 from .handlers import StateGrid
 
-__all__ = ["Given", "ModelRun", "Program"]
+__all__ = ["ModelRun", "Program"]
 
 
 class Program:
@@ -69,11 +67,13 @@ class Program:
             if site["type"] == "sample" and not any(site["infer"].get(key) for key in own)
         }
         params = {name: site for name, site in nodes.items() if site["type"] == "param"}
-        return ModelRun(self, grid, sites, params)
+        run = ModelRun(self, grid, sites, params)
+        _check_subsamples(run)
+        return run
 
     def answer(self, grid: StateGrid, values: Mapping[str, Tensor]) -> None:
         """Run the model once, its loop answered by ``grid``, and gather nothing else."""
-        with _own_dims(), Given(values), grid:
+        with TURNS, own_dims(), Given(values), grid:
             self.model(*self.args, **self.kwargs)
 
 
@@ -212,28 +212,13 @@ class ModelRun(NamedTuple):
         return total
 
 
-class Given(Messenger):
-    """Gives latent sites their current values; they stay latent."""
-
-    def __init__(self, values: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        self.values = values
-
-    def _pyro_sample(self, msg: Any) -> None:
-        value = self.values.get(msg["name"])
-        if value is not None and not msg["is_observed"] and msg["value"] is None:
-            msg["value"], msg["done"] = value, True
-
-
-@contextmanager
-def _own_dims() -> Iterator[None]:
-    """Let plates of the model have the dimensions that plates around this run stand on.
-
-    These are hidden from it, but a guide may run the model within ``SVI``'s plate of particles.
-    """
-    taken = _DIM_ALLOCATOR._stack
-    _DIM_ALLOCATOR._stack = []
-    try:
-        yield
-    finally:
-        _DIM_ALLOCATOR._stack = taken
+def _check_subsamples(run: ModelRun) -> None:
+    """Check that the plates' indices are there, before anything is drawn or stored by them."""
+    for frame in run.loop.plates:
+        index, N = run.subsamples.get(frame.name), frame.full_size or frame.size
+        if index is not None and len(index) and not (0 <= index.min() and index.max() < N):
+            raise ValueError(
+                f'Plate "{frame.name}": its subsample holds indices from {int(index.min())} to '
+                f"{int(index.max())}, expected 0 to N - 1 = {N - 1}; write "
+                f'pyro.plate("{frame.name}", N, subsample=index) with N sequences in all.'
+            )

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..gradients import gradients
 from ..transitions.gaussian import Moments
 from .gaussian import GaussianProposal, look_ahead
 from .product import Product
@@ -79,8 +80,11 @@ class ExpandedProposal(GaussianProposal):
     def look_ahead(self, t: int, prior: Moments) -> Asks[LookAhead]:
         """Return α̃ and γ̃; see the base class."""
         mean = prior.mean.detach()
-        point = mean.clone().requires_grad_()
-        at_mean, linear, precision = _derivatives((yield from self.ask(t, point)), point)
+        with gradients():
+            point = mean.clone().requires_grad_()
+        asked = yield from self.ask(t, point)
+        with gradients():
+            at_mean, linear, precision = _derivatives(asked, point)
         known = linear.isfinite().all(-1) & precision.isfinite().all((-2, -1))
         self.blind |= ~known.all()
         linear = torch.where(known[..., None], linear, 0.0)
@@ -143,7 +147,6 @@ def _concave_part(precision: Tensor) -> Tensor:
     return (vectors * values.clamp(min=0.0).unsqueeze(-2)) @ vectors.mT
 
 
-@torch.enable_grad()
 def _derivatives(log_emission: Tensor, point: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The value, b and Λ at a point; NaN where there is no derivative."""
     D, value = point.shape[-1], log_emission.detach()
