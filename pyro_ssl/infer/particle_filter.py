@@ -16,6 +16,7 @@ from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
 from ..reading.checks import require_no_latents
+from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
 from ..smc import Emission, Sweep, roll_out
@@ -155,7 +156,7 @@ class ParticleFilter:
                 f'Site "{name}": future_inputs are {found}, expected {expected}: the exogenous '
                 "inputs of the steps beyond the data, time first."
             )
-        if future is None or run.inputs is None:
+        if future is None or run.inputs is None or expected is None:
             return run.inputs
         return torch.cat([run.inputs, future.reshape(expected).to(run.inputs)])
 
