@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import pyro
 import torch
 from pyro import poutine
+from pyro.nn import PyroModule
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.runtime import apply_stack
 from pyro.poutine.util import is_validation_enabled
@@ -227,6 +228,11 @@ def _describe(
     for frame in plates:
         batch_shape[frame.dim] = frame.size
     shape = torch.Size(batch_shape)
+    if isinstance(
+        transition, PyroModule
+    ):  # its attributes are Pyro's statements: all are made here
+        for attribute in (*transition._parameters, *transition._modules):
+            getattr(transition, attribute)
 
     like = transition.like
     for what, value in (("lengths", lengths), ("inputs", inputs)):

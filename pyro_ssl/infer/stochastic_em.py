@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..errors import NonFiniteError
 from ..gradients import gradients
-from ..reading.checks import check_transition_learns
+from ..reading.checks import check_all_learn, check_transition_learns
 from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
@@ -116,6 +116,7 @@ class StochasticEM(HasEstimates):
         self._current: dict[str, Tensor] = {}  # what the E-step sees: the estimates, or draws
         self._memory = PathMemory()
         self._path_counts: Counts = {}  # of the paths in memory
+        self._told = False  # of parameters that nothing trains
 
     @property
     def paths(self) -> Tensor:
@@ -253,6 +254,9 @@ class StochasticEM(HasEstimates):
                 'and data for NaN, and write dirichlet="mean" where a prior is learned. Nothing '
                 "was updated."
             )
+        if is_validation_enabled() and not self._told:
+            self._told = True
+            check_all_learn(run, objective)
         if parameters and objective.requires_grad:
             objective.backward()
             self.optim([p for p in parameters if p.grad is not None])

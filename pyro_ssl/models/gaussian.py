@@ -24,6 +24,7 @@ from torch import Tensor
 from ..exact import LinearEmission
 from ..infer import ParticleFilter, ParticleGibbs, StochasticEM
 from ..primitive import ssl_transition
+from ..reading.context import private_store
 from ..transitions import GaussianLSTMTransition, GaussianMultiplicativeLSTMTransition
 from . import gaussian_closed_form as closed_form
 from .base import EpochRecord, Model
@@ -178,7 +179,7 @@ class GaussianSSL(Model):
             log_p = self.log_likelihood(x, lengths, num_particles=num_valid_particles)
             return {"nll": -float(log_p.sum() / closed_form.seen_steps(x, lengths, None).sum())}
 
-        with pyro.get_param_store().scope():
+        with private_store():
             return fit_epochs(
                 self,
                 num_epochs,
@@ -222,7 +223,7 @@ class GaussianSSL(Model):
 
         It is in nats, over all E coordinates together, and 0 where nothing was observed.
         """
-        with pyro.get_param_store().scope():
+        with private_store():
             return ParticleFilter(self.model, num_particles).log_likelihood(x, lengths, mask)
 
     @torch.no_grad()
@@ -235,7 +236,7 @@ class GaussianSSL(Model):
         num_particles: int = 1000,
     ) -> Tracked:
         """Return where C z_t + b is, given x_{1:t}."""
-        with pyro.get_param_store().scope():
+        with private_store():
             sweep = ParticleFilter(self.model, num_particles).sweep(x, lengths, mask)
         place = self._place(sweep.z)  # (T, B, P, E)
         return Tracked(place.mean(2), place.std(2))
@@ -253,7 +254,7 @@ class GaussianSSL(Model):
         num_particles: int = 20,
     ) -> Tracked:
         """Return where C z_t + b is, given all of x, by particle Gibbs."""
-        with pyro.get_param_store().scope():
+        with private_store():
             sampler = ParticleGibbs(self.model, num_particles)
             how_long = {"num_samples": num_samples, "warmup_steps": warmup_steps}
             sampler.run(x, lengths, mask, num_chains=num_chains, disable_progbar=True, **how_long)
@@ -275,7 +276,7 @@ class GaussianSSL(Model):
         """
         longer = F.pad(x, (0, 0, 0, 0, 0, horizon), value=torch.nan)
         mask = None if mask is None else F.pad(mask, (0, 0, 0, horizon))
-        with pyro.get_param_store().scope():
+        with private_store():
             particles = ParticleFilter(self.model, num_particles)
             paths = particles.forecast(longer, None, mask, start=len(x)).paths  # (P, B, S, D)
         place = self._place(paths).transpose(1, 2)  # (P, S, B, E)

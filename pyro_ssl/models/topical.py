@@ -23,6 +23,7 @@ from torch import Tensor
 from ..infer import MarkovEM, ParticleFilter, ParticleGibbs
 from ..infer.warm_start import fit_markov, teach_transition
 from ..primitive import ssl_transition
+from ..reading.context import private_store
 from ..transitions import LSTMTransition, MultiplicativeLSTMTransition
 from .base import EpochRecord, Model
 from .epochs import fit_epochs
@@ -202,7 +203,7 @@ class TopicalSSL(Model):
             P = num_valid_particles
             return {"perplexity": self.perplexity(words, lengths, num_particles=P, start=start)}
 
-        with pyro.get_param_store().scope():
+        with private_store():
             # Its own model would register the parameters of another one's LSTM.
             self.markov = markov and markov.for_model(self.model)
             if markov is None and markov_steps:
@@ -240,7 +241,7 @@ class TopicalSSL(Model):
 
         :raises RuntimeError: if the model is not fitted.
         """
-        with pyro.get_param_store().scope():
+        with private_store():
             return ParticleFilter(self.fitted_model, num_particles).log_likelihood(words, lengths)
 
     def perplexity(
@@ -255,7 +256,7 @@ class TopicalSSL(Model):
 
         :param int start: score from this step on; earlier words are only conditioned on.
         """
-        with pyro.get_param_store().scope():
+        with private_store():
             score = ParticleFilter(self.fitted_model, num_particles).perplexity
             return score(words, lengths, start=start)
 
@@ -277,7 +278,7 @@ class TopicalSSL(Model):
 
         Past a document's length the probabilities are 0.
         """
-        with pyro.get_param_store().scope():
+        with private_store():
             pg = ParticleGibbs(self.fitted_model, num_particles)
             pg.run(
                 words,

@@ -7,11 +7,13 @@ import warnings
 import torch
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
+from torch.nn import Parameter
 
 from ..errors import LatentSiteError
 from .program import ModelRun
 
 __all__ = [
+    "check_all_learn",
     "check_placement",
     "check_reference",
     "check_transition_learns",
@@ -61,6 +63,33 @@ def check_transition_learns(run: ModelRun) -> None:
             "in Pyro's store, so they stay as they are; expected all that require a gradient. "
             'Write pyro.module("transition", transition) in the model, under a name that no other '
             "module has, or transition.requires_grad_(False).",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+def check_all_learn(run: ModelRun, objective: Tensor) -> None:
+    """Warn where an objective depends on parameters that no optimiser will see."""
+    known = {site["value"].unconstrained() for site in run.params.values()}
+    known |= set(run.transition.parameters())  # of these :func:`check_transition_learns` tells
+    seen, edge = set(), [objective.grad_fn]
+    lost = []
+    while edge:
+        node = edge.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if isinstance(leaf, Parameter) and leaf not in known:
+            lost.append(leaf)
+        edge.extend(parent for parent, _ in node.next_functions)
+    if lost:
+        shapes = ", ".join(str(tuple(leaf.shape)) for leaf in lost)
+        warnings.warn(
+            f'Site "{run.grid.sites[0].name}": parameters of shape {shapes}, in the loop of '
+            f'"{run.loop.name}" or before it, are not in Pyro\'s store, so they stay as they are; '
+            'expected all that require a gradient. Write pyro.module("decoder", decoder) in the '
+            "model, or decoder.requires_grad_(False).",
             RuntimeWarning,
             stacklevel=4,
         )

@@ -61,6 +61,13 @@ class RecurrentBase(Transition):
         :param str of: what the numbers of the encoding are, for the message.
         :raises ValueError: if the cell's ``input_size`` is less than ``encoding_size``.
         """
+        if not isinstance(cell, RecurrentCell):
+            raise TypeError(
+                f"{type(self).__name__}: the cell is a {type(cell).__name__}, expected a "
+                "pyro_ssl.cells.RecurrentCell: a linear input map apart from the recurrence. Write "
+                f"LSTMCell({encoding_size} + input_size, hidden_size), or a subclass with "
+                "initial_state, input_map and advance."
+            )
         self.encoding_size, self.input_size = encoding_size, cell.input_size - encoding_size
         if self.input_size < 0:
             raise ValueError(

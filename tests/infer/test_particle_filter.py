@@ -140,7 +140,7 @@ def test_forecast_from_nothing_is_the_prior(phi):
 
 
 def test_start_out_of_range_is_told(phi):
-    with pytest.raises(ValueError, match="expected 0 to T - 1 = 4"):
+    with pytest.raises(ValueError, match="expected start from 0 to T = 5"):
         ParticleFilter(make_model(sharp_lstm(), phi), 5).forecast(
             torch.zeros(T, 2, dtype=torch.long), start=T
         )

@@ -30,6 +30,7 @@ from pyro.ops.indexing import Vindex
 from pyro.optim import ExponentialLR, PyroOptim
 from torch import Tensor
 
+from ...reading.context import private_store
 from ..base import EpochRecord, Model
 from ..epochs import fit_epochs
 from .data import Data, check_windows, chunks, filled, take
@@ -195,7 +196,7 @@ class IMVLSTM(Model):
             nll, mse = -forecast.log_prob(y).mean(), (forecast.mean - y).square().mean()
             return {"nll": float(nll), "mse": float(mse)}
 
-        with pyro.get_param_store().scope():
+        with private_store():
             return fit_epochs(
                 self,
                 num_epochs,
@@ -237,7 +238,7 @@ class IMVLSTM(Model):
             twice = torch.arange(M + 1, device=data[0].device).clamp(max=M - 1)
             data = take(data, twice)
         elbo, out = TraceEnum_ELBO(max_plate_nesting=1), []
-        with pyro.get_param_store().scope(), torch.no_grad(), self._evaluating():
+        with private_store(), torch.no_grad(), self._evaluating():
             for part in chunks(data, _WINDOWS):
                 out.append(elbo.compute_marginals(self.model, no_guide, *part)["variable"].probs)
         return torch.cat(out)[:M]
