@@ -100,10 +100,14 @@ def read_file(path: Path, most: int, *, links: bool = True) -> bytes:
 
 
 @contextmanager
-def reading(place: str | os.PathLike[str]) -> Iterator[None]:
+def reading(
+    place: str | os.PathLike[str],
+    expected: str = "what save(path) wrote. Load another copy, or make it anew and save it.",
+) -> Iterator[None]:
     """Raise whatever goes wrong inside as a :class:`CheckpointError` that names the place.
 
     :param place: the file or folder that is read.
+    :param str expected: what should be there, and what to write.
     :raises CheckpointError: in place of every other error.
 
     Example::
@@ -121,16 +125,12 @@ save(path) wrote. Load another copy, or make it anew and save it.
         raise
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"{place}: no checkpoint here ({error.filename} is missing), expected what save(path) "
-            "wrote. Write the path that was given to save."
+            f"{place}: no checkpoint here ({error.filename} is missing), expected {expected}"
         ) from error
     except Exception as error:  # a lying file can make anything raise, even MemoryError
         told = str(error) if type(error) is ValueError else repr(error)
         found = " ".join(told[:400].split())
-        raise CheckpointError(
-            f"{place}: found {found}, expected what save(path) wrote. Load another copy, or make "
-            "it anew and save it."
-        ) from error
+        raise CheckpointError(f"{place}: found {found}, expected {expected}") from error
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Saving without pickle: tensors as safetensors, the rest as JSON, both guarded by SHA-256.
 
 A checkpoint is a folder. The manifest is written last and names the tensors' file by its hash, so
-that a save cut short at any moment leaves the previous checkpoint whole. Loading runs no code, opens
-no file but these two, and reads no more than they are said to hold.
+that a save cut short at any moment leaves the previous checkpoint whole. Loading runs no code,
+opens no file but these two, and reads no more than they are said to hold.
 """
 
 from __future__ import annotations
@@ -69,7 +69,10 @@ def load_checkpoint(
     with reading(folder):
         manifest = b""
         while True:
-            before, manifest = manifest, read_file(folder / _MANIFEST, _LARGEST_MANIFEST, links=False)
+            before, manifest = (
+                manifest,
+                read_file(folder / _MANIFEST, _LARGEST_MANIFEST, links=False),
+            )
             body = _unsealed(folder, manifest)
             try:
                 payload = read_file(folder / body["tensors"], body["bytes"], links=False)
