@@ -243,6 +243,13 @@ def _describe(
             )
     if lengths is not None:
         lengths = _check_lengths(name, lengths, T, shape)
+    inputs = _check_inputs(name, transition, inputs, T, shape)
+    return SSLLoop(name, transition, T, inputs, lengths, shape, plates, like.device)
+
+
+def _check_inputs(
+    name: str, transition: Transition, inputs: Tensor | None, T: int, shape: torch.Size
+) -> Tensor | None:
     if (inputs is not None) != bool(transition.input_size):
         raise ValueError(
             f'Site "{name}": the transition reads input_size={transition.input_size} inputs, but '
@@ -250,23 +257,23 @@ def _describe(
             f'ssl_transition("{name}", transition, T, inputs=u) with u of shape (T, B, input_size) '
             "and LSTMTransition(..., input_size=input_size)."
         )
-    if inputs is not None:
-        if inputs.dtype != like.dtype:
-            raise ValueError(
-                f'Site "{name}": inputs are {inputs.dtype}, but the transition has {like.dtype} '
-                f"parameters; expected one dtype: write inputs=inputs.to({like.dtype})."
-            )
-        expected = (T, *shape, transition.input_size)
-        if inputs.dim() == 2 and inputs.shape == (T, transition.input_size):
-            inputs = inputs.reshape((T,) + (1,) * len(shape) + (-1,))
-        try:
-            inputs = inputs.expand(expected).movedim(0, -2)
-        except RuntimeError:
-            raise ValueError(
-                f'Site "{name}": inputs have shape {tuple(inputs.shape)}, expected {expected}, '
-                "time first (or (T, input_size), shared by all sequences)."
-            ) from None
-    return SSLLoop(name, transition, T, inputs, lengths, shape, plates, like.device)
+    if inputs is None:
+        return None
+    if inputs.dtype != transition.like.dtype:
+        raise ValueError(
+            f'Site "{name}": inputs are {inputs.dtype}, but the transition has {transition.like.dtype} '
+            f"parameters; expected one dtype: write inputs=inputs.to({transition.like.dtype})."
+        )
+    expected = (T, *shape, transition.input_size)
+    if inputs.dim() == 2 and inputs.shape == (T, transition.input_size):
+        inputs = inputs.reshape((T,) + (1,) * len(shape) + (-1,))
+    try:
+        return inputs.expand(expected).movedim(0, -2)
+    except RuntimeError:
+        raise ValueError(
+            f'Site "{name}": inputs have shape {tuple(inputs.shape)}, expected {expected}, '
+            "time first (or (T, input_size), shared by all sequences)."
+        ) from None
 
 
 def _check_lengths(name: str, lengths: Tensor, T: int, shape: torch.Size) -> Tensor:

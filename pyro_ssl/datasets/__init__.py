@@ -4,7 +4,7 @@ from pyro_ssl.datasets.batch import TextBatch, UnknownWordsWarning, batchify
 from pyro_ssl.datasets.corpora import Corpus, load_python_docs
 from pyro_ssl.datasets.curves import CURVES, Curve, Rotation, noisy_curve, noisy_rotation
 from pyro_ssl.datasets.fetch import fetch_imdb, fetch_msnbc, fetch_wikitext2
-from pyro_ssl.datasets.imdb import PrefixSplit, Review, imdb_prefix_split, load_imdb
+from pyro_ssl.datasets.imdb import PrefixSplit, imdb_prefix_split
 from pyro_ssl.datasets.msnbc import MSNBC_CATEGORIES, load_msnbc
 from pyro_ssl.datasets.planted import (
     PlantedMemory,
@@ -14,6 +14,8 @@ from pyro_ssl.datasets.planted import (
 )
 from pyro_ssl.datasets.planted_series import PlantedVariables, planted_variables
 from pyro_ssl.datasets.pm25 import PM25_VARIABLES, load_beijing_pm25
+from pyro_ssl.datasets.reviews import Review, load_imdb
+from pyro_ssl.datasets.scaling import Scaling
 from pyro_ssl.datasets.series import TimeSeries
 from pyro_ssl.datasets.sml2010 import SML2010_COLUMNS, load_sml2010
 from pyro_ssl.datasets.splits import (
@@ -25,7 +27,7 @@ from pyro_ssl.datasets.splits import (
 )
 from pyro_ssl.datasets.text import UNKNOWN, Vocabulary, split_passages, tokenize
 from pyro_ssl.datasets.wikitext import load_wikitext2
-from pyro_ssl.datasets.windows import Scaling, WindowedSplit, Windows, make_windows
+from pyro_ssl.datasets.windows import WindowedSplit, Windows, make_windows
 
 __all__ = [
     "CURVES",

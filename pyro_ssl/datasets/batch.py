@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_ssl.datasets.text import Vocabulary, refuse_raw_text
+from pyro_ssl.datasets.arguments import as_ids, as_indices
+from pyro_ssl.datasets.files import check_limit
+from pyro_ssl.datasets.text import Vocabulary, check_token_lists
 
 __all__ = ["TextBatch", "UnknownWordsWarning", "batchify"]
 
@@ -29,6 +31,8 @@ class TextBatch:
     Cells below a column's length are padding. They hold id 0, the id of ``"<unk>"``, only so that
     no index can wrap; they are never read, because ``lengths`` masks them.
 
+    Arrays, lists and floats without a fraction are taken as int64 tensors.
+
     :param Tensor words: ``(T, B)`` int64, word ids.
     :param Tensor lengths: ``(B,)`` int64, from 1 to T.
     :param Tensor kept: ``(B,)`` int64, the place of each column among the texts that were given,
@@ -40,6 +44,18 @@ class TextBatch:
     lengths: Tensor
     kept: Tensor
     truncated: Tensor
+
+    def __post_init__(self) -> None:
+        names = ("words", "lengths", "kept", "truncated")
+        for name in names:
+            object.__setattr__(self, name, as_ids(getattr(self, name), f"TextBatch.{name}"))
+        shapes = {name: tuple(getattr(self, name).shape) for name in names}
+        columns = shapes["words"][1:]
+        if len(shapes["words"]) != 2 or any(shapes[name] != columns for name in names[1:]):
+            raise ValueError(
+                f"TextBatch: found shapes {shapes}, expected words (T, B), time first, and (B,) of "
+                "the others. Write batchify(token_lists, vocabulary)."
+            )
 
     @property
     def mask(self) -> Tensor:
@@ -70,11 +86,10 @@ class TextBatch:
         """Take some columns, in the order given; T stays as it is.
 
         :param indices: ``(N,)`` column numbers, or a ``(B,)`` bool mask.
+        :raises IndexError: if there is no such column.
         """
-        indices = torch.as_tensor(indices, device=self.words.device)
-        if indices.numel() == 0:
-            indices = indices.long()  # torch reads an empty list as floats
-        return TextBatch(*(tensor[..., indices] for tensor in self._tensors()))
+        places = as_indices(indices, len(self.lengths), "TextBatch.select", self.words.device)
+        return TextBatch(*(tensor[..., places] for tensor in self._tensors()))
 
     def _tensors(self) -> tuple[Tensor, ...]:
         return self.words, self.lengths, self.kept, self.truncated
@@ -103,7 +118,7 @@ def batchify(
     :param int max_len: Longer texts are cut to this; :attr:`TextBatch.truncated` says by how much.
     :param device: Where the batch is put; by default the CPU.
     :returns: A :class:`TextBatch`, B being the number of texts that are not empty.
-    :raises TypeError: if texts are given in place of token lists.
+    :raises TypeError: if texts are given in place of token lists, or words that are no strings.
     :raises ValueError: if there are texts and all are empty, or ``max_len`` is below 1.
 
     Warns with :class:`UnknownWordsWarning` if more than half of the words are unknown.
@@ -119,9 +134,13 @@ def batchify(
         >>> batch.lengths.tolist(), batch.kept.tolist(), batch.num_unknown
         ([6, 2], [0, 2], 2)
     """
-    if max_len is not None and max_len < 1:
-        raise ValueError(f"batchify: found max_len={max_len}, expected 1 or more, or None.")
-    token_lists = list(refuse_raw_text(token_lists, "batchify(token_lists, vocabulary)"))
+    max_len = check_limit(max_len, "batchify", "max_len")
+    if not isinstance(vocabulary, Vocabulary):
+        raise TypeError(
+            f"batchify: found {type(vocabulary).__name__}, expected a Vocabulary. Write "
+            "batchify(token_lists, Vocabulary.build(token_lists, size=2000))."
+        )
+    token_lists = list(check_token_lists(token_lists, "batchify(token_lists, vocabulary)"))
     kept = [i for i, tokens in enumerate(token_lists) if tokens]
     if token_lists and not kept:
         raise ValueError(

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from pyro_ssl.datasets.arguments import generator
 from pyro_ssl.datasets.batch import TextBatch, batchify
 from pyro_ssl.datasets.text import Vocabulary, split_passages, tokenize
 
@@ -73,6 +74,7 @@ def load_python_docs(
     :param int min_length: The end of a topic is dropped where it is shorter than this.
     :param int seed: Of the split, which has a generator of its own.
     :raises ImportError: if this Python came without its topics.
+    :raises ValueError: if there are fewer than 10 passages, or an argument is out of range.
 
     **Example**::
 
@@ -95,10 +97,14 @@ def load_python_docs(
     for document in _without_repeats(topics):
         passages += split_passages(document, passage_length, min_length)
 
-    generator = torch.Generator(device="cpu").manual_seed(seed)
-    order = torch.randperm(len(passages), generator=generator, device="cpu").tolist()
+    draw = generator(seed, "load_python_docs")
+    order = torch.randperm(len(passages), generator=draw, device="cpu").tolist()
     shuffled = [passages[i] for i in order]
-    tenth = len(shuffled) // 10
+    if (tenth := len(shuffled) // 10) < 1:
+        raise ValueError(
+            f"load_python_docs: found {len(shuffled)} passages of {min_length} to {passage_length} "
+            "words, expected 10 or more. Write a shorter passage_length, or a smaller min_length."
+        )
     valid, test, train = shuffled[:tenth], shuffled[tenth : 2 * tenth], shuffled[2 * tenth :]
     vocabulary = Vocabulary.build(train, vocab_size)
     return Corpus(

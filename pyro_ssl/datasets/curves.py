@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pyro_ssl.datasets.arguments import generator, integer, real
 from pyro_ssl.exact.kalman import LinearEmission
 from pyro_ssl.transitions import LinearGaussianTransition
 
@@ -45,7 +46,7 @@ def noisy_curve(
     :param int num_sequences: B, each with noise of its own.
     :param float noise: standard deviation of each coordinate.
     :param int seed: of the noise, which has a generator of its own.
-    :raises ValueError: on another kind.
+    :raises ValueError: on another kind, or if a number is out of range.
 
     **Example**::
 
@@ -55,6 +56,9 @@ def noisy_curve(
     """
     if kind not in CURVES:
         raise ValueError(f'noisy_curve: kind is "{kind}", expected one of {CURVES}.')
+    num_steps = integer(num_steps, "num_steps", "noisy_curve")
+    num_sequences = integer(num_sequences, "num_sequences", "noisy_curve", least=0)
+    noise, draw = real(noise, "noise", "noisy_curve", low=0.0), generator(seed, "noisy_curve")
     dtype = torch.get_default_dtype()
     u = torch.linspace(0.0, 4.0 * math.pi, num_steps, device="cpu", dtype=dtype)
     share, around = u / (4.0 * math.pi), torch.stack([u.cos(), u.sin()], -1)
@@ -65,10 +69,7 @@ def noisy_curve(
         "swiss roll": (share + 0.5).unsqueeze(-1) * around,
     }[kind]
     z = z.unsqueeze(1).expand(-1, num_sequences, -1)
-    generator = torch.Generator(device="cpu").manual_seed(seed)
-    return Curve(
-        z + noise * torch.randn(z.shape, generator=generator, device="cpu", dtype=dtype), z
-    )
+    return Curve(z + noise * torch.randn(z.shape, generator=draw, device="cpu", dtype=dtype), z)
 
 
 class Rotation(NamedTuple):
@@ -100,6 +101,7 @@ def noisy_rotation(
     :param float angle: of a step, in radians.
     :param float damping: ρ.
     :param int seed: of a generator of its own.
+    :raises ValueError: if a number is out of range.
 
     **Example**::
 
@@ -107,11 +109,16 @@ def noisy_rotation(
         >>> data.x.shape, data.transition.dim
         (torch.Size([50, 3, 2]), 2)
     """
+    caller = "noisy_rotation"
+    num_steps = integer(num_steps, "num_steps", caller)
+    num_sequences = integer(num_sequences, "num_sequences", caller, least=0)
+    angle, damping = real(angle, "angle", caller), real(damping, "damping", caller)
+    scale, noise = (real(v, n, caller, low=0.0) for v, n in ((scale, "scale"), (noise, "noise")))
+    draw = generator(seed, caller)
     like: dict[str, Any] = {"device": "cpu", "dtype": torch.get_default_dtype()}
     turn = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
     matrix = damping * torch.tensor(turn, **like)
-    generator = torch.Generator(device="cpu").manual_seed(seed)
-    noises = torch.randn(2, num_steps, num_sequences, 2, generator=generator, **like)
+    noises = torch.randn(2, num_steps, num_sequences, 2, generator=draw, **like)
     path = [noises[0, 0]]
     for t in range(1, num_steps):
         path.append(path[-1] @ matrix.T + scale * noises[0, t])

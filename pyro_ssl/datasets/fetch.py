@@ -1,18 +1,16 @@
 """Fetch published data sets once, into a folder; each file is checked against a known hash.
 
 Needs pooch: ``pip install 'pyro-ssl[data]'``. What is not the published file is refused, and
-nothing of it stays.
+nothing of it stays. Next file to read: ``download.py``.
 """
 
 import os
 import re
 import tarfile
-import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+
+from pyro_ssl.datasets.download import BAD_ARCHIVE, Fetch, copy
 
 __all__ = ["fetch_imdb", "fetch_msnbc", "fetch_wikitext2"]
 
@@ -34,17 +32,23 @@ _MSNBC_URL = (
 _MSNBC_NAME = "msnbc990928.seq"
 _MSNBC_SHA256 = "982d85eb7aff1744e64d8bfadb21f53fb921b79d53b6305d4df232da59f218fe"  # unpacked
 _IMDB_URL = "http://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
-_IMDB_HASH = "md5:7c2ac02c03563afcf9b574c7e56c153a"
+_IMDB_HASH = "sha256:c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe"
+
+# Bytes that may come, somewhat more than are published: of a file, and of one review.
+_WIKITEXT2_MOST, _MSNBC_MOST, _IMDB_MOST, _REVIEW_MOST = 2**24, 2**24, 2**27, 2**20
 
 
-def fetch_wikitext2(folder: str | os.PathLike[str] | None = None) -> Path:
+def fetch_wikitext2(
+    folder: str | os.PathLike[str] | None = None, *, timeout: float = 1800.0
+) -> Path:
     """Fetch WikiText-2, 13 MB, or find it there from an earlier call.
 
     :param folder: Where to keep data sets; by default pooch's cache folder for this library. The
         files lie in ``wikitext-2`` in it.
+    :param float timeout: Seconds that each file may take.
     :returns: The folder that :func:`~pyro_ssl.datasets.load_wikitext2` takes.
     :raises ImportError: if pooch is not installed.
-    :raises ConnectionError: if the files cannot be had.
+    :raises ConnectionError: if the files cannot be had in that time.
     :raises ValueError: if what came is not the published file; it is deleted.
 
     **Example**::
@@ -52,21 +56,25 @@ def fetch_wikitext2(folder: str | os.PathLike[str] | None = None) -> Path:
         >>> from pyro_ssl.datasets import fetch_wikitext2, load_wikitext2
         >>> articles = load_wikitext2(fetch_wikitext2(), "valid")  # doctest: +SKIP
     """
-    pooch = _import_pooch("fetch_wikitext2")
-    target = _folder(pooch, folder) / "wikitext-2"
+    fetch = Fetch("fetch_wikitext2", timeout)
+    target = fetch.folder(folder) / "wikitext-2"
     for name, known_hash in _WIKITEXT2_HASHES.items():
-        with _explained("fetch_wikitext2", _WIKITEXT2_URL + name):
-            pooch.retrieve(_WIKITEXT2_URL + name, known_hash, fname=name, path=target)
+        if not fetch.has(target / name, known_hash):
+            with fetch.scratch(target, _WIKITEXT2_URL + name) as scratch:
+                fetch.download(_WIKITEXT2_URL + name, scratch / name, _WIKITEXT2_MOST)
+                fetch.check(scratch / name, known_hash)
+                (scratch / name).replace(target / name)
     return target
 
 
-def fetch_msnbc(folder: str | os.PathLike[str] | None = None) -> Path:
+def fetch_msnbc(folder: str | os.PathLike[str] | None = None, *, timeout: float = 1800.0) -> Path:
     """Fetch the MSNBC click streams, 13 MB unpacked, or find them there from an earlier call.
 
     :param folder: Where to keep data sets; by default pooch's cache folder for this library.
+    :param float timeout: Seconds that the file may take.
     :returns: The file that :func:`~pyro_ssl.datasets.load_msnbc` takes.
     :raises ImportError: if pooch is not installed.
-    :raises ConnectionError: if the file cannot be had.
+    :raises ConnectionError: if the file cannot be had in that time.
     :raises ValueError: if what came is not the published file; it is deleted.
 
     **Example**::
@@ -74,27 +82,27 @@ def fetch_msnbc(folder: str | os.PathLike[str] | None = None) -> Path:
         >>> from pyro_ssl.datasets import fetch_msnbc, load_msnbc
         >>> sequences = load_msnbc(fetch_msnbc(), min_len=10)  # doctest: +SKIP
     """
-    pooch = _import_pooch("fetch_msnbc")
-    parent = _folder(pooch, folder)
-    target = parent / _MSNBC_NAME
-    if target.is_file() and pooch.file_hash(target) == _MSNBC_SHA256:
-        return target
-    with _explained("fetch_msnbc", _MSNBC_URL), _scratch(parent) as scratch:
-        archive = scratch / "msnbc.zip"
-        # The hash that is known is that of the file inside, hence not retrieve().
-        pooch.HTTPDownloader()(_MSNBC_URL, str(archive), None)
-        try:
-            with zipfile.ZipFile(archive) as files:
-                unpacked = Path(files.extract(_MSNBC_NAME, scratch))
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise ValueError(f"{error!r}, expected a zip file with {_MSNBC_NAME} in it") from error
-        if (found := pooch.file_hash(unpacked)) != _MSNBC_SHA256:
-            raise ValueError(f"{_MSNBC_NAME} of SHA-256 {found}, expected {_MSNBC_SHA256}")
-        unpacked.replace(target)
+    fetch = Fetch("fetch_msnbc", timeout)
+    parent = fetch.folder(folder)
+    target, known_hash = parent / _MSNBC_NAME, f"sha256:{_MSNBC_SHA256}"
+    if not fetch.has(target, known_hash):
+        with fetch.scratch(parent, _MSNBC_URL) as scratch:
+            archive, unpacked = scratch / "msnbc.zip", scratch / _MSNBC_NAME
+            fetch.download(_MSNBC_URL, archive, _MSNBC_MOST)
+            # The hash that is known is that of the file inside, whose size is bounded for that.
+            try:
+                with zipfile.ZipFile(archive) as files, files.open(_MSNBC_NAME) as source:
+                    copy(source, unpacked, _MSNBC_MOST)
+            except BAD_ARCHIVE as error:
+                raise ValueError(
+                    f"{error!r}, expected a zip file with {_MSNBC_NAME} in it"
+                ) from error
+            fetch.check(unpacked, known_hash)
+            unpacked.replace(target)
     return target
 
 
-def fetch_imdb(folder: str | os.PathLike[str] | None = None) -> Path:
+def fetch_imdb(folder: str | os.PathLike[str] | None = None, *, timeout: float = 1800.0) -> Path:
     """Fetch the Large Movie Review data, 84 MB, or find them there from an earlier call.
 
     Of the archive the 50,000 labelled reviews are kept, each a file. They are put in place all at
@@ -102,9 +110,10 @@ def fetch_imdb(folder: str | os.PathLike[str] | None = None) -> Path:
 
     :param folder: Where to keep data sets; by default pooch's cache folder for this library. The
         reviews lie in ``aclImdb`` in it.
+    :param float timeout: Seconds that the archive may take.
     :returns: The folder that :func:`~pyro_ssl.datasets.load_imdb` takes.
     :raises ImportError: if pooch is not installed.
-    :raises ConnectionError: if the archive cannot be had.
+    :raises ConnectionError: if the archive cannot be had in that time.
     :raises ValueError: if what came is not the published archive; it is deleted.
 
     **Example**::
@@ -112,66 +121,31 @@ def fetch_imdb(folder: str | os.PathLike[str] | None = None) -> Path:
         >>> from pyro_ssl.datasets import fetch_imdb, load_imdb
         >>> reviews = load_imdb(fetch_imdb(), split="test")  # doctest: +SKIP
     """
-    pooch = _import_pooch("fetch_imdb")
-    parent = _folder(pooch, folder)
+    fetch = Fetch("fetch_imdb", timeout)
+    parent = fetch.folder(folder)
     target = parent / "aclImdb"
-    if target.is_dir():
-        return target
-    with _explained("fetch_imdb", _IMDB_URL), _scratch(parent) as scratch:
-        archive = pooch.retrieve(_IMDB_URL, _IMDB_HASH, fname="aclImdb_v1.tar.gz", path=scratch)
-        _unpack_reviews(archive, scratch)
-        (scratch / "aclImdb").replace(target)
+    if not target.is_dir():
+        with fetch.scratch(parent, _IMDB_URL) as scratch:
+            archive = scratch / "aclImdb_v1.tar.gz"
+            fetch.download(_IMDB_URL, archive, _IMDB_MOST)
+            fetch.check(archive, _IMDB_HASH)
+            _unpack_reviews(archive, scratch)
+            (scratch / "aclImdb").replace(target)
     return target
 
 
-def _unpack_reviews(archive: str, folder: Path) -> None:
-    with tarfile.open(archive) as members:
-        for member in members:
-            # Matching the whole name keeps a file from landing elsewhere.
-            if re.fullmatch(r"aclImdb/(train|test)/(neg|pos)/\d+_\d+\.txt", member.name):
-                source = members.extractfile(member)
-                if source is not None:
+def _unpack_reviews(archive: Path, folder: Path) -> None:
+    """Unpack the labelled reviews of an archive that is known to be the published one."""
+    try:
+        with tarfile.open(archive) as members:
+            for member in members:
+                # Matching the whole name keeps a file from landing elsewhere.
+                if re.fullmatch(r"aclImdb/(train|test)/(neg|pos)/\d+_\d+\.txt", member.name):
                     file = folder / member.name
                     file.parent.mkdir(parents=True, exist_ok=True)
-                    file.write_bytes(source.read())
-
-
-def _import_pooch(caller: str) -> Any:
-    try:
-        import pooch
-    except ImportError as error:
-        raise ImportError(
-            f"{caller}: found no pooch, which fetches files and checks them. Write pip install "
-            "'pyro-ssl[data]', or fetch the files by hand and give their folder to "
-            f"{caller.replace('fetch', 'load')}(folder)."
-        ) from error
-    return pooch
-
-
-def _folder(pooch: Any, folder: str | os.PathLike[str] | None) -> Path:
-    return Path(pooch.os_cache("pyro_ssl") if folder is None else folder).expanduser()
-
-
-@contextmanager
-def _scratch(parent: Path) -> Iterator[Path]:
-    """Make a folder beside the target, so that a move is one step; it goes whatever happens."""
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".fetch-") as scratch:
-        yield Path(scratch)
-
-
-@contextmanager
-def _explained(caller: str, url: str) -> Iterator[None]:
-    """Say of a failed download where it was from and what to do instead."""
-    from requests import RequestException  # pooch brings it along
-
-    by_hand = (
-        f"Try again, or fetch {url} by hand and give the folder of the files (unpacked) to "
-        f"{caller.replace('fetch', 'load')}(folder)."
-    )
-    try:
-        yield
-    except RequestException as error:
-        raise ConnectionError(f"{caller}: found {error!r}, expected a file. {by_hand}") from error
-    except ValueError as error:
-        raise ValueError(f"{caller}: found {error}. {by_hand}") from error
+                    if (source := members.extractfile(member)) is not None:
+                        copy(source, file, _REVIEW_MOST)
+    except BAD_ARCHIVE as error:
+        raise ValueError(f"{error!r}, expected a whole tar.gz file of reviews") from error
+    if not (folder / "aclImdb").is_dir():
+        raise ValueError("an archive without reviews, expected aclImdb/train/pos/0_9.txt and so on")

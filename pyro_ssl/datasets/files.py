@@ -1,20 +1,55 @@
 """Find and open the files of a data set, in any of the packagings that they come in.
 
-What the loaders share: a path may be a file or its folder, and a file plain or compressed.
+What the loaders share: a path may be a file or its folder, and a file plain or compressed. Text is
+read line by line, so that whatever is wrong with it is told with the number of the line, and so
+that a small archive cannot fill the memory.
 """
 
 import gzip
 import lzma
+import os
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
-__all__ = ["check_limit", "check_split", "find_file", "named_for_other_split", "open_text"]
+from pyro_ssl.datasets.arguments import integer
+
+__all__ = [
+    "as_path",
+    "check_limit",
+    "check_split",
+    "find_file",
+    "named_for_other_split",
+    "number_of",
+    "open_text",
+    "read_text",
+]
 
 _OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
-_DAMAGE = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, UnicodeDecodeError)
+# A MemoryError where a damaged head of an .xz file asks for gigabytes.
+_DAMAGE = (
+    EOFError,
+    MemoryError,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    zlib.error,
+    UnicodeDecodeError,
+)
+_LONGEST_LINE = 2**22
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def as_path(path: str | os.PathLike[str], caller: str) -> Path:
+    """Return a path, or say that it is none."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(
+            f"{caller}: found {path!r:.60}, expected a path. Write {caller}('path/to/data')."
+        )
+    return Path(path)
 
 
 def find_file(
@@ -53,28 +88,44 @@ def find_file(
 
 
 @contextmanager
-def open_text(path: Path, plain: Sequence[str], caller: str) -> Iterator[TextIO]:
-    """Open a UTF-8 text, unpacked on the way where its name ends in ``.gz`` or ``.xz``.
+def open_text(
+    path: Path, plain: Sequence[str], caller: str, most: int = 2**28
+) -> Iterator[Iterator[str]]:
+    """Open the lines of a UTF-8 text, unpacked on the way if its name ends in ``.gz`` or ``.xz``.
 
     :param Path path: The file.
     :param plain: The endings of a file that is not compressed, such as ``.txt``.
     :param str caller: Which function asks, for the message.
-    :raises ValueError: if the name ends otherwise, or the file is damaged; the latter while it is
-        read.
+    :param int most: Bytes that the text may have once it is unpacked.
+    :raises ValueError: if the name ends otherwise, or the file is damaged or too large; the latter
+        while it is read, with the number of the line.
     """
     if path.suffix not in (*plain, *_OPENERS):
         raise ValueError(
             f"{caller}: found {path.name}, expected a name that ends in {', '.join(plain)}, "
             ".gz or .xz."
         )
-    with _OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8") as lines:
-        try:
-            yield lines
-        except _DAMAGE as error:
-            raise ValueError(
-                f"{caller}: found {error!r} in {path}, expected a whole file of UTF-8 text, "
-                "packed as its name says. Fetch it again."
-            ) from error
+    with _OPENERS.get(path.suffix, open)(path, "rb") as file:
+        yield _lines(file, path, caller, most)
+
+
+def read_text(path: Path, caller: str, most: int = 2**22) -> str:
+    """Read a whole UTF-8 text of at most so many bytes; its lines end in a line feed.
+
+    :raises ValueError: if it is larger, or not such a text.
+    """
+    with open_text(path, (path.suffix,), caller, most) as lines:
+        return "".join(lines).replace("\r", "\n")
+
+
+def number_of(cell: str) -> float:
+    """Read a number as data sets have them, which float32 can hold.
+
+    :raises ValueError: if it is something else, such as ``nan``, ``1_000`` or ``1e99``.
+    """
+    if not _NUMBER.fullmatch(cell) or not abs(number := float(cell)) < 1e38:
+        raise ValueError(f"{cell!r:.40}")
+    return number
 
 
 def check_split(split: str, splits: Sequence[str], caller: str) -> None:
@@ -86,10 +137,13 @@ def check_split(split: str, splits: Sequence[str], caller: str) -> None:
         )
 
 
-def check_limit(limit: int | None, caller: str, name: str = "limit") -> None:
-    """Refuse a limit below 1."""
-    if limit is not None and limit < 1:
-        raise ValueError(f"{caller}: found {name}={limit}, expected 1 or more, or None.")
+def check_limit(limit: Any, caller: str, name: str = "limit") -> int | None:
+    """Return a limit; refuse one below 1."""
+    if limit is None:
+        return None
+    if (found := integer(limit, name, caller, least=None)) < 1:
+        raise ValueError(f"{caller}: found {name}={found}, expected 1 or more, or None.")
+    return found
 
 
 def named_for_other_split(path: Path, split: str, splits: Sequence[str]) -> str | None:
@@ -97,3 +151,28 @@ def named_for_other_split(path: Path, split: str, splits: Sequence[str]) -> str 
     if split in path.name:
         return None
     return next((other for other in splits if other in path.name), None)
+
+
+def _lines(file: BinaryIO, path: Path, caller: str, most: int) -> Iterator[str]:
+    left = most
+    for number in count(1):
+        place = f"in {path}, line {number}, expected"
+        try:
+            line = file.readline(min(_LONGEST_LINE, left) + 1)
+            left -= len(line)
+            if left < 0 or len(line) > _LONGEST_LINE:
+                raise ValueError(
+                    f"{caller}: found too much text {place} at most {_LONGEST_LINE:,} bytes in a "
+                    f"line and {most:,} in all. Is it another file, or damaged?"
+                )
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            if "\0" in text:
+                raise EOFError("a hole: bytes that are 0")
+        except _DAMAGE as error:
+            raise ValueError(
+                f"{caller}: found {type(error).__name__} ({error}) {place} a whole file of UTF-8 "
+                "text, packed as its name says. Fetch it again, or save it as UTF-8."
+            ) from error
+        if not line:
+            return
+        yield text[:-2] + "\n" if text.endswith("\r\n") else text

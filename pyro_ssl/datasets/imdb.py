@@ -1,54 +1,25 @@
-"""The Large Movie Review data, from the disk of who uses it.
-
-:func:`load_imdb` reads the reviews; :func:`imdb_prefix_split` cuts them as the published "continue
-this review" experiment does.
+"""IMDB reviews to be continued, cut as in the published experiment.
 
 *References*
 
 1. Maas, Daly, Pham, Huang, Ng, Potts, "Learning Word Vectors for Sentiment Analysis", ACL 2011:
-   the data.
+   the data, which :func:`~pyro_ssl.datasets.load_imdb` reads.
 2. Kirscher, Remmache, Morisset, "State Space LSTM Model for NLP", ENSAE 2024: the experiment.
 """
 
-import json
 import os
-import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
 
+from pyro_ssl.datasets.arguments import generator, integer
 from pyro_ssl.datasets.batch import TextBatch, batchify
-from pyro_ssl.datasets.files import (
-    check_limit,
-    check_split,
-    find_file,
-    named_for_other_split,
-    open_text,
-)
+from pyro_ssl.datasets.reviews import Review, load_imdb
 from pyro_ssl.datasets.text import Vocabulary, tokenize
 
-__all__ = ["PrefixSplit", "Review", "imdb_prefix_split", "load_imdb"]
-
-_SPLITS = ("train", "test")
-
-
-class Review(NamedTuple):
-    """A film review.
-
-    :param str text: As published, but for ``<br />``, which is a line break here.
-    :param str label: ``"pos"`` or ``"neg"``.
-    :param int rating: 1 to 4 stars (neg) or 7 to 10 (pos).
-    :param int id: Its number, unique within its split and label.
-    """
-
-    text: str
-    label: str
-    rating: int
-    id: int
+__all__ = ["PrefixSplit", "imdb_prefix_split"]
 
 
 class PrefixSplit(NamedTuple):
@@ -62,46 +33,6 @@ class PrefixSplit(NamedTuple):
     vocabulary: Vocabulary
     full: TextBatch
     train: TextBatch
-
-
-def load_imdb(
-    path: str | os.PathLike[str],
-    *,
-    split: Literal["train", "test"] = "train",
-    limit: int | None = None,
-) -> list[Review]:
-    """Read the Large Movie Review data [1] from disk.
-
-    In one of two layouts: folders as published (``aclImdb/train/pos/123_7.txt``), or JSON lines,
-    plain or ``.gz`` or ``.xz``, with the keys ``id``, ``label``, ``rating``, ``text`` and, where
-    both splits are in one file, ``split``. The folders are read neg before pos, by id; a file as
-    it stands.
-
-    :param path: ``aclImdb`` or the folder that it is in; or a file of JSON lines, or its folder
-        (of several files there, the one that has ``split`` in its name is read).
-    :param str split: ``"train"`` or ``"test"``.
-    :param int limit: At most so many reviews, the first ones of each label in equal shares.
-    :raises FileNotFoundError: if there is no such data, or it is not clear which file is meant.
-    :raises ValueError: if a line is not a review, or the file is of the other split.
-
-    **Example**::
-
-        >>> import json, pathlib, tempfile
-        >>> from pyro_ssl.datasets import load_imdb
-        >>> row = {"id": 7, "label": "pos", "rating": 9, "text": "Fine.<br />See it."}
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = pathlib.Path(folder, "train.jsonl").write_text(json.dumps(row))
-        ...     load_imdb(folder)
-        [Review(text='Fine.\\nSee it.', label='pos', rating=9, id=7)]
-    """
-    check_split(split, _SPLITS, "load_imdb")
-    check_limit(limit, "load_imdb")
-    path = Path(path)
-    for folder in (path / split, path / "aclImdb" / split):
-        if (folder / "neg").is_dir() and (folder / "pos").is_dir():
-            return _read_folder(folder, limit)
-    reviews = _read_lines(_find_lines(path, split), split)
-    return [reviews[i] for i in _in_equal_shares([review.label for review in reviews], limit)]
 
 
 def imdb_prefix_split(
@@ -165,14 +96,19 @@ def cut_reviews(
         raise ValueError(
             f"{caller}: found vocabulary={vocabulary!r}, expected 'corpus' or 'train'."
         )
+    num_reviews = integer(num_reviews, "num_reviews", caller)
+    length, train_length = (
+        integer(value, name, caller, least=None)
+        for name, value in (("length", length), ("train_length", train_length))
+    )
     if not 1 <= train_length < length:
         raise ValueError(
             f"{caller}: found train_length={train_length} and length={length}, expected "
             "1 <= train_length < length. Write length=170, train_length=100."
         )
+    draw = generator(seed, caller)
     reviews = load_imdb(path)
-    generator = torch.Generator(device="cpu").manual_seed(seed)
-    order = torch.randperm(len(reviews), generator=generator, device="cpu").tolist()
+    order = torch.randperm(len(reviews), generator=draw, device="cpu").tolist()
     tokenised: dict[int, list[str]] = {}  # by place, so that no review is tokenised twice
     chosen, others = _choose(reviews, order, num_reviews, num_others, length, tokenised)
     found, expected = len(chosen) + len(others), num_reviews + num_others
@@ -222,68 +158,3 @@ def _lay_out(texts: dict[int, list[str]], vocabulary: Vocabulary, max_len: int) 
     """Make a batch of texts, whose ``kept`` is their places in the data."""
     kept = torch.tensor(list(texts), dtype=torch.long, device="cpu")  # (B,)
     return replace(batchify(texts.values(), vocabulary, max_len=max_len), kept=kept)
-
-
-def _read_folder(folder: Path, limit: int | None) -> list[Review]:
-    files: list[tuple[str, int, int, Path]] = []
-    for label in ("neg", "pos"):
-        names = ((re.fullmatch(r"(\d+)_(\d+)\.txt", f.name), f) for f in (folder / label).iterdir())
-        files += sorted((label, int(name[1]), int(name[2]), file) for name, file in names if name)
-    chosen = (files[i] for i in _in_equal_shares([label for label, *_ in files], limit))
-    return [
-        Review(_with_line_breaks(file.read_text(encoding="utf-8")), label, rating, number)
-        for label, number, rating, file in chosen
-    ]
-
-
-def _find_lines(path: Path, split: str) -> Path:
-    return find_file(
-        path,
-        ["*.jsonl"],
-        "load_imdb",
-        f"Expected a folder that holds {split}/neg and {split}/pos, as aclImdb does once unpacked "
-        "(it is published at http://ai.stanford.edu/~amaas/data/sentiment/), or JSON lines "
-        "(.jsonl, .jsonl.gz, .jsonl.xz) with the keys id, label, rating, text. Write "
-        "load_imdb('path/to/aclImdb') or load_imdb('path/to/train.jsonl.gz'), or fetch it: "
-        "load_imdb(fetch_imdb()).",
-        split=split,
-        absent="neither layout there",
-    )
-
-
-def _read_lines(path: Path, split: str) -> list[Review]:
-    other = named_for_other_split(path, split, _SPLITS)
-    reviews = []
-    with open_text(path, (".jsonl",), "load_imdb") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line)
-                text = _with_line_breaks(row["text"])
-                review = Review(text, row["label"], row["rating"], row["id"])
-            except (ValueError, TypeError, KeyError) as error:
-                raise ValueError(
-                    f"load_imdb: found {error!r} in {path}, line {number}; expected a JSON object "
-                    "with the keys id, label, rating, text."
-                ) from error
-            if other and "split" not in row:
-                raise ValueError(
-                    f"load_imdb: found {path.name}, expected the {split!r} split. Write "
-                    f"load_imdb(path, split={other!r})."
-                )
-            if row.get("split", split) == split:
-                reviews.append(review)
-    return reviews
-
-
-def _with_line_breaks(text: str) -> str:
-    return re.sub(r"<br\s*/?>", "\n", text)
-
-
-def _in_equal_shares(labels: Sequence[str], limit: int | None) -> list[int]:
-    """Choose ``limit`` places, the first ones of each label in turn; in their old order."""
-    seen: Counter[str] = Counter()
-    ranks = []
-    for i, label in enumerate(labels):
-        ranks.append((seen[label], i))
-        seen[label] += 1
-    return sorted(i for _, i in sorted(ranks)[:limit])

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Iterator
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import TextIO
 
-from pyro_ssl.datasets.files import check_limit, find_file, open_text
+from pyro_ssl.datasets.arguments import integer
+from pyro_ssl.datasets.files import as_path, check_limit, find_file, open_text
 
 __all__ = ["MSNBC_CATEGORIES", "load_msnbc"]
 
@@ -70,26 +70,29 @@ def load_msnbc(
         ...     load_msnbc(folder)
         [['frontpage', 'frontpage'], ['news']]
     """
+    caller = "load_msnbc"
+    min_len = integer(min_len, "min_len", caller, least=None)
+    max_len = None if max_len is None else integer(max_len, "max_len", caller, least=None)
     if min_len < 1 or (max_len is not None and max_len < min_len):
         raise ValueError(
             f"load_msnbc: found min_len={min_len} and max_len={max_len}, expected "
             "1 <= min_len <= max_len. Write load_msnbc(path, min_len=10, max_len=100)."
         )
-    check_limit(limit, "load_msnbc")
+    limit = check_limit(limit, caller)
     file = find_file(
-        Path(path),
+        as_path(path, caller),
         ["msnbc990928.seq"],
-        "load_msnbc",
+        caller,
         "Expected msnbc990928.seq, plain or .gz or .xz, or its folder. Write "
         "load_msnbc('path/to/msnbc990928.seq'), or fetch it: load_msnbc(fetch_msnbc()).",
     )
-    with open_text(file, (".seq", ".txt"), "load_msnbc") as lines:
-        header = _skip_header(lines, file)
-        sequences = _sequences(lines, file, header, min_len, max_len or sys.maxsize)
-        return list(islice(sequences, limit))
+    with open_text(file, (".seq", ".txt"), caller, 2**24) as lines:
+        sequences = _sequences(lines, file, _skip_header(lines, file))
+        fitting = (s for s in sequences if min_len <= len(s) <= (max_len or sys.maxsize))
+        return list(islice(fitting, limit))
 
 
-def _skip_header(lines: TextIO, file: Path) -> int:
+def _skip_header(lines: Iterator[str], file: Path) -> int:
     """Read to ``% Sequences:``, with the categories' names on the way; return how many lines."""
     header = list(takewhile(lambda line: not line.startswith("% Seq"), islice(lines, 99)))
     names = [name for line in header if not line.startswith("%") for name in line.split()]
@@ -102,17 +105,22 @@ def _skip_header(lines: TextIO, file: Path) -> int:
     return len(header) + 1
 
 
-def _sequences(
-    lines: TextIO, file: Path, header: int, min_len: int, max_len: int
-) -> Iterator[list[str]]:
+def _sequences(lines: Iterator[str], file: Path, header: int) -> Iterator[list[str]]:
     names = {str(i): name for i, name in enumerate(MSNBC_CATEGORIES, start=1)}
+    empty = True
     for number, line in enumerate(lines, start=header + 1):
-        codes = line.split()
         try:
-            if min_len <= len(codes) <= max_len:
-                yield [names[code] for code in codes]
+            sequence = [names[code] for code in line.split()]
         except KeyError as error:
             raise ValueError(
                 f"load_msnbc: found the category {error} in {file}, line {number}; expected "
                 "numbers from 1 to 17. Is the file damaged? Write load_msnbc(fetch_msnbc())."
             ) from error
+        if sequence:
+            empty = False
+            yield sequence
+    if empty:
+        raise ValueError(
+            f"load_msnbc: found no sequence in {file} after line {header}, expected one a line. Is "
+            "the file damaged? Write load_msnbc(fetch_msnbc())."
+        )

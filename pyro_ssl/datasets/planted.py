@@ -27,6 +27,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyro_ssl.datasets.arguments import as_ids, generator, integer, real
 from pyro_ssl.exact.chains import markov_log_likelihood, markov_marginals
 from pyro_ssl.transitions import DiscreteTransition
 
@@ -91,7 +92,10 @@ class PlantedTransition(DiscreteTransition):
         slip: float = 0.01,
         follow: float = 0.9,
     ) -> None:
-        M, F = int(num_identities), int(num_fillers)
+        M, F = (
+            integer(value, name, "PlantedTransition", least=None)
+            for name, value in (("num_identities", num_identities), ("num_fillers", num_fillers))
+        )
         if M < 1 or F < 0:
             raise ValueError(
                 f"PlantedTransition: found {M} identities and {F} fillers, expected at least 1 and "
@@ -99,7 +103,7 @@ class PlantedTransition(DiscreteTransition):
             )
         rates = {"cue_probability": cue_probability, "repeat": repeat, "slip": slip}
         for name, value in (rates | {"follow": follow}).items():
-            if not 0.0 < value < 1.0:
+            if not 0.0 < real(value, name, "PlantedTransition") < 1.0:
                 raise ValueError(f"PlantedTransition: {name} is {value}, expected one in (0, 1).")
         super().__init__(M + F)
         self.num_identities, self.num_fillers = M, F
@@ -184,8 +188,18 @@ class PlantedMemory(NamedTuple):
     transition: PlantedTransition
 
     def log_emission(self, words: Tensor | None = None) -> Tensor:
-        """Return log p(x_t | z_t = k), ``(T, B, K)``, of these words or of others."""
-        return self.phi.log().T[self.words if words is None else words]
+        """Return log p(x_t | z_t = k), ``(T, B, K)``, of these words or of others.
+
+        :raises ValueError: if a word is not one of the V.
+        """
+        words = self.words if words is None else as_ids(words, "PlantedMemory.log_emission")
+        low, high = (int(words.min()), int(words.max())) if words.numel() else (0, 0)
+        if not 0 <= low <= high < self.phi.shape[1]:
+            raise ValueError(
+                f"PlantedMemory.log_emission: found words from {low} to {high}, expected 0 to "
+                f"V - 1 = {self.phi.shape[1] - 1}. Write words of the same planted_memory."
+            )
+        return self.phi.log().T[words]
 
 
 def planted_memory(
@@ -223,6 +237,11 @@ def planted_memory(
         >>> exact.identity[-1].argmax(-1).shape
         torch.Size([5])
     """
+    caller = "planted_memory"
+    num_sequences = integer(num_sequences, "num_sequences", caller, least=0)
+    num_steps = integer(num_steps, "num_steps", caller)
+    num_identities = integer(num_identities, "num_identities", caller, least=None)
+    noise, draw = real(noise, "noise", caller), generator(seed, caller)
     if num_identities < 3 or not 0.0 < noise < 1.0:
         raise ValueError(
             f"planted_memory: found num_identities={num_identities} and noise={noise}, expected "
@@ -244,15 +263,14 @@ def planted_memory(
         phi[list(pair), symbol] += (1.0 - noise) / (M - 1)
     phi[M:, len(pairs) :].diagonal().add_(1.0 - noise)
 
-    generator = torch.Generator(device="cpu").manual_seed(seed)
-    identity = torch.randint(M, (num_sequences,), generator=generator, device="cpu")
+    identity = torch.randint(M, (num_sequences,), generator=draw, device="cpu")
     laws = torch.stack([torch.cat([m, p[None]]) for p, m in map(transition.conditional, range(M))])
     path = [torch.full_like(identity, K)]  # row K: before the first step
     for _ in range(num_steps):
         law = laws[identity, path[-1]]  # (B, K)
-        path.append(torch.multinomial(law, 1, generator=generator).squeeze(-1))
+        path.append(torch.multinomial(law, 1, generator=draw).squeeze(-1))
     z = torch.stack(path)[1:]
-    words = torch.multinomial(phi[z.flatten()], 1, generator=generator).view_as(z)
+    words = torch.multinomial(phi[z.flatten()], 1, generator=draw).view_as(z)
     return PlantedMemory(words, z, identity, phi, transition)
 
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 
+from pyro_ssl.datasets.arguments import generator, integer, real, several
 from pyro_ssl.datasets.series import TimeSeries
 
 __all__ = ["PlantedVariables", "planted_variables"]
@@ -76,7 +77,16 @@ def planted_variables(
         >>> int(correlation.argmax())                              # T - l = 8 - 3
         5
     """
-    lags, weights = tuple(lags), tuple(weights)
+    caller = "planted_variables"
+    num_rows = integer(num_rows, "num_rows", caller)
+    num_variables = integer(num_variables, "num_variables", caller)
+    noise = real(noise, "noise", caller)
+    autocorrelation = real(autocorrelation, "autocorrelation", caller)
+    lags = tuple(integer(lag, "lags", caller, least=None) for lag in several(lags))
+    weights = tuple(real(weight, "weights", caller) for weight in several(weights))
+    if shares is not None:
+        shares = tuple(real(share, "shares", caller) for share in several(shares))
+    draw = generator(seed, caller)
     if not len(lags) == len(weights) <= num_variables or any(lag < 1 for lag in lags):
         raise ValueError(
             f"planted_variables: found lags={lags} and weights={weights} for {num_variables} "
@@ -89,25 +99,26 @@ def planted_variables(
             f"num_rows={num_rows}, expected one in [0, 1), one of 0 or more, and more rows than "
             "the longest lag."
         )
-    if shares is not None and (len(shares) != len(lags) or min(shares, default=0.0) < 0.0):
+    if shares is not None and (
+        len(shares) != len(lags) or min(shares, default=0.0) < 0.0 or not sum(shares)
+    ):
         raise ValueError(
-            f"planted_variables: found shares={tuple(shares)} for lags={lags}, expected a "
+            f"planted_variables: found shares={shares} for lags={lags}, expected a "
             "probability for each lag. Write shares=(0.6, 0.4)."
         )
-    generator = torch.Generator(device="cpu").manual_seed(seed)
     dtype = torch.get_default_dtype()
-    true = torch.randperm(num_variables, generator=generator, device="cpu")[: len(lags)].tolist()
-    fresh = torch.randn(num_rows, num_variables, generator=generator, device="cpu", dtype=dtype)
+    true = torch.randperm(num_variables, generator=draw, device="cpu")[: len(lags)].tolist()
+    fresh = torch.randn(num_rows, num_variables, generator=draw, device="cpu", dtype=dtype)
     x = [fresh[0]]
     for shock in fresh[1:]:
         x.append(autocorrelation * x[-1] + math.sqrt(1.0 - autocorrelation**2) * shock)
     rows = torch.stack(x)
-    y = noise * torch.randn(num_rows, generator=generator, device="cpu", dtype=dtype)
+    y = noise * torch.randn(num_rows, generator=draw, device="cpu", dtype=dtype)
     y[: max(lags, default=0)] = math.nan  # what they would depend on was not drawn
     followed = None
     if shares is not None:
         law = torch.tensor(shares, device="cpu", dtype=dtype)
-        followed = torch.multinomial(law, num_rows, replacement=True, generator=generator)
+        followed = torch.multinomial(law, num_rows, replacement=True, generator=draw)
     for i, (n, lag, weight) in enumerate(zip(true, lags, weights, strict=True)):
         effect = (rows[:, n].square() - 1.0) / math.sqrt(2.0) if nonlinear else rows[:, n]
         counts = 1.0 if followed is None else (followed[lag:] == i).to(dtype)
@@ -115,4 +126,4 @@ def planted_variables(
     names = tuple(f"x{n}" for n in range(num_variables))
     values = torch.cat([rows, y.unsqueeze(-1)], -1)
     series = TimeSeries("planted variables", (*names, "y"), (values,), names, ("y",))
-    return PlantedVariables(series, tuple(true), lags, None if shares is None else tuple(shares))
+    return PlantedVariables(series, tuple(true), lags, shares)

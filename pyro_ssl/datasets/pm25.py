@@ -6,11 +6,12 @@ Proc. Royal Society A 471, 2015. UCI data set 381.
 
 import csv
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from pyro_ssl.datasets.files import find_file, open_text
+from pyro_ssl.datasets.files import as_path, find_file, number_of, open_text
 from pyro_ssl.datasets.series import TimeSeries
 
 __all__ = ["PM25_VARIABLES", "load_beijing_pm25"]
@@ -50,41 +51,56 @@ def load_beijing_pm25(path: str | os.PathLike[str]) -> TimeSeries:
     """
     caller = "load_beijing_pm25"
     file = find_file(
-        Path(path),
+        as_path(path, caller),
         ["PRSA_data_2010.1.1-2014.12.31.csv", "beijing_pm25/PRSA_data_2010.1.1-2014.12.31.csv"],
         caller,
         "Expected PRSA_data_2010.1.1-2014.12.31.csv of UCI's data set 381, plain or .gz or .xz, or "
         "its folder. Write load_beijing_pm25('path/to/PRSA_data_2010.1.1-2014.12.31.csv').",
     )
-    with open_text(file, (".csv",), caller) as lines:
-        reader = csv.DictReader(lines)
-        wanted = ("No", *_MEASURED, "cbwd")
-        if missing := [name for name in wanted if name not in (reader.fieldnames or ())]:
-            raise ValueError(
-                f"{caller}: found no column {missing[0]!r} in {file}, expected the first line "
-                "'No,year,month,day,hour,pm2.5,DEWP,TEMP,PRES,cbwd,Iws,Is,Ir'."
-            )
-        rows = [_row(record, number, file) for number, record in enumerate(reader, start=1)]
+    with open_text(file, (".csv",), caller, 2**22) as lines:
+        rows = list(_rows(lines, file))
     if not rows:
-        raise ValueError(f"{caller}: found no row in {file}, expected one for each hour.")
+        raise ValueError(f"{caller}: found no row in {file}, line 2; expected one for each hour.")
     values = torch.tensor(rows, device="cpu", dtype=torch.get_default_dtype())
     return TimeSeries(
         "Beijing PM2.5", PM25_VARIABLES, (values,), PM25_VARIABLES, ("pm2.5",), "µg/m³"
     )
 
 
-def _row(record: dict[str, str], number: int, file: Path) -> list[float]:
-    try:
-        if int(record["No"]) != number:
-            raise ValueError(f"No {record['No']}")
-        if record["cbwd"] not in _WINDS:
-            raise ValueError(f"cbwd {record['cbwd']}")
-        measured = [
-            float("nan") if record[name] == "NA" else float(record[name]) for name in _MEASURED
-        ]
-    except (TypeError, ValueError) as error:  # a TypeError where the line ends too soon
+def _rows(lines: Iterator[str], file: Path) -> Iterator[list[float]]:
+    names = next(lines, "").strip().split(",")
+    wanted = ("No", *_MEASURED, "cbwd")
+    if wrong := [name for name in wanted if names.count(name) != 1]:
+        found = "twice the column" if wrong[0] in names else "no column"
         raise ValueError(
-            f"load_beijing_pm25: found {error} in {file}, hour {number}; expected its number, "
-            f"numbers or NA, and a wind out of {', '.join(_WINDS)}. Is the file damaged?"
-        ) from error
-    return measured + [float(record["cbwd"] == wind) for wind in _WINDS]
+            f"load_beijing_pm25: found {found} {wrong[0]!r} in {file}, line 1; expected the first "
+            "line 'No,year,month,day,hour,pm2.5,DEWP,TEMP,PRES,cbwd,Iws,Is,Ir'."
+        )
+    places = [names.index(name) for name in wanted]
+    hour = 0
+    for number, line in enumerate(lines, start=2):
+        if line.isspace():
+            continue
+        hour += 1
+        try:
+            # Each line by itself: a stray quote must not swallow those after it.
+            (cells,) = csv.reader([line], strict=True)
+            if len(cells) != len(names):
+                raise ValueError(f"{len(cells)} cells")
+            yield _row([cells[place] for place in places], hour)
+        except (csv.Error, ValueError) as error:
+            raise ValueError(
+                f"load_beijing_pm25: found {error} in {file}, line {number}, hour {hour}; expected "
+                f"its number, numbers or NA, and a wind out of {', '.join(_WINDS)}: {len(names)} "
+                "cells in all. Is the file damaged?"
+            ) from error
+
+
+def _row(cells: list[str], hour: int) -> list[float]:
+    position, *measured, wind = cells
+    if number_of(position) != hour:
+        raise ValueError(f"No {position}")
+    if wind not in _WINDS:
+        raise ValueError(f"cbwd {wind}")
+    values = [float("nan") if cell == "NA" else number_of(cell) for cell in measured]
+    return values + [float(wind == name) for name in _WINDS]

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pyro_ssl.datasets.files import find_file, open_text
+from pyro_ssl.datasets.arguments import integer, several
+from pyro_ssl.datasets.files import as_path, find_file, number_of, open_text
 from pyro_ssl.datasets.series import TimeSeries
 
 __all__ = ["SML2010_COLUMNS", "load_sml2010"]
@@ -63,6 +64,11 @@ def load_sml2010(
         ...     load_sml2010(folder, columns=[3, 24], target=24).pieces
         (tensor([[1.]]), tensor([[2.]]))
     """
+    caller = "load_sml2010"
+    columns = [integer(column, "column", caller, least=None) for column in several(columns)]
+    target = integer(target, "target", caller, least=None)
+    if not columns:
+        raise ValueError(f"{caller}: found no columns, expected inputs. Write columns=[3, 5].")
     for column in (*columns, target):
         if not _FIRST <= column <= _LAST:
             raise ValueError(
@@ -70,7 +76,8 @@ def load_sml2010(
                 f"{_LAST}. Write load_sml2010(path, target=3)."
             )
     wanted = sorted({*columns, target})
-    read = [_read(Path(path), number) for number in (1, 2)]
+    folder = as_path(path, caller)
+    read = [_read(folder, number) for number in (1, 2)]
     values = torch.cat([rows for _, rows in read])
     varies = (values != values[0]).any(0).tolist()  # a deviation of 0 may round to another number
     kept = [column for column in wanted if varies[column - _FIRST]]
@@ -101,28 +108,32 @@ def _read(path: Path, number: int) -> tuple[list[str], Tensor]:
     if path.is_file():
         raise FileNotFoundError(f"{caller}({str(path)!r}): found a file. {expected}")
     file = find_file(path, [name, f"sml2010/{name}"], caller, expected)
-    with open_text(file, (".txt",), caller) as lines:
-        head = next(lines, "").lstrip("# ").split()
-        if [column.split(":")[0] for column in head] != [str(i) for i in range(1, _LAST + 1)]:
+    with open_text(file, (".txt",), caller, 2**22) as lines:
+        head = [column.partition(":") for column in next(lines, "").lstrip("# ").split()]
+        numbers, names = [column[0] for column in head], [column[2] for column in head]
+        if numbers != [str(i) for i in range(1, _LAST + 1)] or "" in names:
             raise ValueError(
-                f"{caller}: found another head in {file}, expected '# 1:Date 2:Time ... "
+                f"{caller}: found another head in {file}, line 1; expected '# 1:Date 2:Time ... "
                 "24:Day_Of_Week'."
             )
+        if len(set(names)) < len(names):
+            raise ValueError(f"{caller}: found a name twice in {file}, line 1; expected 24 names.")
         rows = [
             _row(line, place, file) for place, line in enumerate(lines, start=2) if line.split()
         ]
     if not rows:
-        raise ValueError(f"{caller}: found no row in {file}, expected one for each 15 minutes.")
-    names = [column.split(":")[1] for column in head[_FIRST - 1 :]]
-    return names, torch.tensor(rows, device="cpu", dtype=torch.get_default_dtype())
+        raise ValueError(
+            f"{caller}: found no row in {file}, line 2; expected one for each 15 minutes."
+        )
+    return names[_FIRST - 1 :], torch.tensor(rows, device="cpu", dtype=torch.get_default_dtype())
 
 
 def _row(line: str, number: int, file: Path) -> list[float]:
     cells = line.split()
     try:
         if len(cells) != _LAST:
-            raise ValueError(f"{len(cells)} columns")
-        return [float(cell) for cell in cells[_FIRST - 1 :]]
+            raise ValueError(f"{len(cells)} cells")
+        return [number_of(cell) for cell in cells[_FIRST - 1 :]]
     except ValueError as error:
         raise ValueError(
             f"load_sml2010: found {error} in {file}, line {number}; expected a date, a time and 22 "

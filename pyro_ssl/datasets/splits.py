@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from pyro_ssl.datasets.arguments import generator, integer
 from pyro_ssl.datasets.batch import TextBatch, batchify
 from pyro_ssl.datasets.corpora import describe_parts, load_python_docs
 from pyro_ssl.datasets.files import check_limit
@@ -96,8 +97,9 @@ def imdb_continuation(
     :param int seed: Of the order, which has a generator of its own.
     :raises ValueError: if too few reviews are long enough, or an argument is out of range.
     """
-    _check_counts("imdb_continuation", num_reviews=num_reviews, num_valid=num_valid)
-    check_limit(max_test, "imdb_continuation", "max_test")
+    num_reviews = integer(num_reviews, "num_reviews", "imdb_continuation")
+    num_valid = integer(num_valid, "num_valid", "imdb_continuation")
+    max_test = check_limit(max_test, "imdb_continuation", "max_test")
     prefix, valid = cut_reviews(
         path,
         num_reviews,
@@ -141,8 +143,9 @@ def wikitext2_passages(
     :raises ValueError: if an argument is out of range.
     """
     caller = "wikitext2_passages"
-    check_limit(max_valid, caller, "max_valid")
-    check_limit(max_test, caller, "max_test")
+    max_valid = check_limit(max_valid, caller, "max_valid")
+    max_test = check_limit(max_test, caller, "max_test")
+    num_train_tokens = check_limit(num_train_tokens, caller, "num_train_tokens")
     if num_train_tokens is not None and num_train_tokens < passage_length:
         raise ValueError(
             f"{caller}: found num_train_tokens={num_train_tokens}, expected a passage or more: "
@@ -164,6 +167,11 @@ def wikitext2_passages(
             ("test", max_test, None),
         )
     ]
+    if not all(passages_of):
+        raise ValueError(
+            f"{caller}: found no passage of {min_length} words or more in one of the parts, "
+            "expected one at least in each. Write min_length=1, or a shorter passage_length."
+        )
     vocabulary = Vocabulary.build(passages_of[0], vocab_size)
     train, valid, test = (batchify(passages, vocabulary) for passages in passages_of)
     name = f"WikiText-2, passages of {passage_length} tokens"
@@ -195,7 +203,8 @@ def msnbc_sequences(
     :raises ValueError: if there are too few such users, or an argument is out of range.
     """
     counts = {"num_train": num_train, "num_valid": num_valid, "num_test": num_test}
-    _check_counts("msnbc_sequences", **counts)
+    counts = {name: integer(n, name, "msnbc_sequences") for name, n in counts.items()}
+    draw = generator(seed, "msnbc_sequences")
     sequences = load_msnbc(path, min_len=min_len, max_len=max_len)
     total = sum(counts.values())
     if len(sequences) < total:
@@ -203,8 +212,7 @@ def msnbc_sequences(
             f"msnbc_sequences: found {len(sequences):,} users with {min_len} to {max_len} views, "
             f"expected {total:,}. Write a smaller num_train, or take a wider range of lengths."
         )
-    generator = torch.Generator(device="cpu").manual_seed(seed)
-    order = torch.randperm(len(sequences), generator=generator, device="cpu")[:total]
+    order = torch.randperm(len(sequences), generator=draw, device="cpu")[:total]
     vocabulary = Vocabulary([UNKNOWN, *MSNBC_CATEGORIES])
     train, valid, test = (
         batchify([sequences[i] for i in places.tolist()], vocabulary)
@@ -253,9 +261,3 @@ def _take(
             break
         taken.append(passage)
     return taken
-
-
-def _check_counts(caller: str, **counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{caller}: found {name}={count}, expected 1 or more.")

@@ -9,16 +9,24 @@ There is no pad word and no start word: a vocabulary holds the words of the text
 which stands for all others and has id 0. Next: :mod:`pyro_ssl.datasets.batch`.
 """
 
+import hashlib
 import json
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, overload
 
 from torch import Tensor
 
+from pyro_ssl.datasets.arguments import as_ids, integer
+from pyro_ssl.storage import read_file, reading, write_durably
+
 __all__ = ["UNKNOWN", "Vocabulary", "split_passages", "tokenize"]
+
+_FORMAT = 1
+_LARGEST_FILE = 2**26
 
 #: The word that stands for every word outside a vocabulary; its id is 0.
 UNKNOWN = "<unk>"
@@ -62,8 +70,11 @@ def split_passages(tokens: Sequence[str], length: int, min_length: int = 1) -> l
         >>> split_passages("a b c d e".split(), length=2, min_length=2)
         [['a', 'b'], ['c', 'd']]
     """
-    if isinstance(tokens, str):
-        raise raw_text_error(tokens, "split_passages(tokenize(text), length)")
+    tokens = check_tokens(tokens, "split_passages(tokenize(text), length)")
+    length, min_length = (
+        integer(value, name, "split_passages", least=None)
+        for name, value in (("length", length), ("min_length", min_length))
+    )
     if not 1 <= min_length <= length:
         raise ValueError(
             f"split_passages: found length={length} and min_length={min_length}, expected "
@@ -73,10 +84,13 @@ def split_passages(tokens: Sequence[str], length: int, min_length: int = 1) -> l
     return [passage for passage in passages if len(passage) >= min_length]
 
 
-class Vocabulary:
+class Vocabulary(Sequence[str]):
     """The words that a model knows, each with its id; id 0 is :data:`UNKNOWN`.
 
+    It is a sequence of its words.
+
     :param words: The words in the order of their ids, ``"<unk>"`` first, each once.
+    :raises TypeError: if a word is not a string.
     :raises ValueError: if the first word is another, or a word stands twice.
 
     **Example**::
@@ -94,6 +108,12 @@ class Vocabulary:
 
     def __init__(self, words: Iterable[str]) -> None:
         self.words: tuple[str, ...] = tuple(words)
+        for i, word in enumerate(self.words):
+            if not isinstance(word, str):
+                raise TypeError(
+                    f"Vocabulary: found {word!r:.40} at id {i}, expected a string. Write "
+                    "Vocabulary(map(str, words))."
+                )
         self._ids = {word: i for i, word in enumerate(self.words)}
         if self.words[:1] != (UNKNOWN,):
             raise ValueError(
@@ -120,62 +140,73 @@ class Vocabulary:
         :raises TypeError: if texts are given in place of token lists.
         :raises ValueError: if ``size`` is below 1.
         """
-        if size < 1:
+        if (size := integer(size, "size", "Vocabulary.build", least=None)) < 1:
             raise ValueError(
                 f"Vocabulary.build: found size={size}, expected 1 or more ({UNKNOWN!r} is one of "
                 "the words). Write Vocabulary.build(token_lists, size=2000)."
             )
         counts: Counter[str] = Counter()
-        for tokens in refuse_raw_text(token_lists, "Vocabulary.build(token_lists, size)"):
+        for tokens in check_token_lists(token_lists, "Vocabulary.build(token_lists, size)"):
             counts.update(tokens)
         del counts[UNKNOWN]
         ranked = sorted(counts, key=lambda word: (-counts[word], word))
         return cls([UNKNOWN, *ranked[: size - 1]])
 
-    def encode(self, tokens: Sequence[str]) -> list[int]:
+    def encode(self, tokens: Iterable[str]) -> list[int]:
         """Turn words into ids; a word outside the vocabulary has id 0.
 
-        :raises TypeError: if a text is given in place of its words.
+        :raises TypeError: if a text is given in place of its words, or one of them is no string.
         """
-        if isinstance(tokens, str):
-            raise raw_text_error(tokens, "vocabulary.encode(tokenize(text))")
+        tokens = check_tokens(tokens, "vocabulary.encode(tokenize(text))")
         return [self._ids.get(token, 0) for token in tokens]
 
     def decode(self, ids: Iterable[int] | Tensor) -> list[str]:
-        """Turn ids, a list or a tensor of shape ``(N,)``, into words.
+        """Turn ids into words.
 
+        :param ids: ``(N,)``, a list, an array or a tensor of whole numbers.
         :raises IndexError: if an id is negative, or V or more.
+        :raises ValueError: if an id has a fraction, or there is more than one dimension.
         """
-        ids = ids.tolist() if isinstance(ids, Tensor) else list(ids)
-        for i in ids:
+        line = "Write vocabulary.decode(batch.words[: batch.lengths[b], b]) for column b."
+        found = as_ids(ids if isinstance(ids, Tensor) else list(ids), "Vocabulary.decode")
+        if found.dim() != 1:
+            raise ValueError(
+                f"Vocabulary.decode: found ids of shape {tuple(found.shape)}, expected (N,). {line}"
+            )
+        for i in found.tolist():
             if not 0 <= i < len(self):
                 raise IndexError(
-                    f"Vocabulary.decode: found id {i}, expected 0 to {len(self) - 1}. Write "
-                    "vocabulary.decode(batch.words[: batch.lengths[b], b]) for column b."
+                    f"Vocabulary.decode: found id {i}, expected 0 to {len(self) - 1}. {line}"
                 )
-        return [self.words[i] for i in ids]
+        return [self.words[i] for i in found.tolist()]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the words to a JSON file."""
-        text = json.dumps({"words": self.words}, ensure_ascii=False, indent=0)
-        Path(path).write_text(text, encoding="utf-8")
+        """Write the words to a JSON file, whole or not at all.
+
+        :raises OSError: if it cannot be written; a file that was there before stays as it was.
+        """
+        target = Path(path).resolve()  # a link goes on pointing to what it names
+        content = {"format": _FORMAT, "sha256": _digest(self.words), "words": self.words}
+        write_durably(target.parent, {target.name: json.dumps(content, indent=0).encode()})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Vocabulary":
-        """Read what :meth:`save` has written.
+        """Read what :meth:`save` has written, or a file ``{"words": ["<unk>", ...]}`` by hand.
 
-        :raises ValueError: if the file is not one of these.
+        :raises CheckpointError: a ValueError, if the file is missing, damaged, or not one of these.
         """
-        try:
-            words = json.loads(Path(path).read_text(encoding="utf-8"))["words"]
-            if not all(isinstance(word, str) for word in words):
-                raise TypeError("a word is not a string")
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"Vocabulary.load: found {error!r} in {path}, expected JSON of the form "
-                f'{{"words": ["{UNKNOWN}", ...]}}. Write it with vocabulary.save(path).'
-            ) from error
-        return cls(words)
+        expected = f'JSON of the form {{"words": ["{UNKNOWN}", ...]}}. Write it with '
+        with reading(path, expected + "vocabulary.save(path)."):
+            return cls(_checked_words(json.loads(read_file(Path(path), _LARGEST_FILE))))
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        return self.words[index]
 
     def __len__(self) -> int:
         return len(self.words)
@@ -193,15 +224,47 @@ class Vocabulary:
         return f"Vocabulary({len(self)} words)"
 
 
-def raw_text_error(text: str, call: str) -> TypeError:
-    """Say that a list of words was expected: Python would take a text's letters for words."""
-    return TypeError(f"found the string {text[:20]!r}, expected a list of words. Write {call}.")
+def check_tokens(tokens: Any, call: str) -> list[str]:
+    """Return words as a list.
+
+    :raises TypeError: if it is a text, whose letters Python would take for words, or no words.
+    """
+    if isinstance(tokens, str):
+        raise TypeError(
+            f"found the string {tokens[:20]!r}, expected a list of words. Write {call}."
+        )
+    words = list(tokens) if isinstance(tokens, Iterable) else [tokens]
+    for word in words:
+        if not isinstance(word, str):
+            raise TypeError(
+                f"found {word!r:.40} among words, expected a list of strings. Write {call}."
+            )
+    return words
 
 
-def refuse_raw_text(token_lists: Iterable[Sequence[str]], call: str) -> Iterator[Sequence[str]]:
-    """Pass token lists on, one by one, and raise at the first that is a text."""
-    for tokens in [token_lists] if isinstance(token_lists, str) else token_lists:
-        if isinstance(tokens, str):
-            line = call.replace("token_lists", "[tokenize(text) for text in texts]")
-            raise raw_text_error(tokens, line)
-        yield tokens
+def check_token_lists(token_lists: Any, call: str) -> Iterator[list[str]]:
+    """Pass token lists on, one by one, and raise at the first that is none."""
+    line = call.replace("token_lists", "[tokenize(text) for text in texts]")
+    if isinstance(token_lists, str) or not isinstance(token_lists, Iterable):
+        token_lists = [token_lists]
+    for tokens in token_lists:
+        yield check_tokens(tokens, line)
+
+
+def _checked_words(content: Any) -> list[str]:
+    """The words that a vocabulary's file holds."""
+    if not isinstance(content, dict) or not isinstance(content.get("words"), list):
+        raise ValueError("no list of words")
+    if isinstance(version := content.get("format"), int) and version > _FORMAT:
+        raise ValueError(
+            f"a vocabulary of format {version}, not {_FORMAT}: a newer version of pyro_ssl saved "
+            "it. Write pip install --upgrade pyro-ssl; this version"
+        )
+    sealed = {"format": _FORMAT, "sha256": _digest(content["words"]), "words": content["words"]}
+    if content not in (sealed, {"words": content["words"]}):
+        raise ValueError("words that were altered after they were saved")
+    return content["words"]
+
+
+def _digest(words: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps(words).encode()).hexdigest()

@@ -7,10 +7,10 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice, pairwise
-from pathlib import Path
 from typing import Literal
 
 from pyro_ssl.datasets.files import (
+    as_path,
     check_limit,
     check_split,
     find_file,
@@ -61,8 +61,7 @@ def load_wikitext2(
         >>> " ".join(second)
         '= Bob = <eos> <eos> So . <eos>'
     """
-    check_limit(limit, "load_wikitext2")
-    return list(islice(read_articles(path, split), limit))
+    return list(islice(read_articles(path, split), check_limit(limit, "load_wikitext2")))
 
 
 def read_articles(path: str | os.PathLike[str], split: str) -> Iterator[list[str]]:
@@ -70,7 +69,7 @@ def read_articles(path: str | os.PathLike[str], split: str) -> Iterator[list[str
     check_split(split, _SPLITS, "load_wikitext2")
     names = (f"wiki.{split}.tokens", f"{split}.txt")
     file = find_file(
-        Path(path),
+        as_path(path, "load_wikitext2"),
         [folder + name for folder in ("", "wikitext-2/") for name in names],
         "load_wikitext2",
         f"Expected a folder that holds {names[0]} or {names[1]}, plain or .gz or .xz, or the path "
@@ -82,7 +81,7 @@ def read_articles(path: str | os.PathLike[str], split: str) -> Iterator[list[str
             f"load_wikitext2: found {file.name}, expected the {split!r} split. Write "
             f"load_wikitext2(path, split={other!r}), or give the folder."
         )
-    with open_text(file, (".tokens", ".txt"), "load_wikitext2") as lines:
+    with open_text(file, (".tokens", ".txt"), "load_wikitext2", 2**24) as lines:
         # One string for each word instead of one for each occurrence: a tenth of the memory.
         articles = _split_at_titles([*map(sys.intern, line.split())] for line in lines)
         first = next(articles, None)

@@ -7,15 +7,18 @@ from the past alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_ssl.datasets.arguments import as_indices, integer
+from pyro_ssl.datasets.scaling import Scaling, fill, moments, scale_by
 from pyro_ssl.datasets.series import TimeSeries
 
-__all__ = ["Scaling", "WindowedSplit", "Windows", "make_windows"]
+__all__ = ["WindowedSplit", "Windows", "make_windows"]
 
 
 class Windows(NamedTuple):
@@ -38,8 +41,13 @@ class Windows(NamedTuple):
         """M."""
         return len(self.x)
 
-    def select(self, index: Tensor | slice) -> Windows:
-        """Return some of the windows."""
+    def select(self, index: Tensor | Sequence[int] | slice) -> Windows:
+        """Return some of the windows.
+
+        :raises IndexError: if there is no such window.
+        """
+        if not isinstance(index, slice):
+            index = as_indices(index, len(self.x), "Windows.select", self.x.device)
         return self._each(lambda part: part[index])
 
     def to(self, device: str | torch.device) -> Windows:
@@ -49,46 +57,6 @@ class Windows(NamedTuple):
     def _each(self, change: Callable[[Tensor], Tensor]) -> Windows:
         mask, last = (None if part is None else change(part) for part in (self.mask, self.last))
         return Windows(change(self.x), change(self.y), mask, last)
-
-
-class Scaling(NamedTuple):
-    """Means and standard deviations of the training part; 1 in place of a deviation of 0.
-
-    :param Tensor mean: ``(N,)``, of the inputs.
-    :param Tensor scale: ``(N,)``.
-    :param Tensor target_mean: ``(Y,)``, of the targets, or of their differences.
-    :param Tensor target_scale: ``(Y,)``.
-    :param bool difference: Whether y is the change from the newest known value.
-    """
-
-    mean: Tensor
-    scale: Tensor
-    target_mean: Tensor
-    target_scale: Tensor
-    difference: bool
-
-    def inverse_target(self, y: Tensor, last: Tensor | None = None) -> Tensor:
-        """Bring targets or forecasts of them back to their own unit.
-
-        :param Tensor y: ``(..., M, Y)``.
-        :param Tensor last: ``(M, Y)``, :attr:`Windows.last` of the same windows; read where y is
-            a difference.
-        :raises ValueError: if y is a difference and ``last`` is missing.
-        """
-        level = y * self.target_scale + self.target_mean
-        if not self.difference:
-            return level
-        if last is None:
-            raise ValueError(
-                "Scaling.inverse_target: found no last values, expected them, for the targets are "
-                "differences. Write split.scaling.inverse_target(y, split.test.last)."
-            )
-        return level + last
-
-    def to(self, device: str | torch.device) -> Scaling:
-        """Move it to a device."""
-        mean, scale, target_mean, target_scale = (part.to(device) for part in self[:4])
-        return Scaling(mean, scale, target_mean, target_scale, self.difference)
 
 
 class WindowedSplit(NamedTuple):
@@ -148,6 +116,7 @@ def make_windows(
     :param split: Rows of the training and the validation part: shares, which are rounded down, or
         numbers of rows. The rest is for testing.
     :param bool difference: Let y be the target minus its newest known value.
+    :raises TypeError: if it is not a :class:`TimeSeries`.
     :raises ValueError: if a part has no window, or a column has no value in the training part.
 
     **Example**::
@@ -161,22 +130,27 @@ def make_windows(
         >>> parts.scaling.inverse_target(parts.test.y, parts.test.last)[-1].round()
         tensor([9801.])
     """
-    first, second = _bounds(series.num_rows, window, horizon, split)
+    if not isinstance(series, TimeSeries):
+        raise TypeError(
+            f"make_windows: found {type(series).__name__}, expected a TimeSeries. Write "
+            "TimeSeries(name, names, rows, inputs=names, targets=names[:1])."
+        )
+    window, horizon = _lengths(window, horizon)
+    first, second = _bounds(series.num_rows, split)
     inputs, targets = series.columns(series.inputs), series.columns(series.targets)
     learned = torch.cat(series.pieces)[:first]
-    mean, scale = _moments(learned[:, inputs], series.inputs)
-    level = _moments(learned[:, targets], series.targets)[0]
+    mean, scale = moments(learned[:, inputs], series.inputs)
+    level = moments(learned[:, targets], series.targets)[0]
     parts: list[list[tuple[Tensor, ...]]] = [[], [], []]
     start = 0  # the piece's first row among all rows
     for piece in series.pieces:
         M = len(piece) - window - horizon + 1
         if M > 0:
-            x, y = (piece[:, inputs] - mean) / scale, piece[:, targets]
-            cut = _fill(x).unfold(0, window, 1)[:M].transpose(1, 2)  # (M, T, N)
-            seen = x.isfinite().unfold(0, window, 1)[:M].transpose(1, 2)
+            x, y = scale_by(piece[:, inputs], mean, scale), piece[:, targets]
+            cut = fill(x, torch.zeros_like(mean)).unfold(0, window, 1)[:M].transpose(1, 2)
+            seen = x.isfinite().unfold(0, window, 1)[:M].transpose(1, 2)  # (M, T, N), as cut
             ahead = y[window:].unfold(0, horizon, 1).flatten(1)  # (M, Y)
-            last = (_fill(y - level) + level)[window - 1 : window - 1 + M]
-            last = last.repeat_interleave(horizon, -1)
+            last = fill(y, level)[window - 1 : window - 1 + M].repeat_interleave(horizon, -1)
             near = start + window + torch.arange(M, device=piece.device)  # first row predicted
             far = near + horizon - 1
             whole = ahead.isfinite().all(-1)
@@ -184,73 +158,62 @@ def make_windows(
             for part, here in zip(parts, inside, strict=True):
                 part.append(tuple(t[here & whole] for t in (cut, ahead, seen, last)))
         start += len(piece)
-    return _scaled(series, parts, mean, scale, difference)
+    return _scaled(series, parts, (mean, scale), difference, learned[:, targets])
 
 
 def _scaled(
     series: TimeSeries,
     parts: list[list[tuple[Tensor, ...]]],
-    mean: Tensor,
-    scale: Tensor,
+    of_inputs: tuple[Tensor, Tensor],
     difference: bool,
+    learned: Tensor,
 ) -> WindowedSplit:
     """Join the pieces of each part, and scale the targets by the first one."""
     joined = []
     for name, part in zip(("training", "validation", "test"), parts, strict=True):
-        x, y, seen, last = map(torch.cat, zip(*part, strict=True))
-        if len(x) == 0:
+        windows = sum(len(piece[0]) for piece in part)
+        if windows == 0:
             raise ValueError(
                 f"make_windows: found no window in the {name} part of {series.name!r}, expected "
                 "one at least. Write another split=, or a smaller window=."
             )
+        x, y, seen, last = map(torch.cat, zip(*part, strict=True))
         joined.append((x, y - last if difference else y, seen, last))
     y = joined[0][1]
-    target_mean, target_scale = _moments(y, tuple(map(str, range(y.shape[-1]))))
+    size = learned.nan_to_num().abs().amax(0).repeat_interleave(y.shape[-1] // learned.shape[-1])
+    target_mean, target_scale = moments(y, tuple(map(str, range(y.shape[-1]))), size)
     train, valid, test = (
-        Windows(x, (y - target_mean) / target_scale, None if bool(seen.all()) else seen, last)
+        Windows(x, scale_by(y, target_mean, target_scale), None if bool(seen.all()) else seen, last)
         for x, y, seen, last in joined
     )
-    scaling = Scaling(mean, scale, target_mean, target_scale, difference)
+    scaling = Scaling(*of_inputs, target_mean, target_scale, difference)
     return WindowedSplit(series.name, series.inputs, series.unit, train, valid, test, scaling)
 
 
-def _bounds(num_rows: int, window: int, horizon: int, split: tuple[float, float]) -> list[int]:
-    """First rows of the validation and of the test part."""
+def _lengths(window: int, horizon: int) -> tuple[int, int]:
+    window = integer(window, "window", "make_windows", least=None)
+    horizon = integer(horizon, "horizon", "make_windows", least=None)
     if window < 1 or horizon < 1:
         raise ValueError(
             f"make_windows: found window={window} and horizon={horizon}, expected 1 or more of "
             "each. Write make_windows(series, window=10, horizon=1)."
         )
-    shares = all(isinstance(part, float) for part in split)
-    sums = (split[0], split[0] + split[1])
-    bounds = [int(num_rows * part + 1e-6) if shares else int(part) for part in sums]
-    if len(split) != 2 or not 0 < bounds[0] < bounds[1] < num_rows:
+    return window, horizon
+
+
+def _bounds(num_rows: int, split: tuple[float, float]) -> tuple[int, int]:
+    """First rows of the validation and of the test part."""
+    try:
+        train, valid = split
+        shares = all(isinstance(part, (float, np.floating)) for part in split)
+        bounds = [
+            int(num_rows * part + 1e-6) if shares else int(part) for part in (train, train + valid)
+        ]
+    except (TypeError, ValueError, OverflowError):
+        bounds = [0, 0]
+    if not 0 < bounds[0] < bounds[1] < num_rows:
         raise ValueError(
             f"make_windows: found split={split} of {num_rows:,} rows, expected two shares that "
             "leave a rest, as split=(0.6, 0.2), or two numbers of rows, as split=(3200, 400)."
         )
-    return bounds
-
-
-def _moments(rows: Tensor, names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of what is there; 1 in place of a deviation of 0."""
-    seen = rows.isfinite()
-    count = seen.sum(0)
-    if not bool(count.all()):
-        raise ValueError(
-            f"make_windows: found no value of {names[int(count.argmin())]!r} in the training part, "
-            "expected one at least. Leave it out of inputs=, or write a larger split=."
-        )
-    mean = torch.where(seen, rows, 0.0).sum(0) / count
-    offset = torch.where(seen, rows - mean, 0.0)
-    scale = (offset.square().sum(0) / count).sqrt()
-    # Rounding leaves a constant column a deviation of some ε of its size.
-    rounding = 10.0 * torch.finfo(rows.dtype).eps * mean.abs()
-    return mean, torch.where(scale > rounding, scale, 1.0)
-
-
-def _fill(rows: Tensor) -> Tensor:
-    """Carry the newest value forward; 0 where there is none yet."""
-    steps = torch.arange(len(rows), device=rows.device).unsqueeze(-1)
-    newest = torch.where(rows.isfinite(), steps, -1).cummax(0).values
-    return torch.where(newest < 0, 0.0, rows.gather(0, newest.clamp(min=0)))
+    return bounds[0], bounds[1]

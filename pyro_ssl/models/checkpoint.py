@@ -1,7 +1,8 @@
 """Saving without pickle: tensors as safetensors, the rest as JSON, both guarded by SHA-256.
 
 A checkpoint is a folder. The manifest is written last and names the tensors' file by its hash, so
-that a save cut short at any moment leaves the previous checkpoint whole. Loading runs no code.
+that a save cut short at any moment leaves the previous checkpoint whole. Loading runs no code,
+opens no file but these two, and reads no more than they are said to hold.
 """
 
 from __future__ import annotations
@@ -9,18 +10,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..storage import read_file, reading, write_durably
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["load_checkpoint", "reading", "save_checkpoint"]
+
+#: Version of the layout: one more with each change after which older versions cannot read it.
+FORMAT = 1
 
 _MANIFEST = "manifest.json"
+_LARGEST_MANIFEST = 32 * 2**20
 
 
 def save_checkpoint(
@@ -30,21 +36,23 @@ def save_checkpoint(
 
     :param str kind: what is saved; :func:`load_checkpoint` asks for the same.
     :param dict tensors: saved contiguous, on the CPU.
-    :param dict config: anything JSON can hold.
+    :param dict config: anything JSON can hold, of 32 MiB at most.
+    :raises OSError: if it cannot be written; what was saved before can still be loaded.
+    :raises ValueError: if the config is too large.
     """
-    folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
     payload = safetensors.torch.save({n: t.detach().cpu().contiguous() for n, t in tensors.items()})
     digest = hashlib.sha256(payload).hexdigest()
-    name = f"tensors-{digest[:16]}.safetensors"
-    _write_durably(folder / name, payload)
-    body = {"kind": kind, "tensors": name, "sha256": digest, "config": config}
-    text = json.dumps(body, indent=1, sort_keys=True)
-    seal = hashlib.sha256(text.encode()).hexdigest()
-    _write_durably(folder / _MANIFEST, json.dumps({"seal": seal, "body": text}).encode())
-    for old in folder.glob("tensors-*.safetensors"):
-        if old.name != name:
-            old.unlink()
+    name = _tensors_name(digest)
+    body = {"kind": kind, "tensors": name, "bytes": len(payload), "sha256": digest}
+    text = json.dumps(body | {"config": config}, sort_keys=True, separators=(",", ":"))
+    sealed = {"format": FORMAT, "seal": _digest(text), "body": text}
+    manifest = json.dumps(sealed, indent=1).encode()
+    if len(manifest) > _LARGEST_MANIFEST:
+        raise ValueError(
+            f"{path}: found a config of {len(manifest):,} bytes, expected at most "
+            f"{_LARGEST_MANIFEST:,}. Save a smaller vocabulary or a shorter history."
+        )
+    write_durably(Path(path), {name: payload, _MANIFEST: manifest}, stale="tensors-*.safetensors")
 
 
 def load_checkpoint(
@@ -52,42 +60,65 @@ def load_checkpoint(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a checkpoint folder: its tensors and its config.
 
-    :raises CheckpointError: if it is missing, of another kind, cut short, or altered.
+    Whether the two fit one another is for the model to say, inside ``with reading(path):``.
+
+    :raises CheckpointError: if it is missing, of another kind or a newer version, cut short, or
+        altered.
     """
     folder = Path(path)
-    try:
-        sealed = json.loads((folder / _MANIFEST).read_bytes())
-        text = sealed["body"]
-        if hashlib.sha256(text.encode()).hexdigest() != sealed["seal"]:
-            raise CheckpointError(f"{folder}: {_MANIFEST} was altered after it was saved.")
-        body = json.loads(text)
-        payload = (folder / body["tensors"]).read_bytes()
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{folder}: no checkpoint here ({error.filename} is missing); expected a folder that "
-            "save(path) wrote."
-        ) from error
-    except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{folder}: {_MANIFEST} is damaged ({error}).") from error
-    if body["kind"] != kind:
-        raise CheckpointError(f'{folder}: holds a "{body["kind"]}", expected a "{kind}".')
-    if hashlib.sha256(payload).hexdigest() != body["sha256"]:
-        raise CheckpointError(f"{folder}: {body['tensors']} is damaged: its SHA-256 differs.")
-    try:
+    with reading(folder):
+        manifest = b""
+        while True:
+            before, manifest = (
+                manifest,
+                read_file(folder / _MANIFEST, _LARGEST_MANIFEST, links=False),
+            )
+            body = _unsealed(folder, manifest)
+            try:
+                payload = read_file(folder / body["tensors"], body["bytes"], links=False)
+                break
+            except FileNotFoundError:  # where a save has replaced it just now, there is another
+                if manifest == before:
+                    raise
+        if (found := body["kind"][:40]) != kind:
+            raise CheckpointError(
+                f'{folder}: holds a "{found}", expected a "{kind}". Write {found}.load(path).'
+            )
+        if len(payload) != body["bytes"] or hashlib.sha256(payload).hexdigest() != body["sha256"]:
+            raise ValueError(f"a damaged {body['tensors']} of {len(payload):,} bytes")
         return safetensors.torch.load(payload), body["config"]
-    except SafetensorError as error:
-        raise CheckpointError(f"{folder}: {body['tensors']} cannot be read ({error}).") from error
 
 
-def _write_durably(path: Path, payload: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+def _unsealed(folder: Path, manifest: bytes) -> dict[str, Any]:
+    """What the manifest says, once it is known that it says what was saved."""
+    sealed = json.loads(manifest)
+    version = sealed["format"] if isinstance(sealed, dict) and "format" in sealed else None
+    if isinstance(version, int) and version > FORMAT:
+        raise CheckpointError(
+            f"{folder}: found a checkpoint of format {version}, expected {FORMAT} at most: a newer "
+            "version of pyro_ssl saved it. Write pip install --upgrade pyro-ssl."
+        )
+    _check(sealed, {"format": int, "seal": str, "body": str})
+    if version != FORMAT or _digest(sealed["body"]) != sealed["seal"]:
+        raise ValueError(f"a {_MANIFEST} that was altered after it was saved")
+    body = json.loads(sealed["body"])
+    _check(body, {"kind": str, "tensors": str, "bytes": int, "sha256": str, "config": dict})
+    # The name follows from the content, so that no other file can be meant.
+    is_digest = re.fullmatch("[0-9a-f]{64}", body["sha256"])
+    if not is_digest or body["tensors"] != _tensors_name(body["sha256"]):
+        raise ValueError(f"the name {body['tensors']!r}, which save never gives to tensors")
+    return body
+
+
+def _check(found: Any, types: dict[str, type]) -> None:
+    kinds = {k: type(v) for k, v in found.items()} if isinstance(found, dict) else type(found)
+    if kinds != types:
+        raise ValueError(f"{kinds} in {_MANIFEST}, where {types} should be")
+
+
+def _tensors_name(digest: str) -> str:
+    return f"tensors-{digest[:16]}.safetensors"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

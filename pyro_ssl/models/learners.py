@@ -57,7 +57,8 @@ class Learner(NamedTuple):
         """Return p(word | topic), ``(K, V)``, and each topic's share of the words, ``(K,)``."""
         counts = self.estimates.counts["phi"]
         share = counts.sum(-1).double()
-        return self.estimates.values["phi"].clone(), (share / share.sum()).to(counts.dtype)
+        phi = self.estimates.values["phi"]
+        return phi.clone(), (share / share.sum()).to(phi)
 
 
 def make_learner(

@@ -1,0 +1,183 @@
+"""Files that are whole or not there, and reads that come to an end.
+
+A file is written beside its place and then moved there in one step. So whoever reads finds the old
+file or the new one, whatever happened between: a process killed, a full disk, another save. What is
+read is a file of a bounded size, and all that can go wrong is one :class:`CheckpointError`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from glob import escape
+from pathlib import Path
+
+from .errors import CheckpointError
+
+__all__ = ["read_file", "reading", "write_durably"]
+
+
+def write_durably(folder: Path, files: Mapping[str, bytes], *, stale: str | None = None) -> None:
+    """Put files into a folder, one after the other, each whole or not at all.
+
+    All of them are on the disk before the first takes its place. So the last one of several may
+    name the others: until it is there, what the folder held before is whole. Savers of one folder
+    take turns, by a lock that goes when its process does.
+
+    :param Path folder: made if it is missing.
+    :param files: contents by name.
+    :param str stale: which files of the folder these replace, as :meth:`pathlib.Path.glob` reads
+        it; they go at the end.
+    :raises OSError: if it cannot be done; nothing of it stays.
+
+    Example::
+
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_durably(folder, {"a.txt": b"first"})
+        >>> write_durably(folder, {"a.txt": b"second"})
+        >>> [(file.name, file.read_bytes()) for file in folder.iterdir()]
+        [('a.txt', b'second')]
+    """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    staged = {name: folder / f".{name}.{secrets.token_hex(4)}.tmp" for name in files}
+    placed: list[Path] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _opened(folder) as handle:
+            if _lock(handle):  # so what is unfinished here is of a process that was killed
+                for pattern in [*map(escape, files), *filter(None, [stale])]:
+                    _remove(folder, f".{pattern}.*.tmp")
+            for name, payload in files.items():
+                _write(staged[name], payload)
+            for name, temporary in staged.items():
+                if not _is_file(folder / name):
+                    placed.append(folder / name)
+                os.replace(temporary, folder / name)
+                os.fsync(handle)
+            if stale:
+                _remove(folder, stale, keep=files)
+        for place in made:
+            with suppress(OSError), _opened(place.parent) as handle:
+                os.fsync(handle)
+    except BaseException as error:
+        *_, last = staged.values()
+        undone = placed if last.exists() else []  # once the last is in place, it needs the others
+        _take_back([*staged.values(), *undone], made)
+        if isinstance(error, OSError):
+            reason = f"{error.strerror or error}; what was saved there before is as it was"
+            raise OSError(error.errno, reason, error.filename or str(folder)) from error
+        raise
+
+
+def read_file(path: Path, most: int, *, links: bool = True) -> bytes:
+    """Read a file of at most so many bytes; never wait for a pipe or a device.
+
+    :param int most: bytes; a larger file is not read at all.
+    :param bool links: follow a symbolic link.
+    :raises OSError: if there is no such file, or it may not be read.
+    :raises ValueError: if it is larger, or not a file.
+    """
+    if path.is_symlink() and not links:
+        raise ValueError(f"a link in place of the file {path.name}")
+    never_wait = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    no_link = 0 if links else getattr(os, "O_NOFOLLOW", 0)
+    handle = os.open(path, os.O_RDONLY | never_wait | no_link)
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"a folder, pipe or device in place of the file {path.name}")
+        if status.st_size > most:
+            raise ValueError(f"{status.st_size:,} bytes in {path.name}, where {most:,} may be")
+        with open(handle, "rb", closefd=False) as file:
+            return file.read(status.st_size)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def reading(
+    place: str | os.PathLike[str],
+    expected: str = "what save(path) wrote. Load another copy, or make it anew and save it.",
+) -> Iterator[None]:
+    """Raise whatever goes wrong inside as a :class:`CheckpointError` that names the place.
+
+    :param place: the file or folder that is read.
+    :param str expected: what should be there, and what to write.
+    :raises CheckpointError: in place of every other error.
+
+    Example::
+
+        >>> with reading("runs/best"):
+        ...     {"dim": 2}["hidden_size"]
+        Traceback (most recent call last):
+            ...
+        pyro_ssl.errors.CheckpointError: runs/best: found KeyError('hidden_size'), expected what \
+save(path) wrote. Load another copy, or make it anew and save it.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{place}: no checkpoint here ({error.filename} is missing), expected {expected}"
+        ) from error
+    except Exception as error:  # a lying file can make anything raise, even MemoryError
+        told = str(error) if type(error) is ValueError else repr(error)
+        found = " ".join(told[:400].split())
+        raise CheckpointError(f"{place}: found {found}, expected {expected}") from error
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Wait until no other saver has the folder; False where the system has no such locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _write(path: Path, payload: bytes) -> None:
+    with open(path, "xb") as file:
+        file.write(payload)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file; a folder, pipe or device is not to be replaced by one."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EEXIST, "found a folder, pipe or device, expected a file", str(path))
+    return path.exists()
+
+
+def _take_back(files: Iterable[Path], folders: Iterable[Path]) -> None:
+    for file in files:
+        with suppress(OSError):
+            file.unlink()
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _remove(folder: Path, pattern: str, keep: Container[str] = ()) -> None:
+    for file in folder.glob(pattern):
+        if file.name not in keep:
+            with suppress(OSError):
+                file.unlink()
