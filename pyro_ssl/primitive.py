@@ -259,10 +259,11 @@ def _check_inputs(
         )
     if inputs is None:
         return None
-    if inputs.dtype != transition.like.dtype:
+    dtype = transition.like.dtype
+    if inputs.dtype != dtype:
         raise ValueError(
-            f'Site "{name}": inputs are {inputs.dtype}, but the transition has {transition.like.dtype} '
-            f"parameters; expected one dtype: write inputs=inputs.to({transition.like.dtype})."
+            f'Site "{name}": inputs are {inputs.dtype}, but the transition has {dtype} parameters; '
+            f"expected one dtype: write inputs=inputs.to({dtype})."
         )
     expected = (T, *shape, transition.input_size)
     if inputs.dim() == 2 and inputs.shape == (T, transition.input_size):

@@ -90,8 +90,9 @@ def test_symbol_outside_the_vocabulary(use, symbol):
     world = World()
     world.words[2, 1] = symbol
     message = (
-        f'Site "x": the value at step 2 of sequence 1 is {symbol}, expected 0 to 4; encode the '
-        r"data with the vocabulary of the model \(V=5\), and leave padding out by lengths="
+        f'Site "x": the value at step 2 of sequence 1 is {symbol}, expected an integer from 0 to '
+        r"4; encode the data with the vocabulary of the model \(V=5\), and leave padding out by "
+        "lengths="
     )
     with nothing_changes(world), pytest.raises(ValueError, match=message):
         use(world)
