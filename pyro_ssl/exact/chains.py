@@ -1,7 +1,7 @@
-r"""Exact answers, where there are any: forward–backward for a Markov chain, enumeration for all.
+r"""Exact answers over discrete latents: forward–backward for a Markov chain, enumeration for all.
 
-These are the oracles that the samplers are tested against, the HMM baseline, and the start from
-which stochastic EM leaves its symmetric plateau.
+The samplers are tested against them, the HMM baseline uses them, and so does the warm start of
+stochastic EM.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Enumeration:
         return self.log_joint.softmax(-1)
 
     def index(self, path: Tensor) -> Tensor:
-        """Return the row of ``paths`` at which each path stands: ``(..., T)`` to ``(...)``."""
+        """Return the row of each path in ``paths``: ``(..., T)`` to ``(...)``."""
         N, T = self.paths.shape
         K = round(N ** (1 / T)) if T else 1
         powers = K ** torch.arange(T - 1, -1, -1, device=path.device)
@@ -116,7 +116,7 @@ def markov_filter(
     shift = log_emission.amax(-1, keepdim=True)
     filtered, scales = [], []
     predicted = initial.expand(B, K)
-    # Not emission[t]: the gradient of an index is as large as what it was taken from.
+    # Not emission[t]: the gradient of an index is as large as the tensor that was indexed.
     for emission in (log_emission - shift).exp().unbind():
         joint = predicted * emission
         total = joint.sum(-1, keepdim=True)
@@ -160,7 +160,7 @@ def markov_marginals(
         predicted = filtered[t] @ matrix
         ratio = torch.where(predicted > 0, smoothed[0] / predicted, 0.0)
         marginal = filtered[t] * (ratio @ matrix.T)
-        if lengths is not None:  # the last step of a sequence is its filter's
+        if lengths is not None:  # at its last step a sequence is filtered only
             marginal = torch.where((lengths == t + 1).unsqueeze(-1), filtered[t], marginal)
         smoothed.insert(0, marginal)
     return torch.stack(smoothed)
