@@ -8,7 +8,7 @@ import torch
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds that one call takes, to the end of the device's work."""
+    """Seconds that one call takes, including the device's work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -19,7 +19,7 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
 
 
 def mean_sd(values: list[float], digits: int) -> str:
-    """``mean ± sd``; the mean alone where the values are one or all the same."""
+    """``mean ± sd``; the mean alone for a single value, or if all are the same."""
     text = f"{statistics.fmean(values):,.{digits}f}"
     spread = statistics.stdev(values) if len(values) > 1 else 0.0
     return f"{text} ± {spread:.{digits}f}" if spread else text
@@ -32,7 +32,7 @@ def print_ratios(
     rounds: int,
     device: torch.device,
 ) -> None:
-    """Run all in turn, and print what each job takes in units of the floor: median and range."""
+    """Run all in turn, and print the time of each job in units of the floor: median and range."""
     for job in (floor, *work.values()):
         timed(job, device)  # warm up
     ratios: dict[str, list[float]] = {name: [] for name in work}

@@ -1,4 +1,4 @@
-"""The methods that ``curves.py`` compares: each fits (T, 1, 2) points, and is scored alike."""
+"""The methods that ``curves.py`` compares: all fit (T, 1, 2) points, and are scored in one way."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def fit_particle_gibbs(x: Tensor) -> GaussianSSL:
 
 
 def fit_factored(x: Tensor) -> GaussianSSL:
-    """The same with one particle: z_t given z_{1:t-1} and x_t, whatever comes after."""
+    """The same with one particle: z_t given z_{1:t-1} and x_t, without later observations."""
     ssl = GaussianSSL(dim=2, hidden_size=H)
     ssl.fit(x, inference="smc", num_particles=1, disable_progbar=True)
     return ssl
@@ -125,7 +125,7 @@ def fit_svi(x: Tensor, num_steps: int = 1500) -> GaussianSSL:
 
 
 def of_ssl(fit: Callable[[Tensor], GaussianSSL]) -> Callable[[Tensor], Predictions]:
-    """A fit of the SSL, and what the particle filter makes of it."""
+    """The predictions of a fitted SSL, by a particle filter."""
 
     def predict(x: Tensor) -> Predictions:
         ssl = fit(x[:TRAIN])
@@ -147,7 +147,7 @@ def of_ssl(fit: Callable[[Tensor], GaussianSSL]) -> Callable[[Tensor], Predictio
 def kalman(dim: int) -> Callable[[Tensor], Predictions]:
     """A linear-Gaussian model, its exact likelihood maximised; with D=4, place and velocity.
 
-    Maximum likelihood by L-BFGS has the optima that EM climbs to.
+    L-BFGS maximises the likelihood that EM would.
     """
 
     def predict(x: Tensor) -> Predictions:
@@ -199,7 +199,7 @@ def kalman(dim: int) -> Callable[[Tensor], Predictions]:
 def lstm_regressor(x: Tensor, num_steps: int = 300, num_draws: int = 1000) -> Predictions:
     """An LSTM that reads the points themselves and predicts the next: p(x_t | x_{1:t-1}).
 
-    It has no latent path: its estimate of the curve at t is what it expects x_t to be.
+    It has no latent path: its estimate of the curve at t is its expectation of x_t.
     """
     mean, spread = x[:TRAIN].mean((0, 1)), x[:TRAIN].std((0, 1))
     points = ((x - mean) / spread).transpose(0, 1)

@@ -73,7 +73,7 @@ def perplexity(log_likelihood: Tensor) -> float:
 
 
 def one_identity(path: Tensor, num_identities: int) -> float:
-    """Share of sequences, of those with two cues or more in ``(T, B)``, whose cues are alike."""
+    """Share of the sequences ``(T, B)`` with two cues or more whose cues are all the same."""
     cue = path < num_identities
     low = path.masked_fill(~cue, num_identities).amin(0)
     high = path.masked_fill(~cue, -1).amax(0)
@@ -147,7 +147,7 @@ def infer(seed: int, s: Settings) -> dict[str, Any]:
     out |= {"floor": float(miss.mean()), "cue_floor": float(miss[cue].mean())}
     out["exact_one_identity"] = one_identity(exact_draw(data), s.num_identities)
     if seed == 0:
-        # The two sequences that the picture shows: where LLA, and where the factors, miss most.
+        # The picture shows two sequences: those with the largest errors of LLA and of the factors.
         wrong = ((paths["lla"][0] != data.z) & cue).sum(0)
         spread = (marginals["mf"] - exact.marginals).abs().sum((0, 2))
         shown = dict.fromkeys([int(wrong.argmax()), int(spread.argmax())])
@@ -159,8 +159,8 @@ def exact_draw(data: PlantedMemory) -> Tensor:
     """Draw paths ``(T, B)`` from the exact posterior: the identity, then its Markov chain."""
     table = data.log_emission()
     identity = torch.multinomial(data.transition.posterior(table).identity[-1], 1).squeeze(-1)
-    laws = [data.transition.conditional(i) for i in range(data.transition.num_identities)]
-    paths = torch.stack([sample_markov_paths(*law, table) for law in laws])
+    chains = [data.transition.conditional(i) for i in range(data.transition.num_identities)]
+    paths = torch.stack([sample_markov_paths(*chain, table) for chain in chains])
     return paths.gather(0, identity.expand(1, *paths.shape[1:])).squeeze(0)
 
 

@@ -124,7 +124,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
 def draw_scores(ax: Any, results: dict[str, Any]) -> None:
     """Perplexity of each method, a dot per seed, of each kind of start.
 
-    Seeds differ in their data, by more than methods do: so in relation to the exact perplexity.
+    It is relative to the exact perplexity, since data differ between seeds by more than methods do.
     """
     colors = dict(zip(STARTS, (LINE_COLORS[1], LINE_COLORS[0]), strict=True))
     titles = {name: title for name, (title, *_) in METHODS.items()} | {"hmm": "HMM, exact"}

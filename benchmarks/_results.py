@@ -1,4 +1,4 @@
-"""Runs that are done, in one JSON file, so that a benchmark can be stopped and gone on with."""
+"""Finished runs, in one JSON file, so that a benchmark can be stopped and resumed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Results:
 
     @property
     def runs(self) -> dict[str, Any]:
-        """What each run came to."""
+        """The results of each run."""
         return self.content["runs"]
 
     def __contains__(self, key: str) -> bool:
@@ -41,12 +41,12 @@ class Results:
         return key in self.runs
 
     def add(self, key: str, result: Any) -> None:
-        """Keep a run."""
+        """Store a run."""
         self.runs[key] = result
         self.write()
 
     def write(self) -> None:
-        """Write the file whole or not at all."""
+        """Write the whole file, or nothing."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_name(self.path.name + ".part")
         part.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")

@@ -6,19 +6,20 @@ Five models of K latent states: the hidden Markov model (HMM); the autoregressiv
 depends on x_{t-1} too; the input-output HMM, whose z_t does (Bengio & Frasconi 1995); and state
 space LSTMs, with an LSTM and with a multiplicative one, whose z_t depends on all of z_{1:t-1}.
 
-Two kinds of data with one emission, and one law of z_t given z_{t-1}. *Long memory*
+Two kinds of data have the same emission and the same p(z_t | z_{t-1}). *Long memory*
 (:func:`pyro_ssl.datasets.planted_memory`): each sequence has an identity, which its cues show
-across fillers. *Markov*: a Markov chain with the same p(z_1) and p(z_t | z_{t-1}), without any
-memory beyond. Both have exact perplexities.
+across fillers. *Markov*: a Markov chain with the same p(z_1) and p(z_t | z_{t-1}), and no further
+memory. Both have exact perplexities.
 
 The HMM and the autoregressive HMM are fitted by exact EM, the others by stochastic EM (particle
 Gibbs) from that HMM; all keep the iteration of the best validation perplexity. EM starts at the
-true emission, half blurred, so that what is compared is not luck. Reported are held-out perplexity
-(the state space LSTMs' and the input-output HMM's by 200 particles, the others' exact); percent
-above the true model; and the memory horizon (:func:`pyro_ssl.belief.memory_horizon`), the largest
-lag at which another z_{t-l} moves p(z_t | ·) by more than 0.01 in total variation, on paths drawn
-from the posterior given the training data. What an autoregressive or input-output HMM
-remembers through x_{t-1} is no memory of z, and is not in it.
+true emission, half blurred, so that the comparison does not depend on lucky starts. Reported are
+held-out perplexity (the state space LSTMs' and the input-output HMM's by 200 particles, the others'
+exact); percent above the true model; and the memory horizon
+(:func:`pyro_ssl.belief.memory_horizon`), the largest lag at which another z_{t-l} moves p(z_t | ·)
+by more than 0.01 in total variation, on paths drawn from the posterior given the training data.
+What an autoregressive or input-output HMM remembers through x_{t-1} is not memory of z, so the
+horizon leaves it out.
 
 Which settings were tried, one seed each, before this one: with one filler, 60 iterations leave the
 HMM on its plateau, and 300 let it hold the identity in states that emit fillers as well (2.683 in
@@ -106,13 +107,13 @@ def draw(kind: str, s: Settings, seed: int, num_sequences: int) -> Data:
         log_p = planted.transition.posterior(planted.log_emission()).log_likelihood
         return Data(planted.words, planted.z, planted.phi, planted.transition, log_p)
     pyro.set_rng_seed(seed)
-    states = torch.arange(len(planted.phi))  # the second step of a path knows the first alone
-    law = planted.transition.path_logits(torch.stack([states, states], -1)).softmax(-1)
-    chain = MarkovTransition(len(states), initial=law[0, 0], matrix=law[:, 1])
+    states = torch.arange(len(planted.phi))  # the second step depends on the first alone
+    probs = planted.transition.path_logits(torch.stack([states, states], -1)).softmax(-1)
+    chain = MarkovTransition(len(states), initial=probs[0, 0], matrix=probs[:, 1])
     paths = PathDistribution(chain, s.num_steps, batch_shape=(num_sequences,)).sample()
     words = dist.Categorical(planted.phi[paths.T]).sample()
     table = planted.log_emission(words)
-    log_p = markov_log_likelihood(law[0, 0], law[:, 1], table)
+    log_p = markov_log_likelihood(probs[0, 0], probs[:, 1], table)
     return Data(words, paths.T, planted.phi, chain, log_p)
 
 
@@ -209,7 +210,7 @@ def make_transition(name: str, s: Settings, K: int, V: int, hmm: MarkovEM) -> Di
 
 
 def horizon_of(transition: DiscreteTransition, paths: Tensor, words: Tensor, s: Settings) -> dict:
-    """Measure memory by lag on paths ``(B, T)``; what it returns goes into JSON."""
+    """Measure memory by lag on paths ``(B, T)``; return what goes into JSON."""
     u = inputs_of(transition, words)
     u = None if u is None else u.transpose(0, 1)
     found = memory_horizon(transition, z=paths, inputs=u, max_lag=s.max_lag)
@@ -239,7 +240,7 @@ def run(name: str, kind: str, seed: int, s: Settings) -> dict[str, Any]:
     if name in ("hmm", "arhmm"):
         perplexity, paths = hmm.perplexity(test.words), hmm.sample_paths(data.words)
     else:
-        pyro.clear_param_store()  # where the HMM's model has put its transition
+        pyro.clear_param_store()  # the name that the HMM's model gives its transition
         transition = make_transition(name, s, K, V, hmm)
         fitted, paths = fit_by_sampling(transition, data, valid, s, hmm)
         perplexity = ParticleFilter(fitted, 200).perplexity(test.words)

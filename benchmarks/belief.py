@@ -2,13 +2,13 @@
 
     python -m benchmarks.belief [--seeds 3]
 
-A hidden Markov model of 4 states and 6 symbols makes a text, 100 symbols to a sequence; a tenth as
-much chooses the LSTM's epoch, and as much again is held out, of which all figures are. The LSTM is
-a ``LanguageModel`` of 32 units. Asked are: how far its predictions are from the true filter's (KL),
-how much of the filter's belief its state holds, and for HMMs extracted from it, by number of
-states, how far their predictions are from its own, and their perplexity beside the true HMM's: as
-counted, in groups of the state h with the symbol it has just read, or of h alone, and after 10
-epochs of EM from the former.
+A hidden Markov model of 4 states and 6 symbols makes the text, 100 symbols to a sequence. A tenth
+as much again chooses the LSTM's epoch; all figures are of a held-out text as long as the first. The
+LSTM is a ``LanguageModel`` of 32 units. Measured are how far its predictions are from the true
+filter's (KL), and how much of the filter's belief its state holds. HMMs are extracted from it by
+counting, in groups of h beside the last symbol or of h alone; those of the first kind are also
+refined by 10 epochs of EM. For each number of states: how far their predictions are from the
+LSTM's, and their perplexity beside the true HMM's.
 
 Each seed is stored in ``--results`` when it is done, and skipped the next time; the picture, of the
 first seed, is written beside it.
@@ -63,7 +63,7 @@ def true_hmm() -> ExtractedHMM:
 
 
 def train_lstm(train: Tensor, valid: Tensor, s: Settings) -> LanguageModel:
-    """Fit the network; the validation text says when to stop."""
+    """Fit the network, with early stopping by the validation text."""
     model = LanguageModel(V, embedding_size=8, hidden_size=s.hidden, dropout=0.0)
     model.fit(
         train,
@@ -78,7 +78,7 @@ def train_lstm(train: Tensor, valid: Tensor, s: Settings) -> LanguageModel:
 
 
 def stored(found: Fidelity) -> dict[str, Any]:
-    """What of a comparison goes into JSON."""
+    """The part of a comparison that goes into JSON."""
     return {name: value for name, value in found._asdict().items() if name != "kl_by_step"}
 
 

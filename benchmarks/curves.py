@@ -10,7 +10,7 @@ have D=2, H=32, and are scored by the same particle filter. Mean ± sd over seed
   regressor has no filter: its is the error of its prediction from x_{1:t-1});
 * log-likelihood of the 40 test points in nats, each predicted one step ahead from all before it, as
   the sum over steps and both coordinates (the noise alone would have -17);
-* R's diagonal, which the data were drawn with at .09 (the noise drawn had .089 on average);
+* R's diagonal, .09 in the data's distribution (the noise that was drawn had .089 on average);
 * RMSE of the forecast of all 40 test points from the first 100, and how many of them the 90 %
   intervals cover.
 
@@ -67,7 +67,7 @@ def movement(kind: str, seed: int, num_sweeps: int = 100, num_chains: int = 8) -
 
 
 def coverage(seed: int) -> dict[str, float]:
-    """Fit to a planted model of many sequences, as one would: positions, and no dropout."""
+    """Fit to many sequences of a planted model, with positions and without dropout."""
     torch.manual_seed(seed)
     train, test = (noisy_rotation(60, 100, seed=1000 * part + seed) for part in range(2))
     ssl = GaussianSSL(dim=2, hidden_size=32, reads="positions", dropout=0.0)

@@ -3,10 +3,10 @@
     python -m benchmarks.degenerate [--sweeps 40]
 
 T=200, 32 sequences, noise of standard deviation 1, steps of standard deviation q. ``walk``:
-z_t = .95 z_{t-1} + q ε. ``velocity``: place and velocity, of which the velocity alone has noise
-worth the name, so that a path is smooth and the reference's next steps fit no other particle's
-past. Chains start from exact draws (Kalman). Printed: the share of sweeps that renew z_t, the least
-over steps and the mean; and the mean squared jump, of which 1 is that of independent draws.
+z_t = .95 z_{t-1} + q ε. ``velocity``: place and velocity, with nearly all noise on the velocity, so
+that a path is smooth and the reference's next steps fit no other particle's past. Chains start
+from exact draws (Kalman). Printed: the share of sweeps that renew z_t, the least over steps and the
+mean; and the mean squared jump, in units of that between independent draws.
 """
 
 import argparse
@@ -23,7 +23,7 @@ T, B = 200, 32
 
 
 def planted(kind: str, q: float) -> tuple[LinearGaussianTransition, LinearEmission]:
-    """Return the law of the paths and of what is observed."""
+    """Return the transition and the emission."""
     if kind == "walk":
         matrix, scale, loading = torch.tensor([[0.95]]), [q], torch.ones(1, 1)
     else:

@@ -58,7 +58,7 @@ def main() -> None:
         return dist.Poisson(z.exp()).to_event(1)
 
     def sweep(
-        law: Callable[[Tensor], dist.TorchDistribution],
+        emission: Callable[[Tensor], dist.TorchDistribution],
         data: Tensor,
         every: int,
         reads: str = "positions",
@@ -66,7 +66,7 @@ def main() -> None:
         def model() -> None:
             with pyro.plate("sequences", B):
                 for t, z in ssl_transition("z", transitions[reads], T):
-                    pyro.sample("x", law(z), obs=data[t])
+                    pyro.sample("x", emission(z), obs=data[t])
 
         def job() -> None:
             run = Program(model).run()

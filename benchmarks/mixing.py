@@ -1,4 +1,4 @@
-"""What does ancestor sampling buy: moves per sweep, and per second?
+"""How much does ancestor sampling move the paths, per sweep and per second?
 
     python -m benchmarks.mixing
 

@@ -17,7 +17,7 @@ from the exact ones, and how far below the exact log evidence its bound or estim
 
 Learning starts from one of two HMMs. The first's EM begins at the true emission, half blurred: its
 states are the planted ones, and it has no memory. The second is the best of three random starts,
-whose states are others; it tells how much the start decides.
+with other states; it shows how much depends on the start.
 
 Which settings were tried, one seed each, before this one was chosen for its separation of the
 methods (held-out perplexity; exact, HMM, particle Gibbs, LLA, mean-field):
@@ -32,11 +32,11 @@ methods (held-out perplexity; exact, HMM, particle Gibbs, LLA, mean-field):
 * three identities, one filler, cues .3, noise .1, no dropout, the setting below: 2.696, 2.798,
   2.703, 2.788, 2.761. (In all of these the ELBO was estimated by ten draws; below, by four.)
 
-All of these from the first kind of start. So factors fall behind where many ambiguous cues settle
-the identity only together, LLA in nearly all of these. An earlier emission, of one symbol per cue
-that other cues confuse, let learned paths copy the symbols. With one filler an HMM of as many
+All of these are from the first kind of start. So factors fall behind where only many ambiguous cues
+together settle the identity, and LLA nearly everywhere. With another emission, of one symbol per
+cue that other cues confuse, learned paths could copy the symbols. With one filler an HMM of as many
 states could itself remember the identity, in states that emit fillers as well; EM from the first
-start does not find that, from random ones in part.
+start does not find that, and from random ones it does in part.
 
 Each seed is stored in ``--results`` when it is done, and skipped the next time.
 """
@@ -150,7 +150,7 @@ def learn(name: str, seed: int, s: Settings, data: PlantedMemory, hmm: MarkovEM)
 
 def learn_from(start: str, seed: int, s: Settings, run: dict[str, Any]) -> Iterator[None]:
     """Learn by each method from one start, and keep the results in ``run``."""
-    # From random starts, to see what the start does, without the method in between.
+    # From random starts, to see the effect of the start without that of the method.
     missing = [name for name in METHODS if start == "near_truth" or name != "smc"]
     found = run.setdefault(start, {"learned": {}})
     missing = [name for name in missing if name not in found["learned"]]

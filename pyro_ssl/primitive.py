@@ -5,11 +5,12 @@ r"""``ssl_transition``: the loop over time, as one Pyro effect.
     x_t \sim p(x \mid h(z_t))
 
 (Zheng et al. 2017, arXiv 1711.11179, eq. 4). The loop *reads* as this process does, step by step.
-Like :class:`pyro.plate`, which can be entered once or looped over, how often its body really runs
-is up to whoever runs the model: by default once, with all of z as one sample site; under
+As with :class:`pyro.plate`, which can be entered once or looped over, the code that runs the model
+decides how often the body really runs: by default once, with all of z as one sample site; under
 conditional SMC once, with the K states in place of z (``reading/handlers.py``).
 
-The state s_t is never in the user's hands, so nothing can cross time without being resampled.
+The user's code never holds the state s_t, so nothing can pass from step to step without being
+resampled.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _OUTERMOST_PLATES = frozenset({"num_particles_vectorized", "_num_predictive_samp
 
 
 class SSLLoop(NamedTuple):
-    """One ``ssl_transition`` statement, for the handlers that answer it.
+    """One ``ssl_transition`` statement, as handlers are given it.
 
     ``plates`` are the model's vectorised plates around the loop and ``batch_shape`` their shape;
     ``inputs`` and ``lengths`` are laid out by it, batch first. ``outer_dim`` is the dimension of

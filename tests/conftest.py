@@ -1,12 +1,12 @@
-"""The ground that every test stands on: float64, one seed, an empty parameter store.
+"""What every test starts from: float64, one seed, an empty parameter store.
 
-``pytest`` runs the unit tests. ``--stage=statistical`` runs the tests of laws, ``--stage=all``
-both, and ``--stage=nightly`` the long ones, seeded by the date. A failure is repeated with the seed
-that the header prints: ``PYRO_SSL_SEED=20250131 pytest --stage=nightly``. ``PYRO_SSL_DEVICE=cuda``
-puts the tests that take the ``device`` fixture on a GPU.
+``pytest`` runs the unit tests. ``--stage=statistical`` runs the tests of distributions,
+``--stage=all`` both, and ``--stage=nightly`` the long ones, seeded by the date. To repeat a
+failure, give the seed that the header prints: ``PYRO_SSL_SEED=20250131 pytest --stage=nightly``.
+``PYRO_SSL_DEVICE=cuda`` puts the tests that take the ``device`` fixture on a GPU.
 
 No test fails by the clock: how long a run takes depends on what else the machine does. The summary
-gives its time beside the one to aim for, and ``timeout`` in setup.cfg ends only what hangs.
+gives its time and the time to aim for; ``timeout`` in setup.cfg ends only what hangs.
 """
 
 import datetime

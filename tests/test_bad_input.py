@@ -1,4 +1,4 @@
-"""Bad input gives a named error before anything has changed; small input just works."""
+"""Bad input raises a named error before anything has changed; small input works."""
 
 from contextlib import contextmanager
 
@@ -224,7 +224,7 @@ def test_inputs_of_another_dtype(use):
 @pytest.mark.parametrize("what", ["phi", "words", "lengths", "inputs"])
 def test_mixed_devices(use, what):
     """The meta device stands for a second one; it needs no hardware."""
-    pyro.enable_validation(False)  # which reads values, and meta tensors have none
+    pyro.enable_validation(False)  # validation reads values, and meta tensors have none
     world = World()
     if what == "inputs":
         world.transition = LSTMTransition(K, 4, input_size=2)

@@ -54,7 +54,7 @@ FACTORIES = FLOATING | {
 
 
 class NoBareFactory(TorchFunctionMode):
-    """Fails a factory that the package calls without saying where, and in what dtype."""
+    """Fails factory calls of the package without device or dtype."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs, name = kwargs or {}, getattr(func, "__name__", "")
@@ -104,7 +104,7 @@ class World:
             for t, z in ssl_transition("z", chain, T, lengths=self.lengths):
                 pyro.sample("x", dist.Categorical(self.prior[z]), obs=words[t])
 
-    def law(self):
+    def paths(self):
         lengths, inputs = self.lengths, self.inputs.transpose(0, 1)
         return PathDistribution(self.transition, T, inputs=inputs, lengths=lengths)
 
@@ -227,9 +227,9 @@ def language_model(w):
     return [model.log_likelihood(w.words, w.lengths)]
 
 
-def law(w):
-    z = w.law().sample()
-    return [z, w.law().sample((2,)), w.law().log_prob(z)]
+def path_distribution(w):
+    z = w.paths().sample()
+    return [z, w.paths().sample((2,)), w.paths().log_prob(z)]
 
 
 def predictive(w):
@@ -258,7 +258,7 @@ def exact_answers(w):
 
 
 def vectors(w):
-    """A linear sensor, whose look-ahead is exact, and counts, where it is an expansion."""
+    """A linear sensor, for which the look-ahead is exact, and counts, for which it is expanded."""
     like = {"device": w.device, "dtype": w.dtype}
     x = torch.randn(T, B, 2, **like)
     out = []
@@ -266,22 +266,22 @@ def vectors(w):
         transition = GaussianLSTMTransition(2, 4, residual=True, min_scale=0.1, reads=reads)
         transition.to(**like)
 
-        def model(data, law, transition=transition):
+        def model(data, sensor, transition=transition):
             pyro.module(transition.reads, transition)
             with pyro.plate("sequences", B, device=w.device):
                 for t, z in ssl_transition("z", transition, T, lengths=w.lengths):
-                    pyro.sample("x", law(z).to_event(1), obs=data[t])
+                    pyro.sample("x", sensor(z).to_event(1), obs=data[t])
 
-        for data, law in (
+        for data, sensor in (
             (x, lambda z: dist.Normal(z, 0.3)),
             (x.abs().round(), lambda z: dist.Poisson(z.exp())),
         ):
             pg = ParticleGibbs(model, 3, ancestor_sampling=1)
-            pg.run(data, law, num_samples=2, disable_progbar=True)
+            pg.run(data, sensor, num_samples=2, disable_progbar=True)
             learn = StochasticEM(model, Adam({"lr": 0.01}), 3)
-            learn.step(data, law)
+            learn.step(data, sensor)
             out += [pg.get_samples()["z"], learn.paths]
-            out += [ParticleFilter(model, 3).log_likelihood(data, law)]
+            out += [ParticleFilter(model, 3).log_likelihood(data, sensor)]
     return out
 
 
@@ -358,7 +358,7 @@ ALL = [
     multiplicative,
     topical,
     language_model,
-    law,
+    path_distribution,
     predictive,
     invariance,
     exact_answers,
@@ -413,7 +413,7 @@ def test_invariance_on_cuda(resampling, ancestor_sampling, P):
 
 
 def test_the_mode_sees_the_package():
-    """The mode is no use if it looks at the wrong callers."""
+    """The mode must look at the right callers."""
     source = "import torch\ntorch.zeros(3)\n"
     with NoBareFactory():
         exec(compile(source, "elsewhere.py", "exec"))

@@ -1,4 +1,4 @@
-"""Every public name says what it is, and every example in a docstring runs."""
+"""Every public name has a docstring, and every example in a docstring runs."""
 
 import doctest
 import importlib
@@ -21,7 +21,7 @@ MODULES = sorted(
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name):
-    torch.set_default_dtype(torch.float32)  # as for the reader, not as in the other tests
+    torch.set_default_dtype(torch.float32)  # readers have it; the other tests float64
     failed, _ = doctest.testmod(
         importlib.import_module(name),
         optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE,

@@ -66,7 +66,10 @@ def test_memory_horizon_names_curves_and_rings_horizons():
     rings = [line for line in ax.lines if line.get_fillstyle() == "none"]
     assert [(ring.get_xdata()[0], ring.get_ydata()[0]) for ring in rings] == [(1, 0.5), (3, 0.1)]
     drawn = [list(line.get_ydata()) for line in ax.lines if len(line.get_xdata()) == 3]
-    assert drawn == [[0.5, 1e-4, 1e-4], [0.5, 0.2, 0.1]]  # 0 stands on the axis, and says so
+    assert drawn == [
+        [0.5, 1e-4, 1e-4],
+        [0.5, 0.2, 0.1],
+    ]  # 0 is at the axis
     assert ax.get_yticklabels()[0].get_text() == "≤ 0.0001"
 
 

@@ -53,9 +53,9 @@ def by_hand(transition, phi, z, words, lengths=None, inputs=None):
     """log p(z_t | z_{1:t-1}) and log p(x_t | z_t), ``(2, T, B)``, step by step."""
     state, z_prev, out = transition.initial_state(z.shape[:-1]), None, []
     for t in range(z.shape[-1]):
-        law, state = transition.step(z_prev, state, None if inputs is None else inputs[t])
+        p, state = transition.step(z_prev, state, None if inputs is None else inputs[t])
         z_prev = z[..., t]
-        terms = torch.stack([law.log_prob(z_prev), phi[z_prev, words[t]].log()])
+        terms = torch.stack([p.log_prob(z_prev), phi[z_prev, words[t]].log()])
         out.append(terms if lengths is None else torch.where(t < lengths, terms, 0.0))
     return torch.stack(out, 1)
 
@@ -92,7 +92,7 @@ def test_body_runs_once_with_all_steps(transition):
     assert torch.equal(t, torch.arange(T)) and z.shape == (T,)
 
 
-def test_paths_are_drawn_from_the_law():
+def test_paths_are_drawn_from_the_transition():
     transition = LSTMTransition(2, 3)
     with torch.no_grad():
         for parameter in transition.parameters():
@@ -390,7 +390,7 @@ def test_svi_learns(transition):
 @pytest.mark.parametrize("parallel", [False, True])
 @pytest.mark.parametrize("T, B", [(T, B), (1, B), (T, 1), (1, 1)])
 def test_predictive(model, phi, parallel, T, B):
-    phi.copy_(torch.eye(K, V))  # so that x tells z
+    phi.copy_(torch.eye(K, V))  # so that x determines z
     sites = ("x", "z")
     prior = Predictive(model, num_samples=7, parallel=parallel, return_sites=sites)(None, T, B)
     assert prior["x"].shape == (7, T, B)

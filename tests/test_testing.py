@@ -16,7 +16,7 @@ K, V, T = 3, 4, 4
 def sharp_transition(**kwargs):
     transition = LSTMTransition(K, 3, **kwargs)
     for parameter in transition.parameters():
-        parameter.data *= 6  # where a wrong sampler shows
+        parameter.data *= 6  # a sharp prior, under which a wrong sampler shows
     return transition
 
 
@@ -67,7 +67,7 @@ def test_wrong_sampler_fails(monkeypatch):
 def test_sampler_that_stays_is_seen_in_the_change_rate():
     model = make_model(sharp_transition())
     stays = invariance_test(model, torch.randint(V, (T, 1)), num_particles=1, num_replicates=1000)
-    assert stays.p_value > 1e-6  # invariance does not show it
+    assert stays.p_value > 1e-6  # invariance alone does not show it
     assert not stays.change_rate.any() and (stays.independent_rate > 0).all()
 
 

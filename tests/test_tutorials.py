@@ -1,4 +1,4 @@
-"""The tutorials run, and what is committed of them is what their code gives."""
+"""The tutorials run, and their committed outputs are those of their code."""
 
 import struct
 from base64 import b64decode

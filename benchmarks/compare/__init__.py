@@ -1,4 +1,4 @@
-"""What does joint inference buy over factorised inference, and what does an SSL cost?
+"""How much better is joint than factorised inference, and what does an SSL cost?
 
     python -m benchmarks.compare run --corpus wikitext2 --path PATH [--seeds 3] [--methods ...]
     python -m benchmarks.compare report

@@ -1,4 +1,4 @@
-"""What is compared: each method learns from a split and scores its test steps."""
+"""The methods: each learns from a split and scores its test steps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .corpora import Task
 
 __all__ = ["METHODS", "Context", "Method", "choose_concentration"]
 
-#: particles that score the test steps: the estimate has converged where these agree
+#: numbers of particles that score the test steps; where the scores agree, they have converged
 SCORING_PARTICLES = (30, 100, 300)
 
 

@@ -24,7 +24,7 @@ def report() -> None:
 
 
 def digits_of(mean: float) -> int:
-    """How many decimals tell something."""
+    """How many decimals are significant."""
     return 1 if mean > 20 else 2
 
 

@@ -14,7 +14,7 @@ RESULTS = Path(__file__).parent.parent / "results" / "comparison"
 
 
 class Store:
-    """What is known of one corpus. Every change is on disk before the next run begins."""
+    """The runs on one corpus. Every change is on disk before the next run begins."""
 
     def __init__(self, corpus: str, folder: Path = RESULTS) -> None:
         self.path = folder / f"{corpus}.json"
@@ -31,12 +31,12 @@ class Store:
         return str(seed) in self.runs(method)
 
     def add(self, method: str, seed: int, result: dict[str, Any]) -> None:
-        """Keep a run."""
+        """Store a run."""
         self.content["runs"].setdefault(method, {})[str(seed)] = result
         self._write()
 
     def settings(self, **values: Any) -> None:
-        """Keep what holds for all runs."""
+        """Store the settings of all runs."""
         self.content["settings"].update(values)
         self._write()
 

@@ -14,5 +14,5 @@ and pictures beside them.
 ``pm25``: next hour's PM2.5. ``sml2010``: the dining room's temperature in 15 minutes.
 ``sml2010-weather``: the target of the published figures, see ``load_sml2010``. ``planted``: 10
 variables of which 2 matter, each at one lag, and y is their sum; ``planted-shares``: y follows one
-of the 2 at a time, with shares that I should equal. There the seed draws the data, too.
+of the 2 at a time, with shares that I should equal. In these two the seed also draws the data.
 """

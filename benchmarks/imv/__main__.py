@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> None:
     for name in options.methods:
         settings = changed(METHODS[name].settings(task), options.set)
         results[name] = Results(folder / f"{name}.json", settings)
-        # What draws nothing is run once, unless the seed draws the data.
+        # A method without random numbers is run once, unless the seed draws the data.
         seeds = options.seeds if METHODS[name].seeded or options.data in PLANTED else 1
         todo += [(seed, name) for seed in range(seeds) if str(seed) not in results[name]]
     if not todo:

@@ -74,10 +74,10 @@ def permutation_importance(
     num_draws: int = 3,
     seed: int = 0,
 ) -> Tensor:
-    """Return by how much the mean squared error grows where a variable is another window's.
+    """Return the growth of the mean squared error if a variable is taken from another window.
 
-    All steps of the variable are exchanged together, so that each remains a possible course of it;
-    or, by step, one of them alone.
+    All steps of the variable are exchanged together, so that its course stays possible; or, by
+    step, one of them alone.
 
     :param forecast: takes x to forecasts of y.
     :returns: ``(N,)``, or ``(N, T)`` by step: means over the draws.

@@ -1,4 +1,4 @@
-"""What is compared: each method learns from a split, and forecasts the test windows."""
+"""The methods: each learns from a split, and forecasts the test windows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Method(NamedTuple):
 
 
 def persistence(split: WindowedSplit, settings: dict[str, Any], seed: int) -> dict[str, Any]:
-    """What was newest is what comes."""
+    """Forecast the newest value."""
 
     def forecast(windows: Windows) -> Tensor:
         assert windows.last is not None
@@ -123,13 +123,13 @@ def imv(split: WindowedSplit, settings: dict[str, Any], seed: int, cell: str) ->
 
 
 def _covered(forecast: IMVForecast, y: Tensor) -> float:
-    """Which share of y the intervals hold."""
+    """The share of y inside the intervals."""
     low, high = forecast.interval(LEVEL)
     return float(((y >= low) & (y <= high)).double().mean())
 
 
 def _permuted(forecast: Callable[[Tensor], Tensor], valid: Windows) -> dict[str, Any]:
-    """What the forecasts lose where a variable, or one step of it, is another window's."""
+    """Growth of the error if a variable, or one step of it, is taken from another window."""
     few = valid.select(slice(None, None, -(-valid.num_windows // PERMUTED)))
     by_step = permutation_importance(forecast, few, by_step=True, num_draws=1)
     return {
@@ -154,7 +154,7 @@ def _scores(split: WindowedSplit, forecast: Callable[[Windows], Tensor]) -> dict
 
 
 def _errors(split: WindowedSplit, mean: Tensor) -> dict[str, float]:
-    """In the data's unit; of levels and of changes alike, for what is added back cancels."""
+    """Errors in the data's unit; for changes as for levels, since the level added back cancels."""
     error = ((mean - split.test.y) * split.scaling.target_scale).double()
     mse = float(error.square().mean())
     return {"mse": mse, "rmse": math.sqrt(mse), "mae": float(error.abs().mean())}

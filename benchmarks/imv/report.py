@@ -85,12 +85,12 @@ def row(title: str, runs: Runs) -> str:
 
 
 def digits_of(mean: float) -> int:
-    """How many decimals tell something."""
+    """How many decimals are significant."""
     return next(digits for digits, least in ((1, 20), (2, 2), (3, 0.2), (5, 0)) if mean >= least)
 
 
 def columns_of(by_method: dict[str, Runs]) -> list[tuple[str, str, Runs]]:
-    """Each way of telling importance: its title, the key of its figures, and the runs."""
+    """Each measure of importance: its title, the key of its figures, and the runs."""
     columns = []
     for name, runs in by_method.items():
         for key, title in (("importance", "I"), ("permutation", "permutation")):
@@ -183,7 +183,7 @@ def draw(folder: Path, data: str, by_method: dict[str, Runs]) -> None:
         importance = torch.tensor([run["importance"] for run in runs])
         temporal = torch.tensor([run["temporal_importance"] for run in runs]).mean(0)
         plot_importance(importance, names, ax=left)
-        order = importance.mean(0).argsort(descending=True, stable=True)  # as the bars stand
+        order = importance.mean(0).argsort(descending=True, stable=True)  # in the order of the bars
         plot_temporal_importance(temporal[order], [""] * len(names), ax=right)
         left.set_ylim(-0.5, len(names) - 0.5)
         figure.suptitle(f"{TASKS[data].title}: {METHODS[method].title}", size=11)

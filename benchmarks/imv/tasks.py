@@ -18,8 +18,8 @@ __all__ = ["PLANTED", "TASKS", "Task"]
 
 WINDOW = 10
 
-#: What the re-implementation KurochkinAlexey/IMV_LSTM read as the names of columns 3 to 16 and 20
-#: to 22; see ``load_sml2010``.
+#: The names that the re-implementation KurochkinAlexey/IMV_LSTM gives to columns 3 to 16 and 20 to
+#: 22; see ``load_sml2010``.
 SHIFTED = (*range(5, 19), 22, 23, 24)
 
 
@@ -70,7 +70,7 @@ def _sml2010(path: str | None, **options: Any) -> WindowedSplit:
 
 
 # With π bounded as in the paper no variable outweighs another by more than e², and the forecast
-# Σ π_n μ_n is drawn towards what the idle ones say.
+# Σ π_n μ_n is drawn towards those of the idle ones.
 _IMV: dict[str, Any] = {"bound": None, "dropout": 0.0, "weight_decay": 1e-4, "monitor": "nll"}
 _IMV |= {"learn_lags": False, "squared_error": 0.0}
 _LSTM: dict[str, Any] = {"units": 64, "weight_decay": 1e-4, "decay": 0.95, "patience": 10}
@@ -100,7 +100,7 @@ TASKS = {
         lambda path, seed: _sml2010(path, columns=SHIFTED, target=5),
         imv=_IMV
         | {"units": 16, "batch_size": 32, "num_epochs": 40, "patience": 15}
-        # The forecasts on file move in steps: spikes of the density say little of the error. With
+        # The values on file move in steps, so a high density does not mean a small error. With
         # the weights 0, 5 and 20 the squared error in validation was 1.16, 1.06 and 0.96 for the
         # tensor cell, 1.10, 1.02 and 1.04 for the full one (seed 0).
         | {"learning_rate": 0.005, "decay": 0.93, "monitor": "mse", "squared_error": 20.0},

@@ -9,7 +9,7 @@ from .gates import GateReading, gate_weights, read_gates
 from .graph import DependencyGraph, dependency_graph
 from .hmm import ExtractedHMM, to_hmm
 from .horizon import MemoryHorizon, gaussian_total_variation, memory_horizon
-from .laws import stationary_law
+from .parameters import stationary_distribution
 from .pomdp import GatePOMDP, joint_states, to_pomdp
 from .view import BeliefView, GateBelief, belief_view
 
@@ -44,7 +44,7 @@ __all__ = [
     "mutual_information",
     "product_belief",
     "read_gates",
-    "stationary_law",
+    "stationary_distribution",
     "to_hmm",
     "to_pomdp",
     "visited_states",

@@ -1,7 +1,7 @@
 """Visited states of a network, put into K groups by k-means.
 
-Finding the states of an automaton in a recurrent network by clustering what it visits is old; Hou &
-Zhou 2018 (arXiv 1810.10708) compare ways to. :func:`visited_states` says what is clustered.
+Clustering the states that a recurrent network visits is an old way to find an automaton in it; Hou
+& Zhou 2018 (arXiv 1810.10708) compare several. :func:`visited_states` returns what is clustered.
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ def visited_states(source: nn.Module | Tensor, words: Tensor) -> Tensor:
     """Return h_t of a network once it has read x_t, ``(T, B, H)``.
 
     :param source: a :class:`LanguageModel`; a :class:`RecurrentTransition`, which reads z_{t-1}:
-        then ``words`` are latents, and h_t is its state once it has read z_t; a cell
+        then ``words`` are latents, and h_t is the state after z_t was read; a cell
         (:class:`RecurrentCell`) or ``nn.LSTM`` (last layer) over one-hot symbols; or the states
-        themselves, ``(T, B, H)``, of any network.
+        of any network, ``(T, B, H)``.
     :param Tensor words: int64 ``(T, B)``.
     :raises TypeError: if the source is none of these.
-    :raises ValueError: if it reads more than the symbols.
+    :raises ValueError: if the transition reads exogenous inputs.
     """
     if isinstance(source, Tensor):
         return source

@@ -1,9 +1,9 @@
 r"""Joint states of k binary units: the product belief over all 2^k, and the likeliest m.
 
-Under a product belief the log-probability of a joint state is that of the likeliest one less
-Σ_j |logit p_j| over the units that differ from it. So the m likeliest states are the m smallest
-sums of subsets of these k numbers; and of the first j units only the m smallest can take part in
-them, which makes it k merges of 2m numbers in place of 2^k sums.
+Under a product belief the log-probability of a joint state is that of the likeliest one, less the
+sum of |logit p_j| over the units j in which the two differ. So the m likeliest states belong to the
+m subsets of these k numbers with the smallest sums. They are found unit by unit, always keeping the
+m smallest sums so far: k merges of 2m numbers in place of 2^k sums.
 
 Next file to read: ``graph.py``, which units depend on which.
 """
@@ -51,11 +51,11 @@ def product_belief(probs: Tensor) -> Tensor:
             f"expected at most {MAX_UNITS} units; write most_probable_states(probs, m), or choose "
             "units: probs[..., :10]."
         )
-    law = probs.new_ones(*probs.shape[:-1], 1)
+    joint = probs.new_ones(*probs.shape[:-1], 1)
     for p in probs.unbind(-1):
         pair = torch.stack([1.0 - p, p], -1)
-        law = (law.unsqueeze(-1) * pair.unsqueeze(-2)).flatten(-2)
-    return law
+        joint = (joint.unsqueeze(-1) * pair.unsqueeze(-2)).flatten(-2)
+    return joint
 
 
 @torch.no_grad()
@@ -66,7 +66,7 @@ def most_probable_states(
 
     :param Tensor probs: probability that each unit is 1, ``(..., k)``.
     :param int num_states: m, at most 2^k.
-    :param Tensor logits: log-odds in place of ``probs``: they tell 1 - 1e-20 from 1.
+    :param Tensor logits: log-odds in place of ``probs``, which would round 1 - 1e-20 to 1.
     :raises ValueError: if both or neither are given, or m is not from 1 to 2^k.
 
     Example::
@@ -98,7 +98,7 @@ def most_probable_states(
     flipped: list[Tensor] = []
     for kept in reversed(chosen):
         slot = kept.gather(-1, slot)
-        before = _width(len(chosen) - len(flipped) - 1, m)  # slots there were before this unit
+        before = _width(len(chosen) - len(flipped) - 1, m)  # states kept before this unit
         flipped.append(slot >= before)
         slot = slot % before
     flips = torch.stack(flipped[::-1], -1) if flipped else slot.new_zeros((*slot.shape, 0)).bool()

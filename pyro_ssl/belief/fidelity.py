@@ -3,7 +3,7 @@ r"""How well a surrogate stands for a network, and how much of the truth the net
 :func:`fidelity` compares predictions of the next symbol: the network's and the surrogate's, always
 beside the surrogate's number of states. :func:`mutual_information` compares the network's state
 with the true filter's belief, where the data's generator is known (Lambrechts, Bolland & Ernst
-2022, arXiv 2208.03520, measure a POMDP's agent so).
+2022, arXiv 2208.03520, measure an agent in a POMDP in the same way).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..models import LanguageModel
 from ..transitions import DiscreteTransition
 from .filter import FilterRNN, exact_filter
 from .hmm import ExtractedHMM
-from .laws import check_symbols
+from .parameters import check_symbols
 
 __all__ = ["BeliefInformation", "Fidelity", "fidelity", "log_predictive", "mutual_information"]
 
@@ -30,7 +30,7 @@ class Fidelity(NamedTuple):
     ``num_states`` of the surrogate, 0 where it has none to count; ``kl`` is the mean of
     KL(reference ‖ surrogate) over steps, in nats, ``kl_error`` its standard error over sequences
     (NaN for one), ``kl_by_step`` ``(T,)`` its mean at each step; ``agreement`` is the share of
-    steps at which both hold the same symbol likeliest; the two perplexities are those of the data.
+    steps at which both have the same most probable symbol; the two perplexities are of the data.
     """
 
     num_states: int
@@ -47,7 +47,7 @@ def log_predictive(source: Any, words: Tensor, lengths: Tensor | None = None) ->
     """Return log p(x_t = v | x_{1:t-1}) of every symbol, ``(T, B, V)``.
 
     :param source: a :class:`LanguageModel`, an :class:`ExtractedHMM`, a :class:`FilterRNN`; a
-        :class:`DiscreteTransition`, whose symbols are latents; or the answer itself.
+        :class:`DiscreteTransition`, whose symbols are latents; or these log-probabilities.
     :param Tensor words: int64 ``(T, B)``.
     :raises TypeError: if the source is none of these.
     """
@@ -56,8 +56,8 @@ def log_predictive(source: Any, words: Tensor, lengths: Tensor | None = None) ->
     if isinstance(source, ExtractedHMM):
         return source.filter(words, lengths).log_predictive
     if isinstance(source, FilterRNN):
-        law = source.matrix, source.emission, source.start
-        return exact_filter(*law, words, lengths).log_predictive
+        hmm = source.matrix, source.emission, source.start
+        return exact_filter(*hmm, words, lengths).log_predictive
     if isinstance(source, LanguageModel):
         words, _ = check_symbols(words, lengths, source.vocab_size, "log_predictive")
         previous = F.pad(words, (0, 0, 1, -1), value=source.vocab_size)
@@ -113,8 +113,8 @@ def fidelity(
     spread = (kl.sum(0) - mean * active.sum(0)).square().sum() / max(words.shape[1] - 1, 1)
     error = (words.shape[1] * spread).sqrt() / count
 
-    def perplexity(log_law: Tensor) -> float:
-        log_x = log_law.gather(-1, words.unsqueeze(-1)).squeeze(-1)[active]
+    def perplexity(log_probs: Tensor) -> float:
+        log_x = log_probs.gather(-1, words.unsqueeze(-1)).squeeze(-1)[active]
         return float((-log_x.mean()).exp())
 
     states = {ExtractedHMM: "num_states", FilterRNN: "hidden_size"}.get(type(surrogate))
@@ -135,7 +135,7 @@ class BeliefInformation(NamedTuple):
     ``held`` is a lower bound of I(h_t; s_t); ``available`` is I(x_{1:t}; s_t), which the true
     filter holds and no network can exceed; ``share`` is their ratio; ``r_squared`` is the share of
     the belief's variance that is linear in h. ``decoded`` ``(T, B // 2, K)`` is q(s_t | h_t) of the
-    held-out sequences 1, 3, 5, …: the belief as it is read off h, beside the true one.
+    held-out sequences 1, 3, 5, …: the belief as decoded from h.
     """
 
     held: float
@@ -157,8 +157,9 @@ def mutual_information(
         \le I(x_{1:t}; s_t) = H(s) - \mathrm{E}[H(b_t)]
 
     for every q (Barber & Agakov 2003); here q is a softmax of a linear map of h, fitted to the even
-    sequences, and all figures are of the odd ones. h is sufficient for prediction exactly if the
-    second inequality is an equality. A low figure can also mean that h holds it non-linearly.
+    sequences, and all figures are of the odd ones. h is a sufficient statistic for s_t exactly if
+    the second inequality is an equality. A low figure can also mean that h encodes s_t in a way
+    that no linear map decodes.
 
     :param Tensor h: the network's states, ``(T, B, H)``.
     :param Tensor belief: p(s_t | x_{1:t}) by the true filter, ``(T, B, K)``.

@@ -14,8 +14,8 @@ prior is linear in h_{t-1} *where h_{t-1} is 0 or 1*, that is, where the last st
     b = \operatorname{logit} T_{01}, \; W_y[v] = \log (O_{1v} / O_{0v}).
 
 That is the gate of an LSTM (Rodu & Sedoc 2019, "Towards Understanding LSTM Networks", HMI talk):
-an exact posterior given the last state, an approximation given a belief. ``gap.py`` measures how
-good a one; :class:`FilterRNN` is the filter itself, which is of second order in (h, y).
+an exact posterior given the last state, an approximation given a belief. ``gap.py`` measures the
+error; :class:`FilterRNN` is the filter itself, which is of second order in (h, y).
 
 Next files to read: ``gap.py``; ``hmm.py``, the way back from a network to an HMM.
 """
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from ..cells import RecurrentCell
 from ..exact.chains import markov_filter
-from .laws import check_hmm, check_symbols
+from .parameters import check_hmm, check_symbols
 
 __all__ = [
     "ExactFilter",
@@ -44,7 +44,7 @@ __all__ = [
 
 
 class GateState(NamedTuple):
-    """``h`` ``(..., k)``: what each unit believes."""
+    """``h`` ``(..., k)``, the belief of each unit."""
 
     h: Tensor
 
@@ -112,14 +112,14 @@ class FilterRNN(RecurrentCell):
 
     .. math:: h_t = \operatorname{softmax}(\log O\, y_t + \log T^\top h_{t-1})
 
-    The input map is linear, log O; but it multiplies T'h inside the softmax: the network is of
-    second order in (h, y), which no sum W_h h + W_y y is (cf. Rabusseau, Li & Precup 2019, arXiv
+    The input map is linear, log O, but the softmax makes a product of it and T'h: the network is of
+    second order in (h, y), unlike any sum W_h h + W_y y (cf. Rabusseau, Li & Precup 2019, arXiv
     1807.01406). It has no parameters, only the buffers ``start`` ``(K,)``, ``matrix`` ``(K, K)``
     and ``emission`` ``(K, V)``.
 
     :param Tensor matrix: p(s_t = j | s_{t-1} = i) in row i, ``(K, K)``.
     :param Tensor emission: p(y_t = v | s_t = j) in row j, ``(K, V)``.
-    :param Tensor initial: p(s_1), ``(K,)``; by default the chain's stationary law.
+    :param Tensor initial: p(s_1), ``(K,)``; by default the chain's stationary distribution.
 
     Example::
 
@@ -139,14 +139,15 @@ class FilterRNN(RecurrentCell):
             self.register_buffer(name, value)
 
     def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> FilterState:
-        """Return p(s_1) as what is predicted, before any symbol."""
+        """Return p(s_1), the prediction before any symbol."""
         start = self.start.expand(*batch_shape, self.hidden_size)
         return FilterState(start, start)
 
     def input_map(self) -> tuple[Tensor, Tensor]:
         """Return log O and a bias of 0; see the base class.
 
-        Where O is 0 its logarithm is that of the smallest float: times a one-hot's 0, it is 0.
+        Where O is 0, the logarithm is that of the smallest float and not -inf, which the zeros of a
+        one-hot would turn into NaN.
         """
         floor = torch.finfo(self.emission.dtype).tiny
         return self.emission.clamp(min=floor).log(), torch.zeros_like(self.start)
@@ -183,7 +184,7 @@ def exact_filter(
 
     :param Tensor matrix: p(s_t = j | s_{t-1} = i) in row i, ``(K, K)``.
     :param Tensor emission: p(y_t = v | s_t = j) in row j, ``(K, V)``.
-    :param Tensor initial: p(s_1), ``(K,)``; ``None``: the chain's stationary law.
+    :param Tensor initial: p(s_1), ``(K,)``; ``None``: the chain's stationary distribution.
     :param Tensor y: int64 ``(T, B)``, at least one step.
     :param Tensor lengths: ``(B,)``; past them ``log_likelihood`` is 0, the rest means nothing.
 
@@ -206,14 +207,14 @@ def from_hmm(
 ) -> GateRNN | FilterRNN:
     r"""Return the recurrent network whose update is this HMM's filter, exact where it can be.
 
-    With K = 2 states, a :class:`GateRNN` of one unit, h = p(s = 1): exact at the first step, and
-    wherever the last state is known; :func:`~pyro_ssl.belief.linear_gap` measures what a belief
-    costs. With more
-    states, :class:`FilterRNN`, exact everywhere; write it directly to have it for two.
+    With K = 2 states it is a :class:`GateRNN` of one unit, h = p(s = 1): exact at the first step,
+    and wherever the last state is known; :func:`~pyro_ssl.belief.linear_gap` measures its error
+    elsewhere. With more states it is a :class:`FilterRNN`, exact everywhere; for two states, write
+    ``FilterRNN(...)`` yourself to have that.
 
     :param Tensor matrix: p(s_t = j | s_{t-1} = i) in row i, ``(K, K)``.
     :param Tensor emission: p(y_t = v | s_t = j) in row j, ``(K, V)``.
-    :param Tensor initial: p(s_1), ``(K,)``; by default the chain's stationary law.
+    :param Tensor initial: p(s_1), ``(K,)``; by default the chain's stationary distribution.
     :raises ValueError: if they are no HMM, or if K = 2 and a probability is 0: a gate's weights
         are finite.
 
@@ -232,7 +233,7 @@ def from_hmm(
         raise ValueError(
             "from_hmm: found a probability of 0, expected positive ones for two states, since the "
             "weights of a gate are log-odds; write FilterRNN(matrix, emission, initial), which "
-            "takes zeros, or mix in a little of the uniform law."
+            "takes zeros, or mix in a little of the uniform distribution."
         )
     logit = matrix[:, 1].log() - matrix[:, 0].log()  # of T_01 and T_11
     slope = logit[1] - logit[0]

@@ -1,4 +1,4 @@
-r"""What a gate loses by being linear in a belief, where an HMM's filter is not: measured.
+r"""How much a gate loses by being linear in the belief, where an HMM's filter is not.
 
 Read ``filter.py`` first, which makes the gate.
 """
@@ -33,7 +33,7 @@ class LinearGap(NamedTuple):
 
     @property
     def gap(self) -> Tensor:
-        """Linear less exact log-odds, ``(N,)``: 0 at both ends."""
+        """Linear minus exact log-odds, ``(N,)``: 0 at both ends."""
         return self.linear - self.exact
 
     @property
@@ -66,13 +66,13 @@ def linear_gap(
 
     .. math:: \log \frac{T_{01} (1 - h) + T_{11} h}{T_{00} (1 - h) + T_{10} h},
 
-    the gate's are the chord between h = 0 and h = 1. Along sequences the gap feeds on itself: of a
-    chain that seldom moves W_h exceeds 4, and a gate that steep may stay in a state that the filter
-    leaves.
+    the gate's are the chord between h = 0 and h = 1. Along sequences errors add up, since the gate
+    feeds its own belief back: for a chain that seldom moves W_h exceeds 4, and a gate that steep
+    may stay in a state that the filter has left.
 
     :param Tensor matrix: ``(2, 2)``.
     :param Tensor emission: ``(2, V)``.
-    :param Tensor initial: p(s_1), ``(2,)``; by default the chain's stationary law.
+    :param Tensor initial: p(s_1), ``(2,)``; by default the chain's stationary distribution.
     :param Tensor y: int64 ``(T, B)``, sequences along which to compare the two.
     :param int num_points: N, beliefs from 0 to 1.
     :raises ValueError: if there are more than two states.

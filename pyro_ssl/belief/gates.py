@@ -1,12 +1,12 @@
 r"""What the gates of a recurrent network compute, taken apart.
 
 A gate σ(W_h h_{t-1} + W_y y_t + b) is read as a belief update: W_h h_{t-1} are the log-odds before
-y_t is seen, W_y y_t + b is what y_t says (Rodu & Sedoc 2019, "Towards Understanding LSTM Networks",
-HMI talk). The memory cell c_t = f c_{t-1} + i g is not a belief: it is what the gates act on.
+y_t is seen, W_y y_t + b is the evidence of y_t (Rodu & Sedoc 2019, "Towards Understanding LSTM
+Networks", HMI talk). The memory cell c_t = f c_{t-1} + i g is not a belief: the gates act on it.
 
-In a multiplicative LSTM (Krause et al. 2016, arXiv 1609.07959) m_t stands in the place of h_{t-1},
-so that y_t picks the recurrent matrix of a gate, W_hm diag(W_mx y_t) W_mh: in the reading, the
-transition depends on the input.
+In a multiplicative LSTM (Krause et al. 2016, arXiv 1609.07959) m_t takes the place of h_{t-1}, so
+that each y_t has a recurrent matrix of its own, W_hm diag(W_mx y_t) W_mh: read as a belief update,
+its transition depends on the input.
 
 Next file to read: ``view.py``, the beliefs themselves.
 """
@@ -49,12 +49,11 @@ _WRITE = (
 class GateReading(NamedTuple):
     """A network's pass over given inputs, gate by gate.
 
-    ``prior`` and ``evidence`` ``(T, B, H)`` are the two parts of what stands inside each gate's σ,
-    by the gate's name: ``"input"``, ``"forget"`` and ``"output"``, or ``"posterior"`` of a
-    :class:`GateRNN`. ``h`` and ``c`` ``(T, B, H)`` are the states after each input, ``candidate``
-    is what the input gate lets into c; both ``None`` where there is no c. ``evidence_of`` says what
-    an input is: ``"x_t"``; ``"z_{t-1}"`` of a transition, which reads latents; ``"h_t of layer
-    0"``.
+    ``prior`` and ``evidence`` ``(T, B, H)`` are the two terms inside each gate's σ, by the gate's
+    name: ``"input"``, ``"forget"`` and ``"output"``, or ``"posterior"`` of a :class:`GateRNN`.
+    ``h`` and ``c`` ``(T, B, H)`` are the states after each input, ``candidate`` is what the input
+    gate lets into c; both ``None`` where there is no c. ``evidence_of`` names what is read:
+    ``"x_t"``; ``"z_{t-1}"`` by a transition, which reads latents; ``"h_t of layer 0"``.
     """
 
     prior: dict[str, Tensor]
@@ -74,7 +73,7 @@ def read_gates(
     layer: int = 0,
     exogenous: Tensor | None = None,
 ) -> GateReading:
-    """Run a network over inputs, and take its gates apart; dropout is left out.
+    """Run a network over inputs, without dropout, and take its gates apart.
 
     :param source: ``nn.LSTM``, ``nn.LSTMCell``; this library's :class:`LSTMCell`,
         :class:`MultiplicativeLSTMCell`, :class:`IMVTensorLSTMCell`, :class:`IMVFullLSTMCell` or
@@ -86,7 +85,7 @@ def read_gates(
     :param state: before the first input, as the source itself takes it; zeros where left out.
     :param int layer: of an ``nn.LSTM`` with several.
     :param Tensor exogenous: a transition's further inputs, ``(B, T, input_size)``.
-    :raises TypeError: if the source has no gates that are known.
+    :raises TypeError: if the source is of another kind.
     :raises ValueError: on inputs of another shape.
 
     Example::
@@ -127,10 +126,9 @@ def read_gates(
 def gate_weights(source: nn.Module, *, layer: int = 0) -> dict[str, Tensor]:
     """Return W_h of each gate, and of an LSTM's candidate, by name: ``(H, H)``.
 
-    Of an IMV-LSTM, block-diagonal over variables where a unit reads those of its own alone.
-
-    Of a multiplicative LSTM, whose recurrent matrix is linear in its input: that of each unit
-    vector, W_hm diag(W_mx e) W_mh, as ``(I, H, H)``.
+    Those of an IMV-LSTM are block-diagonal over variables, where a unit reads only those of its own
+    variable. The recurrent matrix of a multiplicative LSTM is linear in its input, and is returned
+    for each unit vector e: W_hm diag(W_mx e) W_mh, ``(I, H, H)``.
 
     :param source: what :func:`read_gates` takes.
     :param int layer: of an ``nn.LSTM`` with several.
@@ -209,7 +207,7 @@ def _read_cell(cell: RecurrentCell, x: Tensor, state: Any) -> GateReading:
         weights = gate_weights(cell)
         prior = {name: F.linear(h[:-1], weights[name]) for name in _SHOWN}
         order = _IMV_FULL
-        if isinstance(cell, IMVTensorLSTMCell):  # whose rows have variables outside, gates inside
+        if isinstance(cell, IMVTensorLSTMCell):  # its rows go by variable, then by gate
             rows = projected.unflatten(-1, (cell.num_variables, 4, cell.units))
             order, projected = _IMV_TENSOR, rows.transpose(-3, -2).flatten(-3)
         evidence = _by_gate(projected, order)
@@ -221,7 +219,7 @@ def _read_cell(cell: RecurrentCell, x: Tensor, state: Any) -> GateReading:
 
 
 def _by_gate(value: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
-    """Rows of all gates, ``(..., 4H)``, by name, in the order in which they are shown."""
+    """Split ``(..., 4H)`` into gates by name, in the order in which they are shown."""
     parts = dict(zip(names, value.chunk(4, -1), strict=True))
     return {name: parts[name] for name in _SHOWN}
 
@@ -243,7 +241,7 @@ def _layered(state: Any, source: nn.Module) -> tuple[Tensor, ...]:
 
 
 def _check_kind(source: nn.Module, layer: int) -> None:
-    """Refuse what has no gates that are known, or has not this layer."""
+    """Refuse a network of another kind, and a layer that it does not have."""
     known = (nn.LSTM, nn.LSTMCell, LSTMCell, *_BY_STEP)
     if not isinstance(source, known):
         raise TypeError(f"read_gates: found {type(source).__name__}, expected {_WRITE}.")

@@ -4,8 +4,8 @@ Unit j of a gate depends on h_{t-1}'s unit i where W_h[j, i] is not zero (Rodu &
 "Towards Understanding LSTM Networks", HMI talk). Read as a belief, the units of a block that no
 other block reads, and that reads no other, evolve by themselves: the 2^k joint states factorise.
 
-A trained network has no zeros: a threshold says what counts as one. What is drawn is the size of
-weights, so units of very different scale should be rescaled before they are compared.
+A trained network has no exact zeros: a threshold decides what counts as one. It compares the sizes
+of weights, so rescale units of very different scale first.
 
 Next file to read: ``horizon.py``, dependence over time instead of over units.
 """
@@ -26,9 +26,10 @@ __all__ = ["DependencyGraph", "dependency_graph"]
 class DependencyGraph(NamedTuple):
     """A directed graph over H units.
 
-    ``strength`` ``(H, H)`` is the size of W_h, ``adjacency`` ``(H, H)`` bool says at [j, i] that j
-    depends on i, where the strength is more than ``threshold``. ``components`` ``(H,)`` numbers
-    the connected components, directions aside, from 0, by the lowest unit of each.
+    ``strength`` ``(H, H)`` is the size of W_h; ``adjacency`` ``(H, H)``, bool, is true at [j, i] if
+    j depends on i, that is, if the strength exceeds ``threshold``. ``components`` ``(H,)`` is the
+    connected component of each unit, whatever the direction of edges, numbered from 0 in the order
+    of the lowest units.
     """
 
     strength: Tensor
@@ -58,15 +59,15 @@ def dependency_graph(
     relative: bool = True,
     layer: int = 0,
 ) -> DependencyGraph:
-    """Read the graph of dependences among the units of a network off its recurrent weights.
+    """Read the dependences among the units of a network off its recurrent weights.
 
-    It holds what a unit reads of h_{t-1}; that c_{t-1} carries a unit of an LSTM over is beside it.
+    They are those through h_{t-1}. That an LSTM's unit also keeps its own c_{t-1} is left out.
 
     :param lstm: what :func:`~pyro_ssl.belief.belief_view` takes.
     :param str gate: ``"input"``, ``"forget"``, ``"output"`` or ``"candidate"``; by default the
-        network's: the strongest of these at each pair. Of a multiplicative LSTM the strongest over
-        unit inputs as well: zero there is zero at all inputs.
-    :param float threshold: strengths up to this are none; 0 for the exact zero pattern.
+        network's: for each pair of units the strongest of these. For a multiplicative LSTM also
+        the strongest over unit inputs: what is zero there is zero for all inputs.
+    :param float threshold: strengths up to this count as zero; 0 for the exact zero pattern.
     :param bool relative: the threshold is a share of the greatest strength.
     :param int layer: of an ``nn.LSTM`` with several.
     :raises ValueError: if there is no such gate, or the threshold is negative.
@@ -98,7 +99,7 @@ def dependency_graph(
 
 
 def _components(adjacency: Tensor) -> Tensor:
-    """Number the connected components of a graph, directions aside: ``(H, H)`` to ``(H,)``."""
+    """Number the connected components, whatever the direction of edges: ``(H, H)`` to ``(H,)``."""
     H = len(adjacency)
     itself = torch.eye(H, dtype=torch.bool, device=adjacency.device)
     reach = (adjacency | adjacency.T | itself).float()

@@ -6,17 +6,17 @@ r"""From a network to an HMM: exactly where its states are few, by counting othe
 
   .. math:: p(s' \mid s) = \prod_j \mathrm{Bern}(s'_j;\, σ(W_h s + a)_j).
 
-* Any network: its visited states h_t are put into K groups, and the moves between groups counted.
-  The HMM's state z_t is the group of h_t, *after* x_t was read: (h_t) is a Markov chain under the
-  network's own law. (Groups of states before x_t would not do: the symbol then decides the next
-  group, which an HMM's emission cannot.) An emission p(x_t | z_t) also wants x_t to follow from
-  the group; so x_t joins h_t in what is grouped, and with as many groups as symbols or more, none
-  mixes symbols. What is lost is where in its group a state was, which more groups mend. With fewer
-  groups than symbols, or a network whose groups alone tell the symbol's law, h_t by itself
-  (``symbol_weight=0``) may do better.
+* Any network: the states h_t that it visits are put into K groups, and the moves between groups are
+  counted. The HMM's state z_t is the group of h_t *after* x_t was read, since (h_t) is a Markov
+  chain if the symbols are drawn from the network itself. (Groups of states before x_t would not do:
+  the next group would depend on the symbol, and the next state of an HMM does not.) The emission
+  p(x_t | z_t) needs groups that determine x_t as far as possible. So x_t is clustered beside h_t;
+  with at least as many groups as symbols, no group mixes symbols. What is lost is the place of a
+  state within its group; more groups lose less. With fewer groups than symbols, or where groups of
+  h_t alone determine the distribution of x_t, h_t alone (``symbol_weight=0``) may do better.
 
-Krakovna & Doshi-Velez 2016 (arXiv 1606.05320) train HMMs on an LSTM's states likewise. How much is
-lost is for :func:`~pyro_ssl.belief.fidelity` to say.
+Krakovna & Doshi-Velez 2016 (arXiv 1606.05320) also train HMMs on an LSTM's states.
+:func:`~pyro_ssl.belief.fidelity` measures how much is lost.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from ..transitions import MarkovTransition
 from .clusters import kmeans, nearest, visited_states
 from .decode import product_belief
 from .filter import ExactFilter, GateRNN, exact_filter
-from .laws import check_hmm, check_symbols
+from .parameters import check_hmm, check_symbols
 from .pomdp import GatePOMDP, to_pomdp
 
 __all__ = ["ExtractedHMM", "to_hmm"]
@@ -153,16 +153,16 @@ class ExtractedHMM:
     def refine(
         self, words: Tensor, lengths: Tensor | None = None, *, num_epochs: int = 10
     ) -> ExtractedHMM:
-        """Return the HMM after EM on data, by :class:`MarkovEM`, from here on (Baum-Welch).
+        """Return the HMM after EM on data (Baum-Welch, by :class:`MarkovEM`) that starts from it.
 
-        What EM still gains is what the extraction has lost, up to a local optimum. The refined
-        states are no longer the network's, hence without centres.
+        What EM gains, the extraction had lost; there may be more, since EM ends in a local optimum.
+        The refined states are not the network's, so the HMM has no centres.
 
         :param Tensor words: int64 ``(T, B)``.
         :param Tensor lengths: ``(B,)``.
         :param int num_epochs: iterations over all of the data.
         """
-        # As in to_hmm, one pseudo-count a row: EM never leaves a 0, and 0 times log 0 is NaN.
+        # One pseudo-count a row, as in to_hmm: EM never leaves a 0, and 0 times log 0 is NaN.
         prior = torch.ones_like(self.emission) + 1.0 / self.num_symbols
         start = normalised(self.emission.clamp(min=1e-9))
 
@@ -191,18 +191,18 @@ def to_hmm(
     symbol_weight: float = 1.0,
     seed: int = 0,
 ) -> ExtractedHMM:
-    r"""Extract a hidden Markov model; the module's docstring says how.
+    r"""Extract a hidden Markov model, in one of the three ways of the module's docstring.
 
     * ``to_hmm(chain)`` of a :class:`MarkovTransition`: that chain.
     * ``to_hmm(gate, evidence=a)`` of a :class:`GateRNN` or of what :func:`to_pomdp` made of an
       LSTM's gate: the 2^k kernel at that evidence, unit 0 the most significant bit.
     * ``to_hmm(network, words, num_states=K)``: K groups of the states that it visits on ``words``.
 
-    The first two show their states themselves, unless ``emission`` says otherwise.
+    The symbols of the first two are their states themselves, unless ``emission`` is given.
 
-    :param source: besides these, all that :func:`~pyro_ssl.belief.visited_states` reads, and
-        visited states ``(T, B, H)`` as they are. An SSL's transition reads latents: then ``words``
-        are paths of z, time first.
+    :param source: one of these; a network is all that :func:`~pyro_ssl.belief.visited_states`
+        reads, or its visited states ``(T, B, H)``. An SSL's transition reads latents: then
+        ``words`` are paths of z, time first.
     :param Tensor words: int64 ``(T, B)``.
     :param Tensor lengths: ``(B,)``.
     :param int num_states: K.
@@ -255,20 +255,20 @@ def to_hmm(
     centers = kmeans(points[active], num_states, seed=seed)
     z = nearest(points, centers)
     initial, matrix, emission = (
-        law.to(h.dtype) for law in _counted(z, words, active, (num_states, V), pseudo_count)
+        table.to(h.dtype) for table in _counted(z, words, active, (num_states, V), pseudo_count)
     )
     return ExtractedHMM(initial, matrix, emission, centers, scale)
 
 
 def _beside(h: Tensor, words: Tensor, num_symbols: int, scale: Tensor) -> Tensor:
-    """What is clustered: h_t, and x_t as a one-hot vector of a length, ``(..., H + V)``."""
+    """What is clustered: h_t, and the one-hot x_t times ``scale``, ``(..., H + V)``."""
     return torch.cat([h, F.one_hot(words, num_symbols) * scale], -1)
 
 
 def _counted(
     z: Tensor, words: Tensor, active: Tensor, sizes: tuple[int, int], pseudo_count: float
 ) -> list[Tensor]:
-    """Laws of the first state, the moves and the symbols, from z and words ``(T, B)``."""
+    """Distributions of the first state, moves and symbols, from z and words ``(T, B)``."""
     K, V = sizes
     start = z[0, active[0]].bincount(minlength=K)
     moves = (z[:-1] * K + z[1:])[active[1:]].bincount(minlength=K * K).reshape(K, K)
@@ -292,7 +292,7 @@ def _gate_chain(
 
 
 def _shown(initial: Tensor, matrix: Tensor, emission: Tensor | None) -> ExtractedHMM:
-    """A chain with an emission; by default it shows its states."""
+    """A chain with an emission; by default its symbols are its states."""
     if emission is None:
         emission = torch.eye(len(matrix), device=matrix.device, dtype=matrix.dtype)
     return ExtractedHMM(initial, matrix, emission)

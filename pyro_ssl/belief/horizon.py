@@ -1,4 +1,4 @@
-r"""How far back a latent still moves the prediction: what says whether memory was needed at all.
+r"""How far back a change of one latent still moves the prediction.
 
 On a path z_{1:T}, change z_s to z', and nothing else; at lag l = t - s
 
@@ -6,11 +6,11 @@ On a path z_{1:T}, change z_s to z', and nothing else; at lag l = t - s
     \mathrm{TV}_l = \mathrm{E}\, \tfrac12 \sum_k \left| p(z_t = k \mid z_{1:t-1}) -
     p(z_t = k \mid z_{1:s-1}, z', z_{s+1:t-1}) \right|.
 
-Values between s and t stay as they are, so that what is measured is memory: a Markov chain gives 0
-beyond lag 1, of any order r beyond lag r. It is a mean over paths, places s and values z', and so
-depends on what they are drawn from; :func:`memory_horizon` says of each. A horizon of 1 does not
-say that data are forgotten at once: a state that a chain stays in remembers. It says that of the
-latents the last one is all that the prediction needs.
+Values between s and t stay as they are, so that memory is measured: for a Markov chain of order r
+it is 0 beyond lag r. It is a mean over paths, places s and values z', and depends on how these are
+drawn; see :func:`memory_horizon`. A horizon of 1 does not mean that data are forgotten at once,
+since a state in which the chain stays remembers them. It means that the prediction needs no latent
+but the last.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class MemoryHorizon(NamedTuple):
     def horizon(self) -> int:
         """The largest lag at which the total variation is above the threshold, 0 if none is.
 
-        Where it is the last lag there is, read "at least".
+        If it is the greatest of :attr:`lags`, the horizon is at least that.
         """
         return int((self.lags * (self.tv > self.threshold)).max())
 
@@ -67,25 +67,26 @@ def memory_horizon(
 ) -> MemoryHorizon:
     r"""Measure how far back a changed latent moves the prediction, by lag.
 
-    A discrete z_s becomes another state, all of them alike likely. A vector is moved by ``change``
-    standard deviations of p(z_s | z_{1:s-1}) in each coordinate, up or down alike likely; the total
-    variation is then exact where D = 1 or where both laws have one scale, and otherwise estimated
-    by 64 draws, without bias (:func:`gaussian_total_variation`).
+    A discrete z_s becomes one of the other states, each with the same probability. A vector is
+    moved by ``change`` standard deviations of p(z_s | z_{1:s-1}) in each coordinate, up or down
+    with the same probability; the total variation is exact where D = 1 or where both distributions
+    have the same scale, and otherwise estimated by 64 draws, without bias
+    (:func:`gaussian_total_variation`).
 
-    :param Transition transition: any; dropout is left out.
+    :param Transition transition: of either kind; dropout is switched off.
     :param int max_lag: L.
     :param Tensor z: paths to change, ``(N, T)`` or ``(N, T, D)``, more than ``max_lag`` long:
-        posterior draws, for what a fitted model remembers of its data. By default drawn from the
-        transition.
+        give posterior draws to see what a fitted model remembers of its data. By default they are
+        drawn from the transition.
     :param Tensor lengths: of the paths, ``(N,)``.
     :param Tensor inputs: exogenous inputs, ``(N, T, input_size)``, if the transition reads any.
     :param int num_paths: N, where they are drawn.
     :param int length: T, where they are drawn; by default three times ``max_lag``.
-    :param int num_positions: places s on each path, evenly spaced, at most so many; all with
-        ``max_lag`` steps after them.
-    :param int num_changes: other values z' at each place; K - 1 takes every one of them.
+    :param int num_positions: places s on each path, at most; they are evenly spaced, each with
+        ``max_lag`` steps after it.
+    :param int num_changes: other values z' at each place; K - 1 for all of them.
     :param float change: of vectors, in standard deviations.
-    :param float threshold: above which a total variation counts.
+    :param float threshold: of the total variation, for :attr:`MemoryHorizon.horizon`.
     :raises ValueError: if the paths are too short.
     :raises NonFiniteError: if a changed path has no prediction.
 
@@ -150,13 +151,13 @@ def _after_change(
         sign = torch.randint_like(z[:, s], 2) * 2 - 1
         moved = z[:, s] + size * sign * before.scale[:, s]
         after = transition.path_moments(_replaced(z, s, moved), inputs)
-        laws = (Moments(*(m[:, s + 1 :] for m in law)) for law in (before, after))
-        out.append(gaussian_total_variation(*laws))
+        later = (Moments(*(m[:, s + 1 :] for m in moments)) for moments in (before, after))
+        out.append(gaussian_total_variation(*later))
     return torch.stack(out).mean(0)
 
 
 def _replaced(z: Tensor, s: int, value: Tensor) -> Tensor:
-    """Paths ``(N, T, ...)`` with z_s put in place."""
+    """Paths ``(N, T, ...)`` with another z_s."""
     out = z.clone()
     out[:, s] = value
     return out
@@ -165,9 +166,9 @@ def _replaced(z: Tensor, s: int, value: Tensor) -> Tensor:
 def gaussian_total_variation(p: Moments, q: Moments, *, num_draws: int = 64) -> Tensor:
     r"""Total variation between normals of diagonal covariance, ``(..., D)`` to ``(...)``.
 
-    With one scale it is 2Φ(‖δ‖/2) - 1, δ the standardised distance of the means; at D = 1 it is
-    exact for any scales, by where the two densities cross. Else it is E_p max(0, 1 - q/p), the mean
-    over draws, which is unbiased.
+    Where both have the same scale it is 2Φ(‖δ‖/2) - 1, with δ the standardised difference of the
+    means. At D = 1 it is exact for any scales, from the points where the two densities cross.
+    Otherwise E_p max(0, 1 - q/p) is estimated by a mean over draws, without bias.
 
     Example::
 
@@ -194,7 +195,7 @@ def _crossing_total_variation(distance: Tensor, ratio: Tensor) -> Tensor:
     """
     a, c = 1.0 - ratio.square(), distance.square() + 2.0 * ratio.square() * ratio.log()
     root = (distance.square() - a * c).clamp(min=0.0).sqrt()
-    far = distance + torch.where(distance < 0, -root, root)  # a sum, never a difference
+    far = distance + torch.where(distance < 0, -root, root)  # of equal signs: nothing cancels
     ends = torch.stack([c / far, far / a])
     mass = torch.special.ndtr(ends) - torch.special.ndtr((ends - distance) / ratio)
     return (mass[0] - mass[1]).abs()
@@ -215,7 +216,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 def _check(
     z: Tensor, lengths: Tensor | None, max_lag: int, num_changes: int, transition: Transition
 ) -> None:
-    """Refuse paths that reach no lag, and changes that there are not."""
+    """Refuse paths that are too short, and more changes than there are other states."""
     longest = z.shape[1] if lengths is None else int(lengths.max())
     if not 1 <= max_lag < longest or not len(z):
         raise ValueError(
@@ -227,5 +228,5 @@ def _check(
         if not 1 <= num_changes <= others:
             raise ValueError(
                 f"memory_horizon: num_changes is {num_changes}, expected from 1 to K - 1 = "
-                f"{others}, of other states there are to change to."
+                f"{others}, the number of other states."
             )

@@ -1,6 +1,6 @@
 """What a network's cell is given to read: vectors, one-hot symbols, or a path's latents.
 
-Read ``gates.py`` first, which takes the gates apart that read them.
+Read ``gates.py`` first, whose gates read them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def what_the_cell_reads(transition: RecurrentBase, z: Tensor, exogenous: Tensor 
             f"inputs, but {'some' if exogenous is not None else 'none'} were given; expected "
             "exogenous=u, (B, T, input_size), if and only if it reads any."
         )
-    twin = copy.copy(transition)  # which shares all tensors, and has modules of its own
+    twin = copy.copy(transition)  # it shares all tensors; its modules can be replaced
     twin._modules = dict(transition._modules)
     recorder = _Recorder(transition.cell)
     twin.cell = recorder

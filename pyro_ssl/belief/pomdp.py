@@ -1,15 +1,16 @@
 r"""A gate as a partially observed Markov decision process, whose belief is h.
 
-In σ(W_h h_{t-1} + W_y y_t + b) call the bracket's second part the *action*, and the map from the
-observation to it the *policy* (Rodu & Sedoc 2019, "Towards Understanding LSTM Networks", HMI talk):
+In σ(W_h h_{t-1} + W_y y_t + b) call W_y y_t + b the *action*, and the map from the observation y_t
+to it the *policy* (Rodu & Sedoc 2019, "Towards Understanding LSTM Networks", HMI talk):
 
 .. math::
     a_t = W_y y_t + b, \qquad
     T_a(s \to s') = \prod_j \mathrm{Bern}(s'_j;\, σ(W_h s + a)_j), \quad s \in \{0, 1\}^k.
 
-The gate's own update puts a belief in place of the bits s, one number for each unit: exact where
-the last state is known; otherwise it takes the mean of the bits through σ, instead of σ's mean, and
-forgets how they depend on one another. :meth:`GatePOMDP.exact_update` does neither.
+The gate's own update puts a belief in place of the bits s, one number for each unit. That is exact
+where the last state is known. Otherwise it makes two approximations: it takes σ of the mean in
+place of the mean of σ, and treats the units as independent. :meth:`GatePOMDP.exact_update` makes
+neither.
 
 Next file to read: ``hmm.py``.
 """
@@ -68,7 +69,7 @@ class GatePOMDP(NamedTuple):
     def update(self, belief: Tensor, action: Tensor) -> Tensor:
         """Return the gate's next belief σ(W_h h + a), ``(..., k)``.
 
-        :param Tensor belief: ``(..., k)``; bits 0 and 1 are known states.
+        :param Tensor belief: ``(..., k)``; 0 and 1 stand for known states.
         """
         return torch.sigmoid(belief @ self.weight.T + self.action(action))
 
@@ -99,7 +100,7 @@ class GatePOMDP(NamedTuple):
         return product_belief(self.update(bits, self.action(action).unsqueeze(-2)))
 
     def exact_update(self, joint: Tensor, action: Tensor) -> Tensor:
-        """Return the next law over joint states, ``(..., 2^k)``, from any law over them."""
+        """Return the next distribution over joint states, ``(..., 2^k)``, from any other."""
         return (joint.unsqueeze(-2) @ self.kernel(action)).squeeze(-2)
 
 
@@ -111,7 +112,7 @@ def to_pomdp(
 
     An LSTM's h_t is not its gate's posterior: o_t tanh(c_t) stands between them. So a rollout of
     one gate of an LSTM is that gate fed with its own posterior, not a run of the LSTM; the kernel
-    says what the gate would do were h_{t-1} bits.
+    is that of the gate if h_{t-1} were bits.
 
     :param source: a :class:`GateRNN`; ``nn.LSTM`` (its first layer), ``nn.LSTMCell``,
         :class:`LSTMCell`; a :class:`LanguageModel` with an LSTM; or a transition over an LSTM,

@@ -1,10 +1,10 @@
 r"""A recurrent network's gates as beliefs over binary units.
 
-Of every gate and unit j, at every step: the prior log-odds W_h h_{t-1}, the evidence's W_y y_t + b,
-and the posterior σ of their sum. Read so, k units are a product belief over 2^k joint states (Rodu
-& Sedoc 2019, "Towards Understanding LSTM Networks", HMI talk). It is a view, not a theorem: the
-posterior is exact where h_{t-1} is a known state and mean-field otherwise, and an LSTM feeds back
-o tanh(c) rather than a gate. Where the bias goes is a convention too: it is the evidence's.
+For every gate and unit, at every step: the prior log-odds W_h h_{t-1}, the log-odds of the evidence
+W_y y_t + b, and the posterior, σ of their sum. Read in this way, k units are a product belief over
+2^k joint states (Rodu & Sedoc 2019, "Towards Understanding LSTM Networks", HMI talk). It is a view,
+not a theorem: the posterior is exact where h_{t-1} is a known state and mean-field otherwise, and
+an LSTM feeds back o tanh(c) rather than a gate. That the bias counts as evidence is a convention.
 
 Next file to read: ``decode.py``.
 """
@@ -40,7 +40,7 @@ class GateBelief(NamedTuple):
 
     @property
     def log_odds(self) -> Tensor:
-        """Of the posterior, ``(T, B, H)``."""
+        """Log-odds of the posterior, ``(T, B, H)``."""
         return self.prior_log_odds + self.evidence_log_odds
 
 
@@ -51,7 +51,7 @@ class BeliefView:
     ``gates`` is a :class:`GateBelief` by name: ``"input"``, ``"forget"`` and ``"output"`` of an
     LSTM, ``"posterior"`` of a :class:`GateRNN`. ``h`` and ``c`` ``(T, B, H)`` are the states after
     each input, ``candidate`` what the input gate lets into c; both ``None`` where there are none.
-    ``evidence_of`` says what the evidence is of: ``"x_t"``, or ``"z_{t-1}"`` of a transition.
+    ``evidence_of`` names what the network reads: ``"x_t"``, or ``"z_{t-1}"`` by a transition.
     """
 
     gates: dict[str, GateBelief]
@@ -114,7 +114,7 @@ def belief_view(
     :param state: before the first input, as the network itself takes it; zeros where left out.
     :param int layer: of an ``nn.LSTM`` with several.
     :param Tensor exogenous: a transition's further inputs, ``(B, T, input_size)``.
-    :raises TypeError: if the network has no gates that are known.
+    :raises TypeError: if the network is of another kind.
     :raises ValueError: on inputs of another shape.
 
     Example::
@@ -133,7 +133,7 @@ def belief_view(
     for name, prior in reading.prior.items():
         evidence = reading.evidence[name]
         odds = prior + evidence
-        # -Σ p log p in terms of log-odds, which do not round p to 1.
+        # -Σ p log p, from log-odds: p may round to 1.
         entropy = F.softplus(-odds.abs()) + odds.abs() * torch.sigmoid(-odds.abs())
         gates[name] = GateBelief(prior, evidence, torch.sigmoid(odds), entropy, odds > 0)
     return BeliefView(gates, reading.h, reading.c, reading.candidate, reading.evidence_of)

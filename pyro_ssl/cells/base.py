@@ -63,13 +63,13 @@ class RecurrentCell(nn.Module):
         raise NotImplementedError
 
     def project(self, x: Tensor) -> Tensor:
-        """Project inputs ``(..., I)`` to what a step adds of them, ``(..., G)``."""
+        """Project inputs ``(..., I)`` to the ``(..., G)`` that a step adds."""
         return F.linear(x, *self.input_map())
 
     def advance(self, projected: Tensor, state: Any) -> Any:
         """One step, with gradient.
 
-        :param Tensor projected: what :meth:`project` made of x_t, ``(..., G)``.
+        :param Tensor projected: x_t as :meth:`project` returns it, ``(..., G)``.
         :param state: s_{t-1}; its leading dimensions broadcast against those of ``projected``.
         :returns: s_t.
         """
@@ -96,12 +96,12 @@ class RecurrentCell(nn.Module):
     fused = False
 
     def replay(self, x: Tensor, state: Any) -> Tensor:
-        """h of every step, ``(T, N, H)``, as the samplers have it: without gradient or dropout."""
+        """h of every step, ``(T, N, H)``, for the samplers: without gradient or dropout."""
         return self.replay_projected(self.project(x), state)
 
     @torch.no_grad()
     def replay_projected(self, projected: Tensor, state: Any) -> Tensor:
-        """The same of inputs that are projected already, ``(T, N, G)``; they are overwritten."""
+        """The same for inputs that are projected already, ``(T, N, G)``; they are overwritten."""
         scale, advance = self.stepper()
         out = []
         for step in projected.mul_(scale):

@@ -25,7 +25,7 @@ __all__ = ["IMVFullLSTM", "IMVFullLSTMCell", "IMVTensorLSTM", "IMVTensorLSTMCell
 
 
 class _IMVCell(RecurrentCell):
-    """What both cells share: sizes, states, and the loop over given inputs."""
+    """What both cells share: sizes, states, and all steps over given inputs."""
 
     bias: Tensor
 
@@ -93,9 +93,9 @@ class _IMVCell(RecurrentCell):
 
 
 class IMVTensorLSTMCell(_IMVCell):
-    """The tensor cell: N LSTMs side by side that never see one another; G = 4 N d.
+    """The tensor cell: N independent LSTMs side by side; G = 4 N d.
 
-    Rows of what an input is projected to, ``(N, 4, d)`` flat: [j; i; f; o] of each variable.
+    The rows of a projected input are ``(N, 4, d)``, flat: [j; i; f; o] of each variable.
 
     :param int num_variables: N, size of x_t.
     :param int units: d, units of each variable; h_t has N d.
@@ -148,7 +148,7 @@ class IMVTensorLSTMCell(_IMVCell):
 class IMVFullLSTMCell(_IMVCell):
     """The full cell: a candidate per variable, and gates that read all of them; G = 4 N d.
 
-    Rows of what an input is projected to, ``(4, N, d)`` flat: [i; f; o] and j.
+    The rows of a projected input are ``(4, N, d)``, flat: [i; f; o], then j.
 
     :param int num_variables: N, size of x_t.
     :param int units: d, units of each variable; h_t has N d.
@@ -204,7 +204,7 @@ class IMVFullLSTMCell(_IMVCell):
         columns = [
             self.gate_weight_hh.view(3 * D, N, self.units),
             self.gate_weight_ih.unsqueeze(-1),
-            # Every variable brings a 1; the gates' bias goes with the first.
+            # Every variable has a 1 for its bias; the gates' bias uses that of the first.
             F.pad(self.gate_bias[:, None, None], (0, 0, 0, N - 1)),
         ]
         gates = torch.cat(columns, -1).flatten(1).unsqueeze(0)  # (1, 3D, N (d + 2))

@@ -1,8 +1,9 @@
 r"""All steps of an IMV-LSTM in one call, with its gradient by hand.
 
-The cells are small, so the number of operations per step and the layout decide. The batch comes
-last: a step's gates are one batched product of the weights ``(N, G, d + 2)`` with [h^n; x^n; 1],
-``(N, d + 2, B)``. The step before has written its rows h^n in place, and each gate is contiguous.
+The cells are small, so the number of operations per step and the layout decide the time. The batch
+comes last: a step's gates are one batched product of the weights ``(N, G, d + 2)`` with
+[h^n; x^n; 1], ``(N, d + 2, B)``, into which the step before has written its h^n, and each gate is
+contiguous.
 On CPUs tanh costs ten times as much as sigmoid, hence tanh(x) = 2σ(2x) - 1, and one sigmoid for all
 four gates.
 """
@@ -40,7 +41,7 @@ def _gates(parts: list[Tensor], d: int) -> tuple[Tensor, ...]:
 
 
 def _read(weight: Tensor, B: int) -> tuple[int, int, int]:
-    """Shape of what a product with this weight reads."""
+    """Shape of the right factor of a product with this weight."""
     return len(weight), weight.shape[2], B
 
 

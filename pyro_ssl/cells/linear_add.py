@@ -1,4 +1,4 @@
-"""One product with an addend, by the fastest kernel at hand: most of what a sweep's step costs."""
+"""A product with an addend, by the fastest kernel: most of the time of a sweep's step."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class LSTMCell(RecurrentCell):
 
     def sequence(self, x: Tensor, state: LSTMState | None = None) -> tuple[Tensor, LSTMState]:
         """All steps in one call of the fused kernel; see the base class."""
-        if not len(x):  # which the kernel refuses
+        if not len(x):  # the kernel refuses T = 0
             return super().sequence(x, state)
         h, last = self.lstm(x, None if state is None else tuple(s.unsqueeze(0) for s in state))
         return h, LSTMState(*(s.squeeze(0) for s in last))

@@ -5,7 +5,7 @@ r"""The multiplicative LSTM (Krause, Lu, Murray and Renals 2016, arXiv 1609.0795
     [g; i; f; o] = W_{hx} x_t + W_{hm} m_t + b,
 
 where m_t takes the place of h_{t-1} in all four gates, the candidate g among them. With x one-hot,
-W_mx x picks the diagonal of a recurrent matrix W_hm diag(W_mx x) W_mh of the symbol's own.
+each symbol has a recurrent matrix of its own, W_hm diag(W_mx x) W_mh.
 
 It has more parameters than an LSTM of the same sizes: 5H² + 5HI + 4H against 4H² + 4HI + 4H.
 """
@@ -30,7 +30,7 @@ class MultiplicativeLSTMCell(RecurrentCell):
 
     * ``squash="cell"`` (in Python): c_t = f c_{t-1} + i tanh(g), h_t = o tanh(c_t), as in an LSTM;
     * ``squash="output"`` (in MATLAB): c_t = f c_{t-1} + i g, h_t = tanh(o c_t + b_h), with H more
-      biases (where theirs has b_h, it has no bias in g; here g keeps it).
+      biases (in theirs b_h replaces the bias of g; here g keeps its own).
 
     W_mx, W_mh and the four square blocks of W_hm start orthogonal, W_hx as in :class:`nn.LSTM
     <torch.nn.LSTM>`, biases at 0 but that of the forget gate.
@@ -42,8 +42,8 @@ class MultiplicativeLSTMCell(RecurrentCell):
         Kingma 2016); it adds 10H parameters, one per row.
     :param float variational_dropout: in ``train()`` mode, probability of dropping a unit of the h
         that is fed back, the same units at all steps of a sequence. It acts in :meth:`sequence`
-        only, so that the samplers never see it. The h that is returned is whole: a head has its own
-        dropout.
+        only, so that the samplers never see it. The h that is returned has no dropout: that is for
+        the head.
     :param float forget_bias: initial bias of the forget gate; 3 in the authors' script.
     :raises ValueError: on another ``squash``, or a dropout outside [0, 1).
 

@@ -1,7 +1,7 @@
 """A demonstration on real text: ``python -m pyro_ssl.demo``.
 
 Read :mod:`pyro_ssl.demo.builtin` for how a model is fitted, scored and looked at, and
-:mod:`pyro_ssl.demo.imdb` for a published experiment done over.
+:mod:`pyro_ssl.demo.imdb` for a published experiment repeated.
 """
 
 from .cli import main

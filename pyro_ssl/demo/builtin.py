@@ -83,7 +83,7 @@ def run(args: argparse.Namespace, corpus: Corpus | None = None) -> Report:
 
 
 def _fit(ssl: TopicalSSL, corpus: Corpus, args: argparse.Namespace, started: float) -> list[float]:
-    """Fit, and score the test text after every epoch without letting the fit know of it."""
+    """Fit, and score the test text after every epoch; the fit does not see the score."""
     test_curve: list[float] = []
     test = corpus.test
 

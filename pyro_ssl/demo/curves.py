@@ -31,7 +31,7 @@ _LEVEL = 0.9
 
 
 class Followed(NamedTuple):
-    """One curve, what a model makes of it, and how far it is off.
+    """One curve, a model's estimates of it, and their errors.
 
     ``smoothed`` is of the first 100 steps; ``forecast`` is the mean ``(40, 2)`` of the path after
     them, and its covariance ``(40, 2, 2)``; ``scores`` are by the names of the table's columns.
@@ -46,9 +46,9 @@ class Followed(NamedTuple):
 def follow(
     kind: str, seed: int, num_epochs: int, callback: Callable[[str], None] = lambda stage: None
 ) -> Followed:
-    """Fit a model to one curve, ask it where the path was and goes, and score both.
+    """Fit a model to one curve, smooth and forecast its path, and score both.
 
-    :param callback: told each stage, ``"fit"`` after each epoch.
+    :param callback: called with the name of each stage, with ``"fit"`` after each epoch.
     """
     started = time.perf_counter()
     curve = noisy_curve(kind, TRAIN + HORIZON, noise=NOISE, seed=seed)

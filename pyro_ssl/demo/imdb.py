@@ -1,4 +1,4 @@
-"""Continue a review: a published experiment with a topical SSL, done over.
+"""Continue a review: a published experiment with a topical SSL, repeated.
 
 200 IMDB reviews of 170 words or more, cut to 170; learn from words 1 to 100, predict words 101 to
 170; V = 5,000, P = 10, H = 64, 5 epochs, K of 10, 50 or 100.
@@ -75,7 +75,7 @@ def _fit(split: PrefixSplit, args: argparse.Namespace) -> tuple[Tensor, Tensor, 
         args.topics,
         split.vocabulary.words,
         hidden_size=args.hidden,
-        concentration=1.0 / args.topics,  # as much smoothing in all as the unigram's plus one
+        concentration=1.0 / args.topics,  # in total as much smoothing as adding one to the unigram
     )
     started = time.perf_counter()
     markov_steps = choose_markov_steps(ssl, words)

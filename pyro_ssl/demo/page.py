@@ -1,4 +1,4 @@
-"""One page that shows a fit: self-contained HTML, and its pictures as files beside it."""
+"""A page that shows a fit: self-contained HTML, with its pictures as files beside it."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Report:
     """All that the demonstration found out.
 
     ``baselines`` has the test perplexities of ``"unigram"`` and ``"exact HMM"``; ``test_curve`` has
-    the SSL's, after every epoch. ``difference`` is how different the topics are,
-    ``chance`` how different they would be were they the same but for chance.
+    the SSL's, after every epoch. ``difference`` is how different the topics are, ``chance`` how
+    different topics are that differ by chance alone.
     """
 
     corpus: Corpus
@@ -74,7 +74,7 @@ class Report:
         return self.test_curve[self.kept - 1]
 
     def comparison(self) -> list[Row]:
-        """Set the models side by side, the SSL last."""
+        """Compare the models, the SSL last."""
         unigram, hmm = self.baselines["unigram"], self.baselines["exact HMM"]
         K = self.settings["topics"]
         models = {"unigram": unigram, f"exact HMM, {K} states": hmm}
@@ -110,7 +110,7 @@ def write_page(report: Report, folder: Path) -> Path:
 
 
 def _plot_perplexity(report: Report) -> Axes:
-    """Draw it twice: from 0, and closely without the unigram."""
+    """Draw it twice: from 0, and enlarged without the unigram."""
     import matplotlib.pyplot as plt
 
     _, (whole, close) = plt.subplots(1, 2, figsize=(10.5, 3.9), layout="constrained")

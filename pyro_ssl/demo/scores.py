@@ -6,8 +6,8 @@ How different topics are, by two figures: the Jensen–Shannon divergence of two
     \mathrm{JS}(p, q) = \mathrm{H}\bigl(\tfrac{p + q}{2}\bigr) - \tfrac{1}{2} \mathrm{H}(p)
     - \tfrac{1}{2} \mathrm{H}(q) \quad \text{in bits, from 0 (equal) to 1 (no word in common)},
 
-averaged over pairs; and how many of their top words belong to one topic alone. Neither is 0 for
-topics that are the same but for chance, so both are also taken of such.
+averaged over pairs; and how many of the topics' likeliest words belong to one topic alone. Neither
+is 0 for topics that differ by chance alone, so both are also computed for such topics.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Difference(NamedTuple):
     """How different topics are.
 
     ``divergence``: mean Jensen–Shannon divergence of two of them in bits, pairs weighted by their
-    occupancy. ``unique``: share of the top words that are a top word of one topic only.
+    occupancy. ``unique``: share of the topics' likeliest words that only one topic has.
     """
 
     divergence: float
@@ -55,7 +55,7 @@ def perplexity(log_p: Tensor) -> float:
 
 
 def perplexity_of_probs_as_logits(log_p: Tensor, vocab_size: int) -> float:
-    r"""Return what comes out if probabilities are taken for logits: not a perplexity.
+    r"""Return the figure that results if probabilities are taken for logits: not a perplexity.
 
     A softmax over V probabilities is nearly flat, since :math:`\sum_v e^{p_v} \approx V + 1`; so
     the figure, :math:`(V + 1)\, e^{-\overline{p}}` with the mean probability of the words that
@@ -73,7 +73,7 @@ def perplexity_of_probs_as_logits(log_p: Tensor, vocab_size: int) -> float:
 
 
 def score_aside(ssl: TopicalSSL, *args: Any, **kwargs: Any) -> float:
-    """Return :meth:`TopicalSSL.perplexity` amid a fit, whose random numbers stay the same."""
+    """Return :meth:`TopicalSSL.perplexity` during a fit, without a change to its random numbers."""
     with torch.random.fork_rng(devices=[]):
         return ssl.perplexity(*args, **kwargs)
 
@@ -83,7 +83,7 @@ def topic_difference(phi: Tensor, occupancy: Tensor, num_words: int = 10) -> Dif
 
     :param Tensor phi: p(word | topic), ``(K, V)``.
     :param Tensor occupancy: share of the words in each topic, ``(K,)``.
-    :param int num_words: how many of a topic's words are its top words.
+    :param int num_words: how many of the likeliest words of each topic to compare.
 
     **Example**::
 
@@ -98,15 +98,15 @@ def topic_difference(phi: Tensor, occupancy: Tensor, num_words: int = 10) -> Dif
         js = mixed - (entropy[k] + entropy[k + 1 :]) / 2
         total += (weight[k] * weight[k + 1 :] * js).sum()
     pairs = (weight.sum() ** 2 - (weight**2).sum()) / 2
-    top = phi.topk(min(num_words, phi.shape[1])).indices.flatten()
-    appearances = torch.bincount(top)[top]
+    likeliest = phi.topk(min(num_words, phi.shape[1])).indices.flatten()
+    appearances = torch.bincount(likeliest)[likeliest]
     return Difference(float(total / pairs), float((appearances == 1).double().mean()))
 
 
 def same_topics(
     word_probs: Tensor, occupancy: Tensor, num_tokens: int, concentration: float
 ) -> Tensor:
-    """Estimate topics that differ by chance alone: each from its share of one unigram's words.
+    """Estimate topics that differ by chance alone, each from words drawn from one unigram.
 
     :param Tensor word_probs: ``(V,)``.
     :param Tensor occupancy: ``(K,)``; topic k sees ``occupancy[k] * num_tokens`` words.

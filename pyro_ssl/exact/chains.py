@@ -136,7 +136,7 @@ def _scaled_filter(
     shift = log_emission.amax(-1, keepdim=True)
     beliefs, totals = [], []
     predicted = initial.expand(log_emission.shape[1:])
-    # Not emission[t]: the gradient of an index is as large as what it was taken from.
+    # Not emission[t]: the gradient of an index is as large as the tensor that was indexed.
     for emission in (log_emission - shift).exp().unbind():
         joint = predicted * emission
         totals.append(joint.sum(-1, keepdim=True))

@@ -1,21 +1,20 @@
-r"""Exact answers where all is linear and Gaussian: the Kalman filter, its smoother, and draws.
+r"""Exact answers where all is linear and Gaussian: the Kalman filter, the smoother, and draws.
 
 .. math::
     z_1 \sim \mathrm{N}(m, \mathrm{diag}\, s^2), \quad
     z_t \sim \mathrm{N}(A z_{t-1} + b, \mathrm{diag}\, q^2), \quad
     x_t \sim \mathrm{N}(C z_t + d, R)
 
-by a :class:`~pyro_ssl.transitions.LinearGaussianTransition` and a :class:`LinearEmission` (Zheng et
-al. 2017, arXiv 1711.11179, eq. 10). These are the oracles for the samplers over R^D.
+for a :class:`~pyro_ssl.transitions.LinearGaussianTransition` and a :class:`LinearEmission` (Zheng
+et al. 2017, arXiv 1711.11179, eq. 10). The samplers over R^D are tested against them.
 
 All covariances are carried as triangular roots, and conditioning is one QR decomposition (the
-square-root array form): nothing is subtracted, so they stay positive in float32. What is not
-observed is taken as having been measured by C = 0, and so are steps past a sequence's length.
+square-root array form): nothing is subtracted, so they stay positive in float32. A step that is
+not observed, or past a sequence's length, is treated as a measurement with C = 0.
 
 *Reference*: Särkkä, "Bayesian Filtering and Smoothing", 2013: theorem 4.2 (filter), theorem 8.2
 (smoother of Rauch, Tung & Striebel); Kailath, Sayed & Hassibi, "Linear Estimation", 2000, chapter
-12 (array forms); Carter & Kohn, "On Gibbs sampling for state space models",
-1994 (draws).
+12 (array forms); Carter & Kohn, "On Gibbs sampling for state space models", 1994 (draws).
 """
 
 from __future__ import annotations
@@ -197,7 +196,7 @@ def _filter(
             mean, root, _, _ = _look_back(transition, mean, root)
         C = torch.where(seen[t, :, None, None], emission.matrix, 0.0)  # (B, E, D)
         predicted = _apply(C, mean) + emission.offset
-        # Chosen, not multiplied by 0: what is not observed may be NaN, and gradients pass here.
+        # Selected, not multiplied by 0: data that are not observed may be NaN.
         residual = torch.where(seen[t, :, None], x[t] - predicted, 0.0)
         root_x, gain, root = _condition(root, C, noise)
         scores.append(torch.where(seen[t], _log_normal(residual, root_x), 0.0))
@@ -251,7 +250,7 @@ def _log_normal(residual: Tensor, root: Tensor) -> Tensor:
 
 
 def _observed(x: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor:
-    """Which x_t there are, bool ``(T, B)``."""
+    """Which x_t were observed, bool ``(T, B)``."""
     seen = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
     if lengths is not None:
         seen = seen & (torch.arange(len(x), device=x.device)[:, None] < lengths)
@@ -265,7 +264,7 @@ def _check(
     mask: Tensor | None,
     lengths: Tensor | None,
 ) -> None:
-    """Refuse shapes that would broadcast to something else.
+    """Refuse shapes that would broadcast to another model.
 
     :raises ValueError: naming what does not fit.
     """

@@ -1,4 +1,4 @@
-"""A recurrent network's graph of dependences among units, and its memory by lag."""
+"""A recurrent network's dependences among units, and its memory by lag."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _NAMED = 24  # units that have room for a name each
 
 
 def plot_dependency_graph(graph: DependencyGraph, *, ax: Axes | None = None) -> Axes:
-    """Draw which unit reads which, the blocks side by side along the diagonal.
+    """Draw which unit reads which, the blocks one after the other along the diagonal.
 
-    A cell's darkness is the weight's size; weights up to the threshold are crossed out where there
-    is room, and left white otherwise. Blocks of two units or more are framed.
+    The larger a weight, the darker its cell. Weights up to the threshold are crossed out, or left
+    white where there is no room. Blocks of two units or more are framed.
 
     :param graph: what :func:`~pyro_ssl.belief.dependency_graph` returns.
     :param ax: where to draw; by default a new figure.
@@ -36,9 +36,9 @@ def plot_dependency_graph(graph: DependencyGraph, *, ax: Axes | None = None) -> 
         ax = plt.figure(figsize=(side + 0.8, side), layout="constrained").add_subplot()
     strength = graph.strength[order][:, order].cpu()
     kept = graph.adjacency[order][:, order].cpu()
-    top = float(strength.max()) or 1.0
+    greatest = float(strength.max()) or 1.0
     shown = strength.where(kept, strength.new_tensor(0.0)).tolist()
-    image = ax.imshow(shown, cmap="Blues", vmin=0.0, vmax=top, interpolation="nearest")
+    image = ax.imshow(shown, cmap="Blues", vmin=0.0, vmax=greatest, interpolation="nearest")
     below = ((strength > 0) & ~kept).nonzero().tolist()
     if below and H <= _NAMED:
         rows, columns = zip(*below, strict=True)
@@ -63,13 +63,13 @@ def plot_dependency_graph(graph: DependencyGraph, *, ax: Axes | None = None) -> 
     ax.tick_params(length=0)
     ax.set(xlabel="unit that is read, at t − 1", ylabel="unit that reads, at t")
     count = len(graph.blocks())
-    said = f"{H} unit{'s' * (H != 1)} in {count} block{'s' * (count != 1)}"
-    ax.set_title(said, size=10, color=_INK)
+    title = f"{H} unit{'s' * (H != 1)} in {count} block{'s' * (count != 1)}"
+    ax.set_title(title, size=10, color=_INK)
     ax.spines[:].set_color("#CCCCCC")
     bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, aspect=30)
     bar.set_label("size of the weight")
     bar.outline.set_visible(False)
-    if 0.0 < float(graph.threshold) < top:
+    if 0.0 < float(graph.threshold) < greatest:
         bar.ax.axhline(float(graph.threshold), color=LINE_COLORS[1], linewidth=1.6)
     return ax
 
@@ -82,10 +82,10 @@ def plot_memory_horizon(
 ) -> Axes:
     """Draw how much a changed latent moves the prediction, by lag, with two standard errors.
 
-    The last lag above the threshold (dashed), the horizon, is ringed, and written beside the name.
+    The horizon, the last lag above the threshold (dashed), has a ring and stands beside the name.
 
     :param curves: what :func:`~pyro_ssl.belief.memory_horizon` returns, one or several by name.
-    :param float floor: where the logarithmic axis starts; less is drawn on it.
+    :param float floor: where the logarithmic axis starts; smaller values are drawn there.
     :param ax: where to draw; by default a new figure.
     """
     import matplotlib.pyplot as plt
@@ -107,8 +107,8 @@ def plot_memory_horizon(
         at = found.horizon
         if at:
             ax.plot([at], [tv[at - 1]], "o", color=color, markersize=9, fillstyle="none")
-        says = f"horizon {'≥ ' if at == lags[-1] else ''}{at}"
-        labels.append((tv[-1], f"{name}, {says}" if name else says, color))
+        label = f"horizon {'≥ ' if at == lags[-1] else ''}{at}"
+        labels.append((tv[-1], f"{name}, {label}" if name else label, color))
     for threshold in {found.threshold for found in named.values()}:
         ax.axhline(threshold, color=_BASELINE, linewidth=1.0, linestyle=(0, (5, 3)), zorder=0)
     decades = [10.0**k for k in range(math.ceil(math.log10(floor) - 1e-9), 1)]

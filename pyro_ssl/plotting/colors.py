@@ -22,14 +22,14 @@ OTHER = "#DDDDDD"
 
 
 def topic_colors(usage: Tensor, num_colors: int = len(PALETTE)) -> list[str]:
-    """Give the topics that a picture uses most a colour each, and all others grey.
+    """Give each of the topics that a picture uses most a colour, and grey to all others.
 
-    No palette keeps 30 topics apart, for a colour-blind reader least of all; so a picture colours
-    the ones it shows most of, and names every topic by its number as well.
+    No palette keeps 30 topics apart, least of all for a colour-blind reader. So a picture colours
+    those that it shows most often, and gives every topic's number as well.
 
     :param Tensor usage: ``(K,)``, how much of the picture each topic takes; or the posterior of
         the words shown, ``(..., K)``, which is summed.
-    :param int num_colors: colour at most so many.
+    :param int num_colors: how many topics to colour, at most.
     :returns: K colours, as ``"#rrggbb"``.
 
     **Example**::

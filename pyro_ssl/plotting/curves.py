@@ -62,7 +62,7 @@ def label_right(ax: Axes, labels: Sequence[tuple[float, str, str]], gap: float =
     """
     if not labels:
         return
-    ax.get_ylim()  # which settles limits that are still to be found
+    ax.get_ylim()  # computes limits that are still pending
     to_fraction = ax.transScale + ax.transLimits
     ordered = sorted(labels)
     places = [float(to_fraction.transform((1.0, value))[1]) for value, *_ in ordered]

@@ -1,4 +1,4 @@
-"""A network beside the hidden Markov model it stands for: gate and filter, fidelity, beliefs."""
+"""A network compared with a hidden Markov model: gate and filter, fidelity, beliefs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def plot_linear_gap(gap: LinearGap, *, ax: Axes | None = None) -> Axes:
     """Draw a gate's prior log-odds, linear in its belief, beside the exact filter's.
 
     :param gap: what :func:`~pyro_ssl.belief.linear_gap` returns; where it was given sequences, the
-        title says how far the gate's belief strays from the filter's along them.
+        title has the divergence of the gate's belief from the filter's along them.
     :param ax: where to draw; by default a new figure.
     """
     import matplotlib.pyplot as plt
@@ -40,7 +40,7 @@ def plot_linear_gap(gap: LinearGap, *, ax: Axes | None = None) -> Axes:
     size = float(gap.gap[worst])
     ax.annotate("", (h[worst], linear[worst]), (h[worst], exact[worst]), arrowprops=_ARROW)
     rising = linear[-1] > linear[0]
-    ax.annotate(  # outside of what lies between the curves
+    ax.annotate(  # outside the area between the curves
         f"gap {abs(size):.2f}",
         (h[worst], linear[worst]),
         xytext=(6 if rising == (size < 0) else -6, 12 if size > 0 else -12),
@@ -50,7 +50,7 @@ def plot_linear_gap(gap: LinearGap, *, ax: Axes | None = None) -> Axes:
         size=9,
         color=_INK,
     )
-    # The corner that neither the curves nor the gap's label are in.
+    # The corner without curves and without the label of the gap.
     side: Literal["upper left", "lower right", "upper right", "lower left"]
     if rising:
         side = "upper left" if size < 0 else "lower right"
@@ -74,11 +74,11 @@ def plot_fidelity(
     *,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the surrogates' KL against their number of states, both axes in logarithms.
+    """Draw the surrogates' KL against their number of states, on logarithmic axes.
 
     :param curves: what :func:`~pyro_ssl.belief.fidelity` found, by the name of the extraction. Bars
         are two standard errors.
-    :param baselines: KL of other surrogates by name, as the true HMM's.
+    :param baselines: KL of other surrogates by name, such as the true HMM.
     :param ax: where to draw; by default a new figure.
     """
     import matplotlib.pyplot as plt
@@ -115,12 +115,11 @@ def plot_beliefs(
     names: tuple[str, str] = ("true filter", "read off the network"),
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw beliefs over time, one band for each state: the true one as area, another as line.
+    """Draw beliefs over time, a band for each state: the true belief as area, another as line.
 
     :param Tensor true: p(s_t = k | x_{1:t}), ``(T, K)``.
     :param Tensor found: another belief of the same shape.
-    :param Tensor states: int64 ``(T,)``, the states that there were; drawn as a bar above the
-        state's band.
+    :param Tensor states: int64 ``(T,)``, the true states, each drawn as a bar above its band.
     :param names: of the two beliefs, for the legend.
     :param ax: where to draw; by default a new figure that fits.
     """

@@ -1,7 +1,7 @@
 """Which variable matters, and which step: importances, one forecast explained, forecasts in time.
 
-Variables stand in the order of their importance, not by name; bars start at zero, and shades of one
-colour run from none to most.
+Variables stand in the order of their importance. Bars start at zero, and shades are those of one
+colour, from white at zero to the darkest at the maximum.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def plot_importance(
     label: str = "importance I",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw each variable's importance as a bar, the largest on top.
+    """Draw each variable's importance as a bar, the largest first.
 
-    :param Tensor importance: ``(N,)``; or ``(S, N)``, of S seeds, whose mean is drawn as the bar
-        and each of which is drawn as a dot.
+    :param Tensor importance: ``(N,)``; or ``(S, N)``, of S seeds: the bar is their mean, and each
+        seed is a dot.
     :param names: of the N variables.
     :param str label: of the horizontal axis.
     :param ax: where to draw; by default a new figure that fits.
@@ -72,13 +72,12 @@ def plot_temporal_importance(
 ) -> Axes:
     """Draw T^n, the mean attention to each step of each variable, as a heat map.
 
-    Every row sums to one: shades tell which steps of a variable are looked at, not how much the
-    variable counts.
+    Every row sums to one: shades compare the steps of one variable, not variables.
 
     :param Tensor temporal: ``(N, T)``, oldest step first.
     :param names: of the N variables.
-    :param importance: ``(N,)``; where given, the most important variable is on top, and its
-        importance stands at the right of each row.
+    :param importance: ``(N,)``; where given, the most important variable comes first, and each
+        row has its importance at the right.
     :param ax: where to draw; by default a new figure that fits.
     """
     temporal = temporal.detach().cpu()
@@ -108,16 +107,16 @@ def plot_explanation(
     num_variables: int = 5,
     axes: Sequence[Axes] | None = None,
 ) -> Sequence[Axes]:
-    """Explain one forecast: the variables that it rests on, and the steps looked at.
+    """Explain one forecast: the variables that it uses, and the attention to their steps.
 
-    A panel for each of the most important variables of this window, with its values as a line on
-    shades that tell the attention to each step; all panels share one range of shades.
+    A panel for each of the most important variables of this window has its values as a line, and
+    the attention to each step as shades; all panels share one range of shades.
 
     :param Tensor x: ``(T, N)``, one window, oldest step first.
     :param Tensor alpha: ``(N, T)``, its attention.
     :param Tensor q: ``(N,)``, the posterior of the variable, or the weights of the forecast.
     :param names: of the N variables.
-    :param int num_variables: panels, at most.
+    :param int num_variables: number of panels, at most.
     :param axes: where to draw, one for each panel; by default a new figure.
     :returns: the Axes, the most important variable's first.
     """
@@ -176,7 +175,7 @@ def plot_forecast(
     level: float = 0.9,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw what came, what was forecast, and the band in which it was to fall.
+    """Draw actual values, their forecasts, and the forecasts' band.
 
     :param Tensor y: ``(S,)`` or ``(S, 1)``, the actual values of S consecutive steps.
     :param Tensor mean: likewise, the forecasts.
@@ -194,12 +193,12 @@ def plot_forecast(
             "plot_forecast: found one end of the band, expected low and high, or none."
         )
     if low is not None and high is not None:
-        bottom, top = (part.detach().cpu().flatten() for part in (low, high))
-        covered = float(((actual >= bottom) & (actual <= top)).double().mean())
+        lower, upper = (part.detach().cpu().flatten() for part in (low, high))
+        covered = float(((actual >= lower) & (actual <= upper)).double().mean())
         ax.fill_between(
             steps,
-            bottom.tolist(),
-            top.tolist(),
+            lower.tolist(),
+            upper.tolist(),
             color=_BAND,
             linewidth=0,
             alpha=0.6,

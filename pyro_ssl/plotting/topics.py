@@ -1,7 +1,7 @@
 """Topics as small multiples, and a text coloured by its topics.
 
-Both lay words out on a grid of characters: a fixed-pitch font has a known width, so that nothing
-needs to be drawn in order to be measured.
+Both lay words out on a grid of characters. The width of a fixed-pitch font is known, so no text has
+to be drawn to be measured.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A point that moves in the plane: what was observed, where it was, and where it goes."""
+"""A point that moves in the plane: observations, smoothed path and forecast."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SEEN: dict[str, Any] = {"marker": ".", "ms": 5.5, "mew": 0.0, "color": _POINTS}
 _HELD_OUT: dict[str, Any] = {"marker": "o", "ms": 3.2, "mew": 0.8, "color": _POINTS, "mfc": "none"}
 _RING: dict[str, Any] = {"marker": "o", "ms": 7, "mew": 1.5, "mfc": "white", "mec": _INK, "ls": ""}
 
-#: where a path is thought to be: its mean and its spread
+#: an estimate of a path: its mean and its spread
 Band = tuple[Tensor, Tensor]
 
 
@@ -48,11 +48,11 @@ def plot_track(
     legend: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw a path in the plane: points, the smoothed path in its tube, and how it goes on.
+    """Draw a path in the plane: points, the smoothed path and its forecast, each in a tube.
 
-    A tube is the union of ellipses that hold the path, each step by itself, with probability
-    ``level``, and of the convex hulls of neighbours. Axes fit points and paths; tubes may be cut.
-    A ring marks the last smoothed step, where the forecast sets out.
+    A tube is the union of the ellipses of all steps, each of which holds the path at its step with
+    probability ``level``, and of the convex hulls of neighbouring ones. Axes fit points and paths;
+    tubes may be cut off. A ring marks the last smoothed step, from which the forecast starts.
 
     :param Tensor x: ``(T, 2)`` or ``(T, 1, 2)``, what was observed, NaN where nothing was. Points
         after the smoothed steps are drawn hollow: the forecast has not seen them.
@@ -91,7 +91,7 @@ def plot_track(
         _draw_truth(ax, *_lists(track.truth))
     for mean, covariance, color, name in _parts(track):
         ax.add_artist(_tube(mean, squared_radius * covariance, color))
-        if name == "forecast":  # sets out from where the past ends
+        if name == "forecast":  # starts where the past ends
             mean = torch.cat([track.past[0][-1:], mean])
         ax.plot(*_lists(mean), color=color, linewidth=1.9, zorder=_ABOVE, label=name)
     if track.future is not None:
@@ -122,7 +122,8 @@ def plot_coordinates(
     :returns: the Axes.
     :raises ValueError: as :func:`plot_track`, or if there are fewer axes than coordinates.
 
-    Other parameters as there. A spread that has the noise in it makes bands for points to come.
+    Other parameters as there. For bands that should hold later points, give spreads that include
+    the noise.
     """
     caller = "plot_coordinates"
     track = _read(caller, x, smoothed, forecast, truth)
@@ -201,7 +202,7 @@ def _checked_level(caller: str, level: float) -> float:
 
 
 def _parts(track: _Track) -> list[tuple[Tensor, Tensor, str, str]]:
-    """The forecast first, for what was seen to stand above it."""
+    """Mean, covariance, colour and name of the smoothed path, then of the forecast."""
     past = (*track.past, _PAST, "smoothed")
     return [past] if track.future is None else [past, (*track.future, _FUTURE, "forecast")]
 
@@ -220,9 +221,9 @@ def _draw_truth(ax: Axes, across: Sequence[float], up: Sequence[float]) -> None:
 def _tube(mean: Tensor, shape: Tensor, color: str) -> Any:
     """The union of the ellipses (z - m) S^{-1} (z - m) = 1, and of the hulls of neighbours.
 
-    A convex set's corner in a direction is its furthest point there: the hull of two has the corner
-    of the one that reaches further. All corners run the same way round, so that filling them as
-    one path gives the union, with no seams where they overlap.
+    The hull of two convex sets has, in each direction, the furthest point of the one that reaches
+    further. All outlines run the same way round, so that filling them as one path gives the union,
+    without seams where they overlap.
     """
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
@@ -240,7 +241,7 @@ def _tube(mean: Tensor, shape: Tensor, color: str) -> Any:
 
 
 def _legend(ax: Axes, columns: int) -> None:
-    """Names in rows above the axes, the paths' in their colours."""
+    """Write the names in rows above the axes, those of paths in their colours."""
     handles, names = ax.get_legend_handles_labels()
     ax.legend(
         handles,

@@ -1,6 +1,6 @@
-"""Tests for your own models and transitions: is the sampler exact, does a transition keep its word.
+"""Tests for your own models and transitions: is the sampler exact, is a transition consistent?
 
-:func:`invariance_test` holds the sampler to the exact posterior of your model.
+:func:`invariance_test` compares the sampler with the exact posterior of your model.
 :class:`TransitionContract` and :class:`GaussianTransitionContract` are pytest classes that every
 :class:`~pyro_ssl.transitions.Transition` must pass; inherit them in the tests of your own.
 """

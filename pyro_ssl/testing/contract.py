@@ -1,7 +1,7 @@
-"""What every transition must keep, as pytest classes to inherit.
+"""What every transition must satisfy, as pytest classes to inherit.
 
 :class:`TransitionContract` is for discrete transitions, :class:`GaussianTransitionContract` for
-Gaussian ones; ``contract_base.py`` is what they share.
+Gaussian ones; ``contract_base.py`` has what they share.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["GaussianTransitionContract", "TransitionContract"]
 
 
 class TransitionContract(Contract[DiscreteTransition]):
-    """What every discrete transition must keep; inherit it in a pytest module.
+    """What every discrete transition must satisfy; inherit it in a pytest module.
 
     Subclass it with a name that pytest collects, and write ``make``::
 
@@ -28,7 +28,7 @@ class TransitionContract(Contract[DiscreteTransition]):
             def make(self, num_states=3):
                 return MyTransition(num_states)
 
-    It reads exogenous inputs, of ``input_size`` numbers a step, if the transition does.
+    Exogenous inputs are drawn if the transition reads any (``input_size`` numbers a step).
     """
 
     def make(self, num_states: int = 3) -> DiscreteTransition:
@@ -67,7 +67,7 @@ class TransitionContract(Contract[DiscreteTransition]):
 
 
 class GaussianTransitionContract(Contract[GaussianTransition]):
-    """What every Gaussian transition must keep; inherit it in a pytest module.
+    """What every Gaussian transition must satisfy; inherit it in a pytest module.
 
     Subclass it with a name that pytest collects, and write ``make``::
 
@@ -75,7 +75,7 @@ class GaussianTransitionContract(Contract[GaussianTransition]):
             def make(self, dim=2):
                 return MyTransition(dim)
 
-    It reads exogenous inputs, of ``input_size`` numbers a step, if the transition does.
+    Exogenous inputs are drawn if the transition reads any (``input_size`` numbers a step).
     """
 
     size = 2

@@ -1,4 +1,4 @@
-"""What transitions of all kinds must keep: the same probabilities, however they are asked for.
+"""What transitions of all kinds must satisfy: the same probabilities from every method.
 
 Next file to read: ``contract.py``, the kinds.
 """
@@ -21,16 +21,16 @@ TransitionT = TypeVar("TransitionT", bound=Transition)
 
 
 class Contract(Generic[TransitionT]):
-    """What all kinds of transition must keep."""
+    """What all kinds of transition must satisfy."""
 
     T = 5
     #: the sizes that ``make`` is asked for
     size: ClassVar[int] = 3
 
-    # -------------------------------------------------------------------------- written by a kind
+    # ------------------------------------------------------------------- written by each kind
 
     def make(self, size: int) -> TransitionT:
-        """Return a transition of a size; kinds name the argument after their own."""
+        """Return a transition of that size; each kind has its own name for the argument."""
         raise NotImplementedError
 
     def draw(self, transition: TransitionT, shape: tuple[int, ...]) -> Tensor:
@@ -86,7 +86,7 @@ class Contract(Generic[TransitionT]):
 
     @torch.no_grad()
     def test_stepper_keeps_what_it_returned(self) -> None:
-        """A step leaves all that others took or returned as it is: a state may be used twice."""
+        """A step changes no tensor of another step: a state may be used twice."""
         for dtype in (torch.float64, torch.float32):
             transition = self._make(dtype=dtype)
             z, inputs = self._paths(transition, (6,))
@@ -139,7 +139,7 @@ class Contract(Generic[TransitionT]):
 
     @torch.no_grad()
     def test_gathered_state_equals_recomputed_prefix(self) -> None:
-        """The state is all that a particle remembers: its rows are taken with those of the past."""
+        """The state is all that a particle remembers: its rows are gathered for the whole past."""
         transition = self._make()
         z, inputs = self._paths(transition, (6,))
         inputs = None if inputs is None else inputs[:1].expand(6, -1, -1)  # one sequence's
@@ -195,7 +195,7 @@ class Contract(Generic[TransitionT]):
     # -------------------------------------------------------------------------- as a module
 
     def test_dtype_and_device_are_those_of_like(self) -> None:
-        """Whatever the defaults are; the meta device stands for one that is not the default."""
+        """Whatever the defaults are; the meta device stands for any other than the default."""
         devices = ["cpu", "meta"] + ["cuda"] * torch.cuda.is_available()
         for device, dtype in itertools.product(devices, (torch.float32, torch.float64)):
             transition = self._make(dtype=dtype).to(device)

@@ -1,4 +1,4 @@
-"""Is the sampler exact on your model: a test that needs no oracle.
+"""Is the sampler exact on your model? A test that needs no oracle.
 
 :func:`invariance_test` starts one sweep at exact posterior draws, made by enumerating all paths,
 and asks whether the sweep ends at exact posterior draws. There is no burn-in and no
@@ -25,7 +25,7 @@ from ..steps import steps_within
 
 __all__ = ["InvarianceResult", "invariance_test"]
 
-#: an enumeration of more paths than this has too few replicates in each cell to say anything
+#: with more paths than this, each has too few replicates for a test
 MAX_PATHS = 10_000
 #: rows of particles that are swept at a time
 MAX_ROWS = 2**16
@@ -62,9 +62,9 @@ def invariance_test(
     r"""Test that one conditional sweep leaves the exact posterior of a small model invariant.
 
     For each sequence: enumerate its K\ :sup:`T` paths, draw ``num_replicates`` of them from their
-    exact posterior, make *one* sweep from each, and compare the law of the results with the
-    posterior (chi-square). Latent sites other than the path are drawn once from their prior, and
-    kept. Give few particles, 2 or 3: that is where errors show.
+    exact posterior, make *one* sweep from each, and compare the distribution of the results with
+    the posterior (chi-square). Latent sites other than the path are drawn once from their prior,
+    and kept. Give few particles, 2 or 3: that is where errors show.
 
     If all is right, the p-value is uniform: below 0.01 once in a hundred seeds. So ask for
     ``p_value > 1e-6``, and never repeat a test until it passes.
@@ -107,11 +107,11 @@ def invariance_test(
 
 
 def _enumerate(run: ModelRun, table: Tensor) -> Enumeration:
-    """All paths of each sequence, by the law that the sweep should have."""
+    """All paths of each sequence, with the posterior that the sweep should leave invariant."""
     T, _, K = table.shape
     if K**T > MAX_PATHS:
         raise ValueError(
-            f'Site "{run.loop.name}": K^T = {K}^{T} paths are too many to compare the law of, '
+            f'Site "{run.loop.name}": K^T = {K}^{T} paths are too many to be compared one by one, '
             f"expected at most {MAX_PATHS}; test the same model with fewer states, or on its "
             f"first {int(math.log(MAX_PATHS, K))} steps."
         )
@@ -156,18 +156,18 @@ def _replicate(
     )
 
 
-def _chi_square(counts: Tensor, law: Tensor, smallest: float = 10.0) -> tuple[float, int]:
-    """Pearson's statistic and its degrees of freedom; inf where the impossible was seen.
+def _chi_square(counts: Tensor, probs: Tensor, smallest: float = 10.0) -> tuple[float, int]:
+    """Pearson's statistic and its degrees of freedom; inf where a path of probability 0 was seen.
 
-    Cells expected fewer than ``smallest`` times are pooled, and with the next one if even the pool
-    is expected fewer times: so the tail of chi-square holds far out.
+    Cells expected fewer than ``smallest`` times are pooled, with the next one if even the pool is
+    expected fewer times, so that chi-square is a good approximation far out in its tail.
     """
-    if bool((counts[law == 0] > 0).any()):
+    if bool((counts[probs == 0] > 0).any()):
         return torch.inf, 1
-    law, order = law.sort(descending=True)
-    counts, expected = counts[order], counts.sum() * law
+    probs, order = probs.sort(descending=True)
+    counts, expected = counts[order], counts.sum() * probs
     num_alone = int((expected >= smallest).sum())
-    if num_alone < len(law) and expected[num_alone:].sum() < smallest:
+    if num_alone < len(probs) and expected[num_alone:].sum() < smallest:
         num_alone = max(num_alone - 1, 0)
     expected = torch.cat([expected[:num_alone], expected[num_alone:].sum(0, keepdim=True)])
     counts = torch.cat([counts[:num_alone], counts[num_alone:].sum(0, keepdim=True)])

@@ -162,18 +162,18 @@ class Transition(nn.Module):
 
 
 class DiscreteTransition(Transition):
-    """A transition over K states: subclasses give the logits, all else follows.
+    """A transition over K states: subclasses give the logits, and all else follows.
 
     :param int num_states: K, the number of values that z_t takes.
 
     Write :meth:`initial_state` and :meth:`step_logits`. Override :meth:`path_logits` and ``replay``
     where one fused call beats the loop, and :meth:`stepper` where work can be done once per sweep.
 
-    Example, where a state is the less likely to last the longer it has lasted::
+    Example, in which a state becomes less likely to last, the longer it has lasted::
 
         >>> from typing import NamedTuple
         >>> class Lasted(NamedTuple):
-        ...     steps: Tensor  # (..., K), 0 for all states but the present one
+        ...     steps: Tensor  # (..., K), 0 for all states but the current one
         >>> class Restless(DiscreteTransition):
         ...     def initial_state(self, batch_shape):
         ...         return Lasted(self.like.new_zeros((*batch_shape, self.num_states)))
@@ -221,6 +221,6 @@ class DiscreteTransition(Transition):
         @torch.no_grad()
         def step(z_prev: Tensor | None, state: Any, t: int) -> tuple[Tensor, Any]:
             logits, state = self.step_logits(z_prev, state, None if inputs is None else inputs[t])
-            return logits.detach(), state  # which may be a parameter
+            return logits.detach(), state  # logits may be a parameter
 
         return step

@@ -1,4 +1,4 @@
-"""A linear Gaussian chain as transition: with a linear emission the Kalman filter is its oracle.
+"""A linear Gaussian chain: with a linear emission the Kalman filter is exact.
 
 Next file to read: ``pyro_ssl/exact/kalman.py``, the exact answers.
 """
@@ -17,7 +17,7 @@ __all__ = ["LinearGaussianState", "LinearGaussianTransition"]
 
 
 class LinearGaussianState(NamedTuple):
-    """A chain needs no state beyond z_{t-1}: ``batch``, ``(..., 0)``, has the batch shape only."""
+    """A chain needs no state beyond z_{t-1}: ``batch``, ``(..., 0)``, only has the batch shape."""
 
     batch: Tensor
 
@@ -25,8 +25,8 @@ class LinearGaussianState(NamedTuple):
 class LinearGaussianTransition(GaussianTransition):
     """z_1 ~ N(m, diag s²) and z_t ~ N(A z_{t-1} + b, diag q²): a vector autoregression.
 
-    What is given is kept as it is, and may be sampled in the model. What is left out is learnable,
-    has the dtype and the device of what is given, and starts as the standard random walk: A = 1,
+    Tensors that are given are kept as they are, and may be sampled in the model. Those left out are
+    parameters, of the dtype and device of the others, and start as the standard random walk: A = 1,
     b = m = 0, q = s = 1.
 
     :param int dim: D.
@@ -96,7 +96,7 @@ class LinearGaussianTransition(GaussianTransition):
         return self.log_initial_scale.exp()
 
     def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> LinearGaussianState:
-        """Return the state of a batch, which holds nothing."""
+        """Return the empty state of a batch."""
         return LinearGaussianState(self.offset.new_zeros((*batch_shape, 0)))
 
     def step_moments(

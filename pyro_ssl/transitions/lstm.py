@@ -48,8 +48,8 @@ class LSTMTransition(RecurrentTransition):
 class MultiplicativeLSTMTransition(RecurrentTransition):
     """As :class:`LSTMTransition`, with a multiplicative LSTM (Krause et al. 2016).
 
-    The one-hot z_{t-1} picks a recurrent matrix of its state's own. At first these matrices are
-    nearly the same, for W_mx starts near 1 in the columns of the states: it starts near an LSTM.
+    Each state z_{t-1} has a recurrent matrix of its own. They start nearly equal, since W_mx starts
+    near 1 in the columns of the states, so that the transition starts near an LSTM.
 
     :param int num_states: K, the number of latent states (topics).
     :param int hidden_size: H, the number of units.
@@ -80,8 +80,8 @@ class MultiplicativeLSTMTransition(RecurrentTransition):
         num_states = positive_size("num_states", num_states)
         multiplicative = MultiplicativeLSTMCell(num_states + 1 + input_size, hidden_size, **cell)
         super().__init__(num_states, multiplicative, dropout=dropout)
-        # A one-hot input leaves of W_mx one number of each row: orthogonal columns would make m_t
-        # and all that it carries 1/sqrt(H) times too small.
+        # A one-hot input picks one column of W_mx. The entries of an orthogonal column are about
+        # 1/sqrt(H), which would make m_t, and what it carries on, too small by that factor.
         with torch.no_grad():
             self.cell.weight_ih[:hidden_size, : num_states + 1] += 1.0
         self.cell.reset_magnitudes()
@@ -111,8 +111,8 @@ class GaussianLSTMTransition(RecurrentGaussianTransition):
 class GaussianMultiplicativeLSTMTransition(RecurrentGaussianTransition):
     """As :class:`GaussianLSTMTransition`, with a multiplicative LSTM (Krause et al. 2016).
 
-    What is read of z_{t-1} scales what is read of h_{t-1}: where it is 0 and there are no inputs,
-    the past reaches the gates through the memory c alone.
+    m_t is a product of a linear map of z_{t-1} and one of h_{t-1}: where z_{t-1} is 0 and there are
+    no inputs, m_t is 0 as well, and the past reaches h_t through the memory c alone.
 
     :param options: as for :class:`GaussianLSTMTransition`, and those of the cell, as for
         :class:`MultiplicativeLSTMTransition`.

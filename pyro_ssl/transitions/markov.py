@@ -1,4 +1,4 @@
-r"""A Markov chain as transition: it makes the model an HMM, with exact inference as its oracle.
+r"""A Markov chain as transition: it makes the model an HMM, for which inference is exact.
 
 With exogenous inputs it is the chain of an input-output HMM (Bengio and Frasconi 1995):
 
@@ -33,7 +33,7 @@ class MarkovTransition(DiscreteTransition):
         step, the first included. U is the parameter ``input_weight``, ``(K, input_size)``, 0 at
         first. (:class:`~pyro_ssl.MarkovEM` fits a chain without inputs in its place.)
 
-    What is left out has the dtype and the device of what is given.
+    Parameters that are left out have the dtype and the device of the tensor that is given.
 
     Example::
 

@@ -1,7 +1,7 @@
 """The distribution of a whole latent path, with event shape ``(T,)`` or ``(T, D)``, for Pyro.
 
 T is a dimension of the event on purpose. If log p(z_t | z_{1:t-1}) were spread over a time plate,
-``Trace_ELBO`` would take log p(z_{t+1} | z_t) to be independent of z_t and drop it from z_t's cost.
+``Trace_ELBO`` would treat log p(z_{t+1} | z_t) as independent of z_t, and drop it from z_t's cost.
 """
 
 from __future__ import annotations

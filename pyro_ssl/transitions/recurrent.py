@@ -25,7 +25,7 @@ from .recurrent_base import RecurrentBase
 
 __all__ = ["RecurrentTransition"]
 
-#: From this K over H on, stepping from look-ups beats a fused call that reads one-hots.
+#: Where K exceeds this times H, stepping with look-ups is faster than a fused call on one-hots.
 LONG_ONE_HOT = 8
 
 
@@ -59,7 +59,7 @@ class RecurrentTransition(RecurrentBase, DiscreteTransition):
         return torch.log_softmax(out, -1).gather(-1, z.unsqueeze(-1)).squeeze(-1)
 
     def _look_up(self, z_prev: Tensor | None, inputs: Tensor | None) -> Tensor:
-        """What the cell adds of one-hots and inputs, ``(..., G)``, by rows of the table."""
+        """The cell's projection of one-hots and inputs, ``(..., G)``, by look-up of rows."""
         encoding, exogenous, bias = self._input_map()
         projected = (encoding.T + bias)[self.start_value if z_prev is None else z_prev]
         return projected if inputs is None else projected + F.linear(inputs, exogenous)
@@ -87,7 +87,7 @@ class RecurrentTransition(RecurrentBase, DiscreteTransition):
         """Step function with the weights arranged once per sweep; see the base class."""
         encoding, bias, exogenous, advance, head = self._arranged(inputs)
         table = encoding.add_(bias)
-        buffer = table.new_empty(0)  # (N, G), reused: fresh pages cost more than the look-up
+        buffer = table.new_empty(0)  # (N, G), reused: allocating costs more than the look-up
 
         def step(z_prev: Tensor | None, state: Any, t: int) -> tuple[Tensor, Any]:
             if z_prev is None:

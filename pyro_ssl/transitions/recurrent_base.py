@@ -1,7 +1,7 @@
 """What every head over a recurrent cell shares: the cell reads [encoding of z_{t-1}; u_t].
 
 The encoding stands for z_{t-1}, or for the start where there is none yet. A head defines it, and
-what becomes of h_t.
+turns h_t into a distribution.
 
 Next files to read: ``recurrent.py``, the categorical head; ``recurrent_gaussian.py``.
 """
@@ -41,7 +41,7 @@ class ArrangedWeights(NamedTuple):
 class RecurrentBase(Transition):
     """A transition made of a cell and an output layer.
 
-    A head names it first among its bases, then the kind of latent. It calls :meth:`_build`, sets
+    A head inherits from it first, then from the kind of latent. It calls :meth:`_build`, sets
     :attr:`start_value`, and writes :meth:`_encode` and :meth:`_score`.
     """
 
@@ -127,7 +127,7 @@ class RecurrentBase(Transition):
         num_dims = z.dim() - len(self.event_shape)
         batch_shape, T = z.shape[: num_dims - 1], z.shape[num_dims - 1]
         N, out_shape = math.prod(batch_shape), (*batch_shape, T, self.hidden_size)
-        if not z.numel():  # which fused kernels refuse
+        if not z.numel():  # fused kernels refuse empty paths
             return self.like.new_zeros(out_shape)
         previous = self._previous(z.reshape(N, T, *self.event_shape).transpose(0, 1), None)
         if inputs is not None:

@@ -54,13 +54,13 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
     :param float dropout: in ``train()`` mode, probability of dropping a unit of h_t before the
         output layer, on teacher-forced paths only: learning sees it, the samplers never do.
     :param bool residual: let the mean be a step from z_{t-1}, which makes slow paths easy to learn.
-        The first latent, which has none to step from, is then N(m, diag s²) with parameters of its
+        The first latent has none to step from, and is then N(m, diag s²) with parameters of its
         own (``initial_mean``, ``log_initial_scale``), initially the standard normal.
-    :param float min_scale: what the standard deviations never fall below, positive; a buffer.
+    :param float min_scale: lower bound of the standard deviations, positive; a buffer.
     :param str reads: ``"positions"``, z_{t-1}; or ``"increments"``, (z_{t-1} - z_{t-2}) /
-        ``increment_scale`` and 0 while there is no z_{t-2}; these ask for ``residual``.
-    :param float increment_scale: about the size of an increment, positive: what the cell reads is
-        then about 1; a buffer.
+        ``increment_scale`` and 0 while there is no z_{t-2}; these need ``residual=True``.
+    :param float increment_scale: about the size of an increment, positive, so that the cell reads
+        numbers of about 1; a buffer.
     :raises ValueError: if the cell's ``input_size`` is less than D+1, a scale is not positive, or
         increments are read without ``residual``.
 
@@ -155,7 +155,7 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
                 scale = self.log_initial_scale.exp().clamp(min=self.min_scale)
                 return Moments(*(v.expand_as(mean) for v in (self.initial_mean, scale)))
             mean = mean + z_prev
-        # Contiguous: softplus of every other pair of numbers is not vectorised.
+        # Contiguous: softplus of strided numbers is not vectorised.
         return Moments(mean, F.softplus(raw.contiguous()) + self.min_scale)
 
     def _path_moments(
@@ -197,7 +197,7 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
         encoding, bias, exogenous, advance, head = self._arranged(inputs)
         latent, start = encoding[:-1], encoding[-1]
         addends = None if exogenous is None else exogenous.add_(bias)
-        buffer = bias.new_empty(0)  # (N, G), reused: fresh pages cost more than the product
+        buffer = bias.new_empty(0)  # (N, G), reused: allocating costs more than the product
 
         @torch.no_grad()
         def step(z_prev: Tensor | None, state: ReadState, t: int) -> tuple[Moments, ReadState]:

@@ -50,7 +50,7 @@ def test_probabilities_of_many_units_are_those_of_their_states():
     assert torch.equal(found.states[:, 0], probs > 0.5)
     assert (found.log_probs.diff(dim=-1) <= 0).all()
     assert all(len(set(map(tuple, rows.tolist()))) == 50 for rows in found.states)
-    # The second best turns the least certain unit, and no state left out is better than the last.
+    # The second best flips the least certain unit, and no state left out is better than the last.
     least = (probs - 0.5).abs().argmin(-1)
     turned = found.states[:, 0] ^ found.states[:, 1]
     assert torch.equal(turned, torch.nn.functional.one_hot(least, 200).bool())
@@ -67,7 +67,7 @@ def test_certain_units():
     assert found.states[0].tolist() == [True, False, False]
     torch.testing.assert_close(found.log_probs[:2].exp(), torch.tensor([0.7, 0.3]))
     assert (found.log_probs[2:] == -torch.inf).all()
-    # Log-odds tell what probabilities round away.
+    # Log-odds keep what probabilities round away.
     found = most_probable_states(None, 2, logits=torch.tensor([60.0]))
     expected = torch.tensor([-math.exp(-60.0), -60.0])
     torch.testing.assert_close(found.log_probs, expected, rtol=1e-12, atol=0)

@@ -113,10 +113,10 @@ def test_errors_teach():
 
 @pytest.mark.stage("statistical")
 def test_an_lstm_trained_on_an_hmm_is_read_as_one():
-    """Extracted HMMs of more states are nearer, and the largest predicts nearly as the truth does.
+    """HMMs of more states are nearer, and the largest predicts nearly as well as the true HMM.
 
-    A quarter of the benchmark's data. Margins are over ten standard errors of the KL (5e-4 at
-    most), so what a change of seed can change is how the network learns.
+    With a quarter of the benchmark's data. Margins are over ten standard errors of the KL (5e-4 at
+    most), so another seed matters only through what the network learns.
     """
     turn = torch.eye(4).roll(1, 1)
     emission = torch.full((4, 6), 0.05)

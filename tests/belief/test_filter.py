@@ -1,4 +1,4 @@
-"""A gate made of an HMM is its posterior given the last state; the filter network is its filter."""
+"""A gate made from an HMM is its posterior given the last state, and ``FilterRNN`` its filter."""
 
 import itertools
 
@@ -8,7 +8,14 @@ import torch
 import torch.nn.functional as F
 
 from pyro_ssl import MarkovTransition
-from pyro_ssl.belief import FilterRNN, GateRNN, exact_filter, from_hmm, linear_gap, stationary_law
+from pyro_ssl.belief import (
+    FilterRNN,
+    GateRNN,
+    exact_filter,
+    from_hmm,
+    linear_gap,
+    stationary_distribution,
+)
 from pyro_ssl.belief.filter import GateState
 from pyro_ssl.exact.chains import enumerate_paths
 from pyro_ssl.transitions import RecurrentTransition
@@ -76,7 +83,7 @@ def test_gap_along_sequences():
     assert torch.allclose(gap.exact_path, exact, atol=1e-12)
     assert gap.path_kl[0].abs().max() < 1e-12
     assert (gap.path_kl >= -1e-15).all() and gap.path_kl[1:].max() > 1e-3
-    # Where the last state says nothing, the gate is the filter.
+    # Where the next state does not depend on the last, the gate is the filter.
     same = torch.tensor([[0.7, 0.3], [0.7, 0.3]])
     gap = linear_gap(same, emission, y=y)
     assert gap.gap.abs().max() < 1e-12 and gap.path_kl.abs().max() < 1e-12
@@ -99,7 +106,7 @@ def test_filter_network_is_the_filter(K):
 def test_filter_takes_zeros():
     matrix = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5], [1.0, 0.0, 0.0]])
     emission = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
-    chain = MarkovTransition(3, initial=stationary_law(matrix), matrix=matrix)
+    chain = MarkovTransition(3, initial=stationary_distribution(matrix), matrix=matrix)
     z = torch.tensor([[0, 1, 2, 0, 0], [2, 0, 1, 1, 2]]).T
     assert chain.log_prob(z.T).isfinite().all()
     y = torch.tensor([0, 1, 0])[z]
@@ -121,7 +128,7 @@ def test_predictions_are_of_the_next_symbol():
 
 
 def test_a_gate_is_a_cell():
-    """Stepping, the samplers' stepper and the fused path agree, from an h_0 that is not 0 too."""
+    """Stepping, the samplers' stepper and the fused path agree, also from an h_0 other than 0."""
     cell = GateRNN(input_size=4, hidden_size=5)
     cell.start.copy_(torch.rand(5))
     transition = RecurrentTransition(3, cell)
@@ -137,15 +144,15 @@ def test_a_gate_is_a_cell():
         assert torch.allclose(fast, logits[:, t], atol=1e-12)
 
 
-def test_stationary_law_stays():
+def test_stationary_distribution_stays():
     matrix = random_hmm(5, 2)[0]
-    law = stationary_law(matrix)
-    assert torch.allclose(law @ matrix, law, atol=1e-12) and (law > 0).all()
-    assert torch.allclose(stationary_law(torch.eye(2)), torch.full((2,), 0.5))
+    p = stationary_distribution(matrix)
+    assert torch.allclose(p @ matrix, p, atol=1e-12) and (p > 0).all()
+    assert torch.allclose(stationary_distribution(torch.eye(2)), torch.full((2,), 0.5))
 
 
 def test_dtype_follows():
-    matrix, emission = (law.float() for law in random_hmm(2, 3))
+    matrix, emission = (rows.float() for rows in random_hmm(2, 3))
     gate = from_hmm(matrix, emission)
     assert {p.dtype for p in gate.state_dict().values()} == {torch.float32}
     assert exact_filter(matrix, emission, None, torch.zeros(2, 1).long()).filtered.dtype == (
@@ -157,7 +164,7 @@ def test_errors_teach():
     matrix, emission = random_hmm(2, 3)
     with pytest.raises(ValueError, match=r"expected \(K, K\), \(K, V\).*write emission.T"):
         from_hmm(matrix, emission.T)
-    with pytest.raises(ValueError, match="a row of matrix is no law.*write matrix = matrix /"):
+    with pytest.raises(ValueError, match="matrix is no distribution.*write matrix = matrix /"):
         from_hmm(2 * matrix, emission)
     with pytest.raises(ValueError, match="probability of 0.*write FilterRNN"):
         from_hmm(torch.eye(2), emission)

@@ -66,7 +66,7 @@ def test_multiplicative_cell():
         cell.weight_hm.copy_((torch.rand(28, 7) + 0.1) * within.repeat(4, 1))
     assert torch.equal(dependency_graph(cell, threshold=0.0).adjacency, within)
     assert dependency_graph(cell).blocks() == blocks
-    unread = MultiplicativeLSTMCell(3, 7)  # where no input reaches m, nothing is read of h
+    unread = MultiplicativeLSTMCell(3, 7)  # where no input reaches m, h is not read
     with torch.no_grad():
         unread.weight_ih[:7] = 0.0
     assert not dependency_graph(unread, threshold=0.0).adjacency.any()

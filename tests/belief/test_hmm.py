@@ -1,4 +1,4 @@
-"""What is extracted: a chain is itself, a gate its kernel, and known states are counted exactly."""
+"""Extraction: a chain gives itself, a gate its kernel, and known states are counted exactly."""
 
 import pyro.distributions as dist
 import pytest
@@ -136,9 +136,9 @@ def test_known_states_are_counted_exactly(hmm):
             symbols[name[z[t, b]], x[t, b]] += 1
             if t:
                 moves[name[z[t - 1, b]], name[z[t, b]]] += 1
-    for count, law in ((start, "initial"), (moves, "matrix"), (symbols, "emission")):
+    for count, part in ((start, "initial"), (moves, "matrix"), (symbols, "emission")):
         count += 0.6 / count.shape[-1]
-        assert torch.allclose(getattr(found, law), count / count.sum(-1, keepdim=True), atol=1e-12)
+        assert torch.allclose(getattr(found, part), count / count.sum(-1, keepdim=True), atol=1e-12)
 
 
 def test_language_model_s_states_are_after_the_symbol():
@@ -175,10 +175,10 @@ def test_no_state_mixes_symbols_where_there_are_enough(hmm):
 
 
 def test_an_extracted_filter_comes_near_the_truth():
-    """Of the exact filter's own states: what counting loses, and EM regains in part.
+    """From the exact filter's own states: counting loses a little, and EM regains a part of it.
 
-    Held out, 50,000 symbols in 1,000 sequences: perplexities, of one data set, differ by 0.2 % or
-    less by chance.
+    Perplexities are of 50,000 held-out symbols in 1,000 sequences, the same for all; they differ
+    by at most 0.2 % by chance.
     """
     emission = torch.tensor([[0.7, 0.1, 0.1, 0.1], [0.1, 0.7, 0.1, 0.1], [0.1, 0.1, 0.4, 0.4]])
     hmm = ExtractedHMM(torch.full((3,), 1 / 3), 0.7 * torch.eye(3) + 0.1, emission)
@@ -220,5 +220,5 @@ def test_errors_teach(hmm):
         to_hmm(torch.randn(3, 6, 2), x, num_states=2)
     with pytest.raises(ValueError, match="no centres"):
         hmm.states(torch.zeros(3), torch.tensor(0))
-    with pytest.raises(ValueError, match="a row of emission is no law"):
+    with pytest.raises(ValueError, match="a row of emission is no distribution"):
         ExtractedHMM(hmm.initial, hmm.matrix, hmm.emission * 2)

@@ -43,7 +43,7 @@ class LagMixture(DiscreteTransition):
             now = torch.nn.functional.one_hot(z_prev, self.num_states).to(recent)
             recent = torch.cat([now.unsqueeze(-2), recent[..., :-1, :]], -2)
         p = (self.weights.unsqueeze(-1) * recent).sum(-2)
-        rest = 1.0 - p.sum(-1, keepdim=True)  # the weight of lags there are not yet, too
+        rest = 1.0 - p.sum(-1, keepdim=True)  # also the weight of lags that reach before the start
         return (p + rest / self.num_states).log(), Past(recent)
 
 
@@ -98,13 +98,13 @@ def planted_by_enumeration(transition, T):
     p_path = transition.log_prob(paths).sum(-1).exp()
     for path, p in zip(paths, p_path, strict=True):
         for lag in range(1, T):
-            laws = []
+            given = []  # p(z_t | z_{1:t-1}) for each z_1
             for first in range(K):
                 prefix = torch.cat([torch.tensor([first]), path[1:lag]])
                 ends = torch.cat([prefix.expand(K, -1), torch.arange(K)[:, None]], 1)
                 joint = transition.log_prob(ends).sum(-1).exp()
-                laws.append(joint / joint.sum())
-            gaps = [(law - laws[path[0]]).abs().sum() / 2 for law in laws]
+                given.append(joint / joint.sum())
+            gaps = [(p_t - given[path[0]]).abs().sum() / 2 for p_t in given]
             tv[lag - 1] += p * sum(gaps) / (K - 1)
     return tv
 
@@ -123,7 +123,7 @@ def test_paths_that_are_given():
     z, lengths = torch.randint(4, (6, 9)), torch.tensor([9, 4, 9, 2, 9, 9])
     found = memory_horizon(transition, z=z, max_lag=4, lengths=lengths)
     torch.testing.assert_close(found.tv, torch.tensor([0.0, 0.9, 0.0, 0.0]))
-    # What stands past the lengths changes nothing.
+    # Values past the lengths change nothing.
     lstm, padding = LSTMTransition(4, 6), torch.arange(9) >= lengths[:, None]
     kept = []
     for other in (0, 3):
@@ -207,7 +207,7 @@ def test_total_variation_of_normals(distance, ratio):
     p = Moments(torch.tensor([1.0]), torch.tensor([0.5]))
     q = Moments(p.mean + distance * p.scale, ratio * p.scale)
     grid = torch.linspace(-30, 30, 600_001)
-    densities = [dist.Normal(*law).log_prob(grid).exp() for law in (p, q)]
+    densities = [dist.Normal(*moments).log_prob(grid).exp() for moments in (p, q)]
     expected = torch.trapezoid((densities[0] - densities[1]).abs(), grid) / 2
     torch.testing.assert_close(gaussian_total_variation(p, q), expected, rtol=0, atol=1e-7)
     torch.testing.assert_close(gaussian_total_variation(q, p), expected, rtol=0, atol=1e-7)
@@ -234,7 +234,7 @@ def test_errors_teach():
 
 
 class Impossible(LagMixture):
-    """No prediction at all once the path has left the only one there is, 0, 0, 0, …"""
+    """A chain whose only possible path is 0, 0, 0, …: another has no prediction."""
 
     def __init__(self, num_states):
         super().__init__(num_states, [1.0])

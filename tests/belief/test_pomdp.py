@@ -1,4 +1,4 @@
-"""A gate's kernel against a loop over bits; its policy and rollout against the networks' own."""
+"""A gate's kernel against a loop over bits; its policy and rollout against the networks."""
 
 import itertools
 
@@ -39,7 +39,7 @@ def test_kernel_equals_a_loop_over_bits(k):
             assert abs(float(kernel[i, j]) - expected) < 1e-12
 
 
-def test_product_law_of_ten_units_equals_enumeration():
+def test_product_belief_of_ten_units_equals_enumeration():
     pomdp = to_pomdp(sharp_gate(2, 10))
     p = torch.rand(3, 10)
     bits = joint_states(10)
@@ -74,7 +74,7 @@ def test_rollout_is_the_gate_s_run():
 
 @pytest.mark.parametrize("number, gate", [(0, "input"), (1, "forget"), (3, "output")])
 def test_gates_of_an_lstm(number, gate):
-    """The gate as read equals the LSTM's own sum, whose parts are found by its own step."""
+    """The gate that is read equals the sum inside the LSTM, found by the LSTM's own step."""
     cell = LSTMCell(4, 3)
     h, c, y = torch.rand(3), torch.randn(3), torch.tensor(2)
     gates = cell.project(F.one_hot(y, 4).double()) + h @ cell.lstm.weight_hh_l0.T

@@ -1,4 +1,4 @@
-"""Gates taken apart: put together again they are the network's own forward pass."""
+"""Gates taken apart: put together again, they give the network's own forward pass."""
 
 import math
 
@@ -42,7 +42,7 @@ def close(found, expected, tolerance=1e-12):
 
 
 def check_parts(view):
-    """Evidence and prior are the posterior's log-odds; entropy and bits are the posterior's."""
+    """Evidence plus prior are the posterior's log-odds; entropy and bits are its own."""
     for belief in view.gates.values():
         assert torch.equal(belief.log_odds, belief.prior_log_odds + belief.evidence_log_odds)
         close(belief.posterior, torch.sigmoid(belief.log_odds))
@@ -159,7 +159,7 @@ def test_imv_cells(cell_type):
     view = belief_view(cell, x, state)
     h, last = cell.sequence(x, state)
     check_lstm(view, h, last.c, state, lstm_output)
-    # W_h times the state before is the prior; what is left of a step is the evidence of x alone.
+    # W_h times the state before is the prior; the rest of a step is the evidence of x alone.
     before, weights = torch.cat([state.h[None], h[:-1]]), gate_weights(cell)
     for name, belief in view.gates.items():
         close(belief.prior_log_odds, before @ weights[name].T)
@@ -216,7 +216,7 @@ def test_transition_reads_latents(make, input_size):
     logits = transition.head(view.h).transpose(0, 1)
     close(logits, transition.eval().path_logits(z, u))
     check_lstm(view, view.h, squash=lstm_output)
-    # The first step reads the start symbol: it does not know z, and later ones not the last.
+    # The first step reads the start symbol and not z; later steps do not read the last latent.
     other = belief_view(transition, (z + 1) % 3, exogenous=u)
     last = torch.cat([z[:, :-1], (z[:, -1:] + 1) % 3], 1)
     assert torch.equal(other.h[0], view.h[0]) and not torch.equal(other.h[1], view.h[1])
@@ -231,7 +231,7 @@ def test_transition_over_vectors(make, reads):
     view = belief_view(transition, z)
     previous = F.pad(z, (0, 0, 1, 0))[:, :T]
     mean = transition.head(view.h).transpose(0, 1)[..., :2] + previous
-    mean[:, 0] = transition.initial_mean  # which a residual transition has of its own
+    mean[:, 0] = transition.initial_mean  # a parameter of a residual transition
     close(mean, transition.path_moments(z).mean)
     check_lstm(view, view.h, squash=lstm_output)
 

@@ -10,7 +10,7 @@ T, N, D, H = 5, 4, 3, 6
 
 
 class Elman(RecurrentCell):
-    """A cell that writes what must be written, and overrides nothing."""
+    """A cell with the required methods alone."""
 
     def __init__(self, input_size, hidden_size):
         super().__init__(input_size, hidden_size)

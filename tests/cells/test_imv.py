@@ -1,4 +1,4 @@
-"""The IMV-LSTM's cells: the paper's equations, who reads whom, and the gradient by hand."""
+"""The IMV-LSTM's cells: the paper's equations, which unit reads which, and the gradient by hand."""
 
 import copy
 

@@ -162,7 +162,7 @@ def test_weight_norm_starts_at_the_weights_and_scales_them_by_row():
     with torch.no_grad():
         before = normed.sequence(x)[0]
         for name in ("weight_ih", "weight_mh", "weight_hm"):
-            getattr(normed, name).mul_(7.0)  # a direction has no length
+            getattr(normed, name).mul_(7.0)  # v has a direction only
         torch.testing.assert_close(normed.sequence(x)[0], before)
         normed.weight_ih_magnitude.mul_(2.0)
         plain.weight_ih.mul_(2.0)
@@ -202,7 +202,7 @@ def test_each_state_has_a_recurrent_matrix_of_its_own(weight_norm):
     near_one = transition.cell.input_map()[0][:H]
     torch.testing.assert_close(near_one, transition.cell.weight_ih[:H])
     assert (near_one - 1).abs().max() <= 1 and near_one.std(1).min() > 0
-    with torch.no_grad():  # z_{t-1} chooses how h is read, and by nothing else
+    with torch.no_grad():  # z_{t-1} acts through the way h is read alone
         transition.cell.weight_ih[H:] = 0
     state = LSTMState(torch.randn(H), torch.randn(H))
     one, other = transition.step_logits(torch.tensor([0, 1]), state)[0]

@@ -173,8 +173,8 @@ def test_sampled_paths_are_posterior_draws(K, T, ragged):
     matrix = problem.transition.transition_logits.detach().softmax(-1)
     z = sample_markov_paths(initial, matrix, many["emission"].table, many["lengths"])
     index = problem.index(z).reshape(n, S)
-    for s, law in enumerate(problem.log_joint().softmax(-1)):
-        assert p_value([chi_square(index[:, s].bincount(minlength=K**T), law)]) > ALPHA
+    for s, posterior in enumerate(problem.log_joint().softmax(-1)):
+        assert p_value([chi_square(index[:, s].bincount(minlength=K**T), posterior)]) > ALPHA
 
 
 # ------------------------------------------------------------------- where probabilities underflow

@@ -18,7 +18,7 @@ TIGHT = {"rtol": 0.0, "atol": 1e-10}
 
 
 class Problem:
-    """A random linear Gaussian model, and data drawn from anywhere."""
+    """A random linear Gaussian model, and data that are not drawn from it."""
 
     def __init__(self, D, E, T, how="whole"):
         self.chain = LinearGaussianTransition(
@@ -37,7 +37,7 @@ class Problem:
         self.options = {}
         if how in ("masked", "both"):
             self.options["mask"] = torch.rand(T, B) < 0.6
-            self.options["mask"][:, 0] = False  # and one of which nothing is seen
+            self.options["mask"][:, 0] = False  # and one without any observation
             self.seen &= self.options["mask"]
         if how in ("ragged", "both"):
             self.options["lengths"] = torch.tensor([T, 0, (T + 1) // 2, T])
@@ -66,13 +66,13 @@ class Problem:
             return mean, covariance, torch.zeros(())
         pick = torch.eye(self.T)[steps]
         H = torch.kron(pick, C)
-        law = dist.MultivariateNormal(
+        p_x = dist.MultivariateNormal(
             H @ mean + d.repeat(len(steps)),
             H @ covariance @ H.T + torch.kron(torch.eye(len(steps)), R),
         )
         x = self.x[steps, b].flatten()
-        gain = covariance @ H.T @ torch.linalg.inv(law.covariance_matrix)
-        return mean + gain @ (x - law.mean), covariance - gain @ H @ covariance, law.log_prob(x)
+        gain = covariance @ H.T @ torch.linalg.inv(p_x.covariance_matrix)
+        return mean + gain @ (x - p_x.mean), covariance - gain @ H @ covariance, p_x.log_prob(x)
 
     def block(self, mean, covariance, t):
         D = self.chain.dim
@@ -114,7 +114,7 @@ def test_smoother_is_the_joint_gaussian(D, E, T, how):
 
 
 @KINDS
-def test_draws_have_the_law_of_the_posterior(how):
+def test_draws_are_from_the_posterior(how):
     """Means and covariances of 20,000 paths, across steps too, within 6 standard errors.
 
     Four sequences of 9 means and 81 products, at 2e-9 each: by chance once in 10^6 seeds.
@@ -187,7 +187,7 @@ def test_what_is_not_observed_is_not_read():
 
 
 def test_float32_stays_near_float64_over_a_long_sequence():
-    """Precise data, a vague start: where a difference of covariances turns negative."""
+    """Precise data, a vague start: here a difference of covariances would turn negative."""
     D, T = 2, 400
     chain = LinearGaussianTransition(
         D,

@@ -1,4 +1,4 @@
-"""A checkpoint is what was saved, whole, or an error."""
+"""A checkpoint returns all that was saved, or raises an error."""
 
 import json
 

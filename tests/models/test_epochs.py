@@ -66,7 +66,7 @@ def test_best_epoch(scores, best):
     [
         ([3.0, 4.0, 5.0, 1.0], 2, 3),
         ([3.0, 4.0, 2.0, 5.0, 5.0, 1.0], 2, 5),
-        ([math.nan, math.nan, math.nan, 1.0], 1, 4),  # no score yet to be patient for
+        ([math.nan, math.nan, math.nan, 1.0], 1, 4),  # patience begins with the first score
         ([3.0, 4.0, 5.0], None, 3),
     ],
 )
@@ -75,7 +75,7 @@ def test_patience(scores, patience, length):
 
 
 def test_goes_on_from_a_state():
-    """Half and the other half are the whole, and the best of the first half is not forgotten."""
+    """Two halves equal the whole, and the best epoch of the first half is not forgotten."""
     scores, state, model = [3.0, 1.0, 4.0, 2.0], FitState(), Counter()
     model.fit(scores, num_epochs=2, state=state)
     assert state.best_epoch == 2 and float(state.best["count"]) == 2.0

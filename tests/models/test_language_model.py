@@ -162,7 +162,7 @@ def test_nothing_to_score(shape):
 
 @pytest.fixture(scope="module")
 def cycle():
-    """0 1 2 3 4 0 1 ..., from any start; a model that knows it errs on the first word only."""
+    """0 1 2 3 4 0 1 ..., from any start: only the first word cannot be predicted."""
     return (torch.arange(12)[:, None] + torch.arange(20)) % V
 
 
@@ -174,7 +174,7 @@ def test_learns_a_cycle(cycle, layer):
     model.fit(cycle, num_epochs=40, learning_rate=0.02, callback=seen.append, disable_progbar=True)
     assert before > 4.0
     assert model.perplexity(cycle, start=1) < 1.05
-    # The first word of all is one of V, which no model can foretell.
+    # The first word is one of V, all with the same probability.
     assert model.log_likelihood(cycle)[0].mean() == pytest.approx(-math.log(V), abs=0.1)
     assert seen == model.history
     assert [record.epoch for record in seen] == list(range(1, 41))
@@ -192,7 +192,7 @@ def test_the_loss_is_that_of_the_words(words, lengths):
 
 
 def test_minibatches_are_shuffled_and_leave_nobody_out():
-    """Column b holds word b alone, so what the embedding reads tells which columns it was."""
+    """Column b holds word b alone, so the words that are embedded show which columns were taken."""
     model, seen = small(), []
     model.embedding.register_forward_hook(lambda module, args, out: seen.append(args[0][1]))
     model.fit(torch.arange(V).expand(3, V), num_epochs=4, batch_size=2, disable_progbar=True)
@@ -218,7 +218,7 @@ def test_a_step_sees_the_gradient_of_its_minibatch(words, lengths):
 
 
 def test_keeps_the_epoch_that_validates_best(words):
-    """Words drawn at random: what is learned of them only hurts elsewhere, sooner or later."""
+    """Words drawn at random: what is learned from them does not carry over to others."""
     model = LanguageModel(V, embedding_size=8, hidden_size=16, dropout=0.0)
     valid = (torch.randint(V, (T, 20)), torch.full((20,), T - 1), 2)
     model.fit(
@@ -264,7 +264,7 @@ def test_number_of_parameters():
 
 @every_layer
 def test_follows_the_dtype_of_the_model(words, lengths, layer):
-    """Under a default of float64; and no tensor is made without being told where."""
+    """Under a default of float64; no tensor is made without device and dtype."""
     model = small(layer).float()
     with NoBareFactory():
         history = model.fit(

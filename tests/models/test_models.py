@@ -27,12 +27,12 @@ def same(one, other):
 
 
 def numbers(history):
-    """Of records, as text: NaN is equal to NaN there."""
+    """Records as text, in which NaN equals NaN."""
     return json.dumps([asdict(record) for record in history], sort_keys=True)
 
 
 def fail_at(monkeypatch, world, call, error):
-    """Let the model's step raise at that call."""
+    """Let the model's step raise an error at that call."""
     owner, name = world.step
     step, calls = getattr(owner, name), []
 
@@ -173,7 +173,7 @@ def test_same_seed_same_model(kind):
 
 @every_model
 def test_log_likelihood(kind):
-    """Of every step, and 0 past the lengths; the IMV-LSTM's of every window."""
+    """It has every step, and is 0 past the lengths; the IMV-LSTM's has every window."""
     model, world = make(kind)
     data = world.data()
     fit(model, world, data)

@@ -1,4 +1,4 @@
-"""The four ready-made models, each with small data and a quick fit, for what is the same in all."""
+"""The four ready-made models, each with small data and a quick fit, for tests of all of them."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

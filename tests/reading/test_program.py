@@ -1,4 +1,4 @@
-"""The samplers' view of a model, a table over all states, is the joint that Pyro's trace sees."""
+"""The table over all states that samplers see is the joint that Pyro's trace sees."""
 
 import pyro
 import pyro.distributions as dist
@@ -18,7 +18,7 @@ K, V, T, B, D = 3, 5, 4, 2, 2
 
 
 class World:
-    """Parameters, data, and a model around a body; each test changes what it is about."""
+    """Parameters, data, and a model around a body, for tests to change."""
 
     def __init__(self, shape=(B,), input_size=0):
         self.shape, self.transition = shape, LSTMTransition(K, 4, input_size=input_size)
@@ -67,8 +67,8 @@ def categorical_of_time(w, t, z):
 
 
 def bag_of_words(w, t, z):
-    law = dist.Categorical(w.phi[z].unsqueeze(-2)).expand_by([]).expand(z.shape + (6,))
-    pyro.sample("x", law.to_event(1), obs=w.bag[t])
+    words = dist.Categorical(w.phi[z].unsqueeze(-2)).expand_by([]).expand(z.shape + (6,))
+    pyro.sample("x", words.to_event(1), obs=w.bag[t])
 
 
 def normal(w, t, z):
@@ -153,7 +153,7 @@ BODIES = [
 
 
 def assert_same_joint(world, model):
-    """The table's joint, its path look-up and its gradients are those of the trace."""
+    """The joint by the table, its look-up of a path and its gradients are those of the trace."""
     run = Program(model).run()
     path = torch.randint(K, (T, run.num_sequences))
     if run.grid.lengths is not None:
@@ -269,7 +269,7 @@ def test_subsampling_does_not_temper_the_posterior():
     def model(subsample_size):
         with pyro.plate("documents", 6, subsample_size=subsample_size) as index:
             for t, z in ssl_transition("z", world.transition, T):
-                with poutine.scale(scale=0.3):  # this one is the user's, and stays
+                with poutine.scale(scale=0.3):  # the user's own, which stays
                     pyro.sample("x", dist.Categorical(world.phi[z]), obs=world.words[:, index][t])
 
     run, full = Program(model, (2,)).run(), Program(model, (None,)).run()
@@ -297,10 +297,10 @@ class BiggestTensor(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("law", ["probs", "logits"])
+@pytest.mark.parametrize("given_as", ["probs", "logits"])
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("latent", [False, True])
-def test_no_tensor_over_states_steps_sequences_and_symbols(law, ragged, latent):
+def test_no_tensor_over_states_steps_sequences_and_symbols(given_as, ragged, latent):
     T, B, V = 6, 8, 1000
     words = torch.randint(V, (T, B))
     lengths = torch.randint(1, T, (B,)) if ragged else None
@@ -315,7 +315,7 @@ def test_no_tensor_over_states_steps_sequences_and_symbols(law, ragged, latent):
             emission = phi
         with pyro.plate("documents", B):
             for t, z in ssl_transition("z", transition, T, lengths=lengths):
-                pyro.sample("x", dist.Categorical(**{law: emission[z]}), obs=words[t])
+                pyro.sample("x", dist.Categorical(**{given_as: emission[z]}), obs=words[t])
 
     with BiggestTensor() as seen:
         run = Program(model).run()
@@ -339,8 +339,8 @@ def latent(w, t, z):
 
 
 def partly_observed(w, t, z):
-    law = dist.Categorical(w.phi[z].detach())
-    pyro.sample("x", law, obs=w.words[t], obs_mask=w.observed[t])
+    words = dist.Categorical(w.phi[z].detach())
+    pyro.sample("x", words, obs=w.words[t], obs_mask=w.observed[t])
 
 
 def plate_in_body(w, t, z):
@@ -443,12 +443,12 @@ def test_two_loops():
 # -------------------------------------------------------------------------- latent sites elsewhere
 
 
-def with_prior(law, use, V=V):
-    """A model whose emission is ``use(phi, z)``, with ``phi`` from ``law``; its data are fixed."""
+def with_prior(prior, use, V=V):
+    """A model of fixed data whose emission is ``use(phi, z)``, with ``phi`` from ``prior``."""
     words, transition = torch.randint(V, (T, B)), LSTMTransition(K, 4)
 
     def model():
-        phi = pyro.sample("phi", law) if isinstance(law, dist.Distribution) else law()
+        phi = pyro.sample("phi", prior) if isinstance(prior, dist.Distribution) else prior()
         with pyro.plate("documents", B):
             for t, z in ssl_transition("z", transition, T):
                 pyro.sample("x", dist.Categorical(use(phi, z)), obs=words[t])
@@ -494,20 +494,20 @@ def test_dirichlet_that_is_not_conjugate(use, V):
 
 
 def test_mixture_of_two_dirichlet_sites_is_not_conjugate():
-    def law():
+    def prior():
         background = pyro.sample("background", dist.Dirichlet(torch.ones(V)))
         return 0.5 * (pyro.sample("phi", rows()) + background)
 
     with pytest.raises(LatentSiteError, match="Dirichlet, but it does not enter the likelihood"):
-        setup(with_prior(law, lambda phi, z: phi[z]))
+        setup(with_prior(prior, lambda phi, z: phi[z]))
 
 
 def test_dirichlet_whose_prior_is_latent():
-    def law():
+    def prior():
         mean = pyro.sample("mean", dist.Dirichlet(torch.ones(V)))
         return pyro.sample("phi", dist.Dirichlet(10 * mean.expand(K, V)).to_event(1))
 
-    model = with_prior(law, lambda phi, z: phi[z])
+    model = with_prior(prior, lambda phi, z: phi[z])
     with pytest.raises(LatentSiteError, match='Site "mean": the concentration of "phi" depends'):
         setup(model)
     setup(poutine.condition(model, {"mean": torch.full((V,), 1 / V)}))

@@ -1,7 +1,7 @@
 """Sweeps of every kind, small and in float64, whose draws are recorded: one seed, one path.
 
-``python -m tests.recorded.cases`` draws them anew and writes ``draws.json``. A change of it is a
-change of the random stream, which a commit has to give a reason for.
+``python -m tests.recorded.cases`` draws them anew and writes ``draws.json``. If that changes, the
+random stream has changed, for which the commit must give a reason.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""One seed gives the draws that it gave before, whatever has moved in the code."""
+"""One seed gives the recorded draws, whatever has moved in the code."""
 
 import json
 

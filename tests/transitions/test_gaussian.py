@@ -1,4 +1,4 @@
-"""Gaussian transitions keep the contract, and have the documented distributions."""
+"""Gaussian transitions satisfy the contract, and have the documented distributions."""
 
 from typing import NamedTuple
 
@@ -66,7 +66,7 @@ class PlainState(NamedTuple):
 
 
 class PlainRNN(RecurrentCell):
-    """A cell that writes no more than it must."""
+    """A cell with the required methods alone."""
 
     def __init__(self, input_size, hidden_size):
         super().__init__(input_size, hidden_size)

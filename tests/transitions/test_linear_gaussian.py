@@ -1,4 +1,4 @@
-"""The linear Gaussian chain keeps the contract, and is a joint Gaussian."""
+"""The linear Gaussian chain satisfies the contract, and is a joint Gaussian."""
 
 import pyro.distributions as dist
 import torch

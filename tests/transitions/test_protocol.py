@@ -1,4 +1,4 @@
-"""Transitions of one's own: nested states, and no parameters, or no tensors at all."""
+"""User-written transitions: nested states, no parameters, no tensors at all."""
 
 from typing import NamedTuple
 
@@ -78,7 +78,7 @@ class TestWithoutTensors(GaussianTransitionContract):
 
 
 def test_nested_state_is_gathered_by_the_sweep():
-    """``Nested`` remembers enough for a sampler that takes wrong rows to fail."""
+    """``Nested`` remembers enough to fail a sampler that gathers wrong rows."""
     transition = Nested(K)
 
     def model(x):

@@ -1,4 +1,4 @@
-"""What the modules of this package ask of an HMM's parameters and of its symbols."""
+"""Checks of an HMM's parameters and symbols, and the stationary distribution of its chain."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from torch import Tensor
 
 from ..models.words import active_cells
 
-__all__ = ["check_hmm", "check_symbols", "stationary_law"]
+__all__ = ["check_hmm", "check_symbols", "stationary_distribution"]
 
 
-def stationary_law(matrix: Tensor) -> Tensor:
-    """Return the law p ``(K,)`` that a transition matrix ``(K, K)`` leaves as it is.
+def stationary_distribution(matrix: Tensor) -> Tensor:
+    """Return the distribution ``(K,)`` that a transition matrix ``(K, K)`` leaves as it is.
 
-    Where there are several, the one of least norm.
+    Where there are several, it is the one of least norm.
 
     Example::
 
-        >>> stationary_law(torch.tensor([[0.9, 0.1], [0.2, 0.8]]))
+        >>> stationary_distribution(torch.tensor([[0.9, 0.1], [0.2, 0.8]]))
         tensor([0.6667, 0.3333])
     """
     flow = matrix.T - torch.eye(len(matrix), device=matrix.device, dtype=matrix.dtype)
@@ -27,9 +27,9 @@ def stationary_law(matrix: Tensor) -> Tensor:
 
 
 def check_hmm(matrix: Tensor, emission: Tensor, initial: Tensor | None, caller: str) -> Tensor:
-    """Check an HMM's parameters and return p(s_1), the stationary law where it is left out.
+    """Check an HMM's parameters and return p(s_1), by default the stationary distribution.
 
-    :raises ValueError: if the shapes do not fit, or a row is no law.
+    :raises ValueError: if the shapes do not fit, or a row is no distribution.
     """
     K = len(matrix)
     fits = matrix.shape == (K, K) and emission.dim() == 2 and len(emission) == K
@@ -40,15 +40,16 @@ def check_hmm(matrix: Tensor, emission: Tensor, initial: Tensor | None, caller: 
             f"{caller}: found {found}; expected (K, K), (K, V) and (K,), with one row for each "
             "state; write emission.T if the symbols are its rows."
         )
-    initial = stationary_law(matrix) if initial is None else initial
+    initial = stationary_distribution(matrix) if initial is None else initial
     slack = 1e-4 if matrix.dtype.itemsize < 8 else 1e-6
-    for name, law in (("matrix", matrix), ("emission", emission), ("initial", initial)):
-        sums = law.sum(-1)
-        if not bool((law >= 0).all() & ((sums - 1).abs() < slack).all()):
+    for name, probs in (("matrix", matrix), ("emission", emission), ("initial", initial)):
+        sums = probs.sum(-1)
+        if not bool((probs >= 0).all() & ((sums - 1).abs() < slack).all()):
             raise ValueError(
-                f"{caller}: a row of {name} is no law: the least entry is {float(law.min()):.3g} "
-                f"and rows sum to {float(sums.min()):.6g} to {float(sums.max()):.6g}; expected 0 "
-                f"or more, and 1; write {name} = {name} / {name}.sum(-1, keepdim=True)."
+                f"{caller}: a row of {name} is no distribution: the least entry is "
+                f"{float(probs.min()):.3g} and rows sum to {float(sums.min()):.6g} to "
+                f"{float(sums.max()):.6g}; expected 0 or more, and 1; write "
+                f"{name} = {name} / {name}.sum(-1, keepdim=True)."
             )
     return initial
 
@@ -56,7 +57,7 @@ def check_hmm(matrix: Tensor, emission: Tensor, initial: Tensor | None, caller: 
 def check_symbols(
     words: Tensor | None, lengths: Tensor | None, num_symbols: int, caller: str
 ) -> tuple[Tensor, Tensor]:
-    """Check symbols; return them with 0 past the lengths, and where there are any, ``(T, B)``.
+    """Check symbols; return them with 0 past the lengths, and which cells hold one, ``(T, B)``.
 
     :raises ValueError: if they are not int64 ``(T, B)`` from 0 to V - 1, of one step at least.
     """
@@ -72,6 +73,6 @@ def check_symbols(
     if low < 0 or high >= num_symbols:
         raise ValueError(
             f"{caller}: found symbols from {low} to {high}, expected 0 to V - 1 = "
-            f"{num_symbols - 1}; say where padding begins: lengths=lengths."
+            f"{num_symbols - 1}; give lengths=lengths, where the padding begins."
         )
     return words, active
