@@ -15,6 +15,8 @@ validation curves is written beside it. A run takes one to two minutes; there ar
 """
 
 import argparse
+import gzip
+import lzma
 import math
 import os
 import statistics
@@ -29,7 +31,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import trange
 
-from pyro_ssl.datasets.files import find_file, open_text
 from pyro_ssl.models import LanguageModel
 from pyro_ssl.plotting import LINE_COLORS, label_right
 
@@ -59,12 +60,12 @@ class Settings:
 def read_text(path: Path, split: str) -> str:
     """Read a split whole. ``path`` is the folder, or the training file in it."""
     folder = path.parent if path.is_file() else path
-    expected = f"Expected wiki.{split}.tokens, plain or .gz or .xz: the word-level WikiText-2."
-    name = "benchmarks.characters"
-    with open_text(
-        find_file(folder, [f"wiki.{split}.tokens"], name, expected), [".tokens"], name
-    ) as file:
-        return file.read()
+    for suffix, reader in (("", open), (".gz", gzip.open), (".xz", lzma.open)):
+        found = folder / f"wiki.{split}.tokens{suffix}"
+        if found.exists():
+            with reader(found, "rt", encoding="utf-8") as file:
+                return file.read()
+    raise FileNotFoundError(f"{folder}: no wiki.{split}.tokens, plain or .gz or .xz: WikiText-2.")
 
 
 def build_alphabet(text: str, rare: int) -> dict[str, int]:

@@ -34,7 +34,7 @@ from .transitions import PathDistribution, Transition
 
 __all__ = ["SSLLoop", "ssl_transition"]
 
-#: Plates that Pyro itself wraps around a whole model, left of every dimension of its own.
+#: Plates that Pyro wraps around a whole model, left of all others.
 _OUTERMOST_PLATES = frozenset({"num_particles_vectorized", "_num_predictive_samples"})
 
 
