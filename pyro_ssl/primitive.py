@@ -229,9 +229,7 @@ def _describe(
     for frame in plates:
         batch_shape[frame.dim] = frame.size
     shape = torch.Size(batch_shape)
-    if isinstance(
-        transition, PyroModule
-    ):  # its attributes are Pyro's statements: all are made here
+    if isinstance(transition, PyroModule):  # each of its attributes is a statement of Pyro's
         for attribute in (*transition._parameters, *transition._modules):
             getattr(transition, attribute)
 
