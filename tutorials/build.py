@@ -3,9 +3,8 @@
     python -m tutorials.build                       # all of them, in full
     python -m tutorials.build 03_particle_gibbs     # one
 
-Needs nbclient and ipykernel (``pip install pyro-ssl[test]``). A notebook that is committed carries
-a digest of the code whose outputs it shows, so that code which was edited but not run is noticed
-(``tests/test_tutorials.py``).
+Needs nbclient and ipykernel (``pip install pyro-ssl[test]``). A committed notebook has a digest of
+the code whose outputs it shows; ``tests/test_tutorials.py`` fails if code was edited but not run.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.ipynb"))}
 
 _KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
-# Run before the notebook's own cells: what warns here would puzzle whoever runs the tutorial.
+# Run before the notebook's own cells: a tutorial must give no warnings.
 _SETUP = """
 import warnings
 warnings.simplefilter("error")
@@ -79,7 +78,7 @@ def execute(name: str, *, smoke_test: bool) -> NotebookNode:
 
 
 def clean(notebook: NotebookNode) -> NotebookNode:
-    """Keep of the metadata only what says how to run, and number the cells from 1."""
+    """Keep only the metadata that a run needs, and number the cells from 1."""
     notebook.metadata = nbformat.from_dict(
         {
             "kernelspec": _KERNEL,
