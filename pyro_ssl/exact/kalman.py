@@ -25,6 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..steps import steps_within
 from ..transitions import LinearGaussianTransition
 
 __all__ = [
@@ -178,7 +179,7 @@ def sample_kalman_paths(
     drawn = torch.stack(path[::-1], -3)
     if lengths is None:
         return drawn
-    past = torch.arange(len(x), device=x.device)[:, None] >= lengths
+    past = ~steps_within(lengths, len(x))
     return drawn.masked_fill(past.unsqueeze(-1), 0.0)
 
 
@@ -253,7 +254,7 @@ def _observed(x: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor:
     """Which x_t were observed, bool ``(T, B)``."""
     seen = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
     if lengths is not None:
-        seen = seen & (torch.arange(len(x), device=x.device)[:, None] < lengths)
+        seen = seen & steps_within(lengths, len(x))
     return seen
 
 

@@ -1,4 +1,4 @@
-"""How a chain of paths moves: change rates, and ESS and R-hat of what labels cannot switch.
+"""How a chain of paths moves: change rates, and ESS and R-hat of label-invariant functionals.
 
 A state's number means nothing across chains, so R-hat of raw z means nothing either. The
 functionals here are the same whatever the states are called: the log-joint, the number of
@@ -14,6 +14,8 @@ import torch
 from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 
+from ..steps import steps_within
+
 __all__ = ["Diagnostics", "path_functionals", "vector_functionals"]
 
 
@@ -26,7 +28,7 @@ def path_functionals(path: Tensor, lengths: Tensor | None, num_states: int) -> d
     C, T, B = path.shape
     active = torch.ones(T, B, dtype=torch.bool, device=path.device)
     if lengths is not None:
-        active = torch.arange(T, device=path.device)[:, None] < lengths
+        active = steps_within(lengths, T)
     switches = ((path[:, 1:] != path[:, :-1]) & active[1:]).sum((1, 2)).double() / max(B, 1)
     visits = path.new_zeros(C, num_states, dtype=torch.float64)
     visits.scatter_add_(1, path.reshape(C, -1), active.double().reshape(-1).expand(C, -1))
@@ -42,7 +44,7 @@ def vector_functionals(path: Tensor, lengths: Tensor | None) -> dict[str, Tensor
     C, T = path.shape[:2]
     active = torch.ones(path.shape[1:3], dtype=torch.bool, device=path.device)
     if lengths is not None:
-        active = torch.arange(T, device=path.device)[:, None] < lengths
+        active = steps_within(lengths, T)
     wide = path.double() * active.unsqueeze(-1)
     cells = (active.sum() * path.shape[-1]).clamp(min=1)
     steps = (wide[:, 1:] - wide[:, :-1]).square() * active[1:].unsqueeze(-1)
@@ -54,7 +56,7 @@ def vector_functionals(path: Tensor, lengths: Tensor | None) -> dict[str, Tensor
 
 
 class Diagnostics:
-    """Gathers, sweep by sweep, what tells whether the chains mix."""
+    """Collects, sweep by sweep, the statistics of how the chains mix."""
 
     def __init__(self) -> None:
         self._changed: Tensor | None = None
@@ -70,7 +72,7 @@ class Diagnostics:
         changed = (before != after).reshape(*before.shape[:3], -1).any(-1)
         active = torch.ones_like(changed[0])
         if lengths is not None:
-            active = torch.arange(T, device=before.device)[:, None] < lengths
+            active = steps_within(lengths, T)
         changed_now = (changed & active).double().sum((0, 2))
         if self._changed is None:
             self._changed = torch.zeros_like(changed_now)

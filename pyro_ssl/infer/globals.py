@@ -1,8 +1,8 @@
 """The latent sites outside the loop: how their values follow from the paths.
 
-All inference classes treat them here. A site's kind is recognised from its distribution; today it
-is a Dirichlet, whose statistic is a table of counts. A site of another kind joins as another class
-with the methods of :class:`~.dirichlet.DirichletSite`, in :data:`KINDS`, and its statistic in
+All inference classes treat them here. A site's kind is recognised from its distribution; the only
+one is the Dirichlet, whose statistic is a table of counts. Another kind joins as a class with the
+methods of :class:`~.dirichlet.DirichletSite`, in :data:`KINDS`, and its statistic in
 :meth:`GlobalSites.statistics`.
 """
 

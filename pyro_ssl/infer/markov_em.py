@@ -71,7 +71,7 @@ class MarkovEM(HasEstimates):
         self._checked = False
 
     def __copy__(self) -> MarkovEM:
-        """Return a fit that goes on apart from this one."""
+        """Return a copy whose fit continues independently."""
         twin = object.__new__(type(self))
         twin.__dict__ |= self.__dict__ | {"_globals": copy.copy(self._globals)}
         return twin
@@ -101,8 +101,8 @@ class MarkovEM(HasEstimates):
         """Begin EM here, in place of random draws; return this object.
 
         :param Tensor initial: p(z_1), ``(K,)``.
-        :param Tensor matrix: p(z_t = j | z_{t-1} = i) in row i, ``(K, K)``. EM never leaves a 0 but
-            by ``smoothing``.
+        :param Tensor matrix: p(z_t = j | z_{t-1} = i) in row i, ``(K, K)``. A 0 stays 0 under EM,
+            except through ``smoothing``.
         :param values: of every Dirichlet site of the model, by its name.
         :raises ValueError: if the shapes do not fit; :meth:`step` says which site has no value.
 

@@ -27,7 +27,7 @@ from .markov_em import MarkovEM
 
 __all__ = ["MarkovPart", "MeanFieldGuide"]
 
-#: probability of a state below which a start value of q is not believed
+#: lower bound of the start values of q
 _FLOOR = 1e-3
 
 

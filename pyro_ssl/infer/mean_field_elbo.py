@@ -102,7 +102,7 @@ class MeanFieldELBO(Trace_ELBO):
                 "SVI(model, MeanFieldGuide(model), optim, loss=MeanFieldELBO())."
             )
         run = guide.read(Program(guide.model, args, kwargs))
-        for name in run.params:  # ``run_model`` hides them from SVI, which has to know them
+        for name in run.params:  # ``Program.run`` hides them from SVI, which has to know them
             pyro.param(name)
         loop, table, S = run.loop, run.grid.table(), self.num_particles
         log_q = guide.log_q(run, table)

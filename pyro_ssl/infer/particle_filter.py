@@ -102,7 +102,7 @@ class ParticleFilter:
         future_inputs: Tensor | None = None,
         **kwargs: Any,
     ) -> Forecast:
-        """Return the distribution of all after ``start`` steps, given those steps.
+        """Return the distribution of all steps after the first ``start``, given those.
 
         The particles that filtered x_{1:start} are rolled out under the transition; nothing of
         the later observations is looked at, except to score them.

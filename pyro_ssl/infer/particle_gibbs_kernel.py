@@ -3,7 +3,7 @@ r"""One particle Gibbs update: paths by conditional SMC, Dirichlet sites by conj
 Alternates (Andrieu, Doucet & Holenstein 2010, section 2.4.3)
 
 1. z | φ, x by one sweep of conditional SMC (``smc/sweep.py``);
-2. φ | z, x by its conjugate Dirichlet draw (``conjugate.py``).
+2. φ | z, x by its conjugate Dirichlet draw (``dirichlet.py``).
 
 Both steps leave p(z, φ | x) invariant. Chains are a batch dimension of one sweep.
 """

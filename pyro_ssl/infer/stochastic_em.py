@@ -6,7 +6,7 @@ Dirichlet sites in closed form and for all else by a gradient step.
 
 With ``conditional=False`` the E-step is unconditional SMC, which has no memory of the last paths
 and is biased at finite P: at P=1 it is the left-to-right E-step of Latent LSTM Allocation (Zaheer,
-Ahmed & Smola 2017), which ignores what later observations say of earlier latents.
+Ahmed & Smola 2017), which ignores the information of later observations on earlier latents.
 """
 
 from __future__ import annotations

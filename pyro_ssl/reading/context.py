@@ -37,7 +37,7 @@ class Given(Messenger):
 
 @contextmanager
 def own_dims() -> Iterator[None]:
-    """Let plates of the model have the dimensions that plates around this run stand on.
+    """Let plates of the model use dimensions that plates around this run have allocated.
 
     These are hidden from it, but a guide may run the model within ``SVI``'s plate of particles.
     """

@@ -244,7 +244,7 @@ class EmissionReader(Messenger):
         if not msg["infer"].get("_ssl_emission"):
             return
         loop, fn, value = self.loop, msg["fn"], msg["value"]
-        if not msg["is_observed"]:  # asked only here: a handler further out may condition on it
+        if not msg["is_observed"]:  # checked only now: an outer handler may condition
             raise LatentSiteError(
                 f'Site "{msg["name"]}": latent, inside the loop of "{loop.name}", expected an '
                 "observed one. The samplers draw only z there: give obs=, condition the model on "

@@ -4,7 +4,7 @@ The body runs once, vectorised, so it may do what no step could: look at other s
 states, or carry a Python value from one step to the next. Then the table would be of another model
 than Pyro's own trace. The probe meets the same body differently, in one more run of the model:
 steps in reverse order, states in another order, a path of its own on a few steps, and as at first
-once more. Whatever stands beside a cell, log p(x_t | z_t = k) must not change.
+once more. In all of these log p(x_t | z_t = k) of a cell must stay the same.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from ..transitions import Transition
 
 __all__ = ["find_quadratic", "fit_quadratic", "probe_points"]
 
-#: The mode is looked for again while it is farther than FAR from where the emission was looked at
-#: (at points that are standard normal about there), at most LOOKS times.
+#: Fit again about the mode just found, at most LOOKS times, while it is farther than FAR from the
+#: centre of the last fit, whose points are standard normal about it.
 FAR, LOOKS = 10.0, 4
 
 
@@ -36,7 +36,8 @@ def find_quadratic(
 ) -> Quadratic | None:
     """Return log p(x_t | z_t) as a quadratic function about a point near its mode.
 
-    Far from the mode large numbers cancel, and the first look may not even find where it is.
+    Far from the mode large numbers cancel, so the first fit may miss it; the fit is repeated about
+    the mode that it found.
 
     :param Tensor table: its values at ``points``, ``(T, B, S)``.
     :param Tensor points: ``(S, D)``.

@@ -83,7 +83,7 @@ class EmissionSite(NamedTuple):
         return value.reshape(value.shape[0], T, -1).permute(1, 2, 0)
 
     def _weigh(self, log_p: Tensor, z: Tensor | None = None) -> Tensor:
-        """Apply the user's mask and scale; where a path is given, its own state's."""
+        """Apply the user's mask and scale; for a path, those of its states."""
 
         def factor(value: Any) -> Any:
             if not isinstance(value, Tensor):

@@ -77,11 +77,11 @@ class BodyEmission(Emission):
         return BodyEmission(self.model_run, 1 + len(others))
 
     def split(self, t: int) -> tuple[Emission, Emission]:
-        """Refuse: the body knows of later steps only what its data are."""
+        """Refuse: the body cannot be cut at a step."""
         raise TypeError(
             f'Site "{self.model_run.grid.sites[0].name}": forecasts take vectors whose emission is '
-            "linear-Gaussian, found another. Mask the later observations and filter: what "
-            "ParticleFilter(model, P).sweep(...) has there are draws of the future."
+            "linear-Gaussian, found another. Mask the later observations and filter: the "
+            "particles of ParticleFilter(model, P).sweep(...) there are draws of the future."
         )
 
     def log_predictive(self, paths: Tensor, state_probs: Tensor | None) -> Tensor:

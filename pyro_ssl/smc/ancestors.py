@@ -5,8 +5,8 @@ redrawn from its conditional distribution,
 
     P(a_0 = p | all else) ∝ w_{t-1}^p p(ref_{t:T} | z^p_{1:t-1});
 
-the emissions cancel. Scoring T - t steps for P prefixes is what it would cost. Instead the next L
-steps propose, ∝ w_{t-1}^p p(ref_{t:t+L} | z^p_{1:t-1}), and the steps after decide by a
+the emissions cancel. This would score T - t steps for P prefixes. Instead the next L steps propose,
+ ∝ w_{t-1}^p p(ref_{t:t+L} | z^p_{1:t-1}), and the steps after decide by a
 Metropolis-Hastings ratio, in which the first L cancel: two prefixes are scored to the end, of which
 the reference's own is already known. It was scored when the reference was read, or, where an
 earlier redraw of this sweep gave the reference another past, by that redraw.
@@ -114,5 +114,5 @@ def _schedule(T: int, every: int) -> range:
     """Steps at which the reference's ancestor is redrawn; at t=0 there is none to redraw."""
     if every < 1:
         return range(0)
-    phase = int(torch.randint(every, (), device="cpu"))  # the schedule is the host's
+    phase = int(torch.randint(every, (), device="cpu"))  # the schedule is needed on the host
     return range(phase if phase else every, T, every)

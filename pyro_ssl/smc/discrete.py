@@ -48,7 +48,7 @@ class StatesProposal(Proposal):
         shift = log_joint.view(B, P * K).amax(-1).clamp_(min=torch.finfo(prior.dtype).min)
         cdf = monotone_cumsum(log_joint.sub_(shift.view(B, 1, 1)).exp_())
         return LookAhead(cdf[..., -1].double(), shift, cdf.view(B * P, K))
-        yield  # a generator, as that of any proposal
+        yield  # makes this a generator, as that of every proposal
 
     def draw(self, t: int, gamma: Tensor, rows: Tensor) -> Tensor:
         """Draw by inverting the cumulative sums of each row; see the base class."""

@@ -74,7 +74,7 @@ class ExpandedProposal(GaussianProposal):
         self.defend = (
             torch.rand(T, B * P, 1, device=like.device, dtype=like.dtype) < DEFENSIVE_SHARE
         )
-        #: whether derivatives were missing at any step; read once a sweep, as reading it waits
+        #: whether derivatives were missing at any step; read once a sweep, since reading it waits
         self.blind = torch.zeros((), dtype=torch.bool, device=like.device)
 
     def look_ahead(self, t: int, prior: Moments) -> Asks[LookAhead]:
@@ -97,7 +97,8 @@ class ExpandedProposal(GaussianProposal):
         trusted = known & (rise >= 0.0)  # also where both are the same point
         laplace = log_mass + at_mode - expansion.value(mode)
         log_alpha = torch.where(trusted, laplace, at_mean + self.log_power(prior))
-        # Where one particle has no α̃ above 0, α̃ tells none apart: its draw may yet explain x_t.
+        # If one particle of a sequence has α̃ = 0, its ancestors are drawn without α̃: the
+        # particle's draw may still explain x_t.
         possible = log_alpha.isfinite().all(-1, keepdim=True)
         log_alpha = torch.where(possible, log_alpha, 0.0)
         mixture = _Mixture(
@@ -130,7 +131,7 @@ class ExpandedProposal(GaussianProposal):
         return log_emission - gamma.log_alpha[rows].view(shape) - log_gamma
 
     def finish(self) -> None:
-        """Warn where the expansion was not to be had."""
+        """Warn where there was no expansion."""
         if bool(self.blind):
             warnings.warn(
                 f'Site "{self.name}": log p(x_t | z_t) has no finite first and second derivative '

@@ -112,7 +112,7 @@ class QuadraticProposal(GaussianProposal):
         slope = torch.linalg.vecdot(away, linear + gradient)
         log_mass, gamma = self.propose(prior, gradient, precision)
         return look_ahead(log_mass + constant.add(slope, alpha=0.5), gamma)
-        yield  # a generator, as that of any proposal
+        yield  # makes this a generator, as that of every proposal
 
 
 def look_ahead(log_alpha: Tensor, gamma: object) -> LookAhead:

@@ -5,8 +5,8 @@ r"""The product of a diagonal Gaussian and the exponential of a quadratic functi
     \exp(g^\top (z - μ) - \tfrac12 (z - μ)^\top Λ (z - μ))
 
 With L Lᵀ = diag σ⁻² + Λ and w = L⁻¹ g, its integral is exp(½ |w|²) / Π σ_i L_ii, and normalised it
-is the proposal γ̃, N(μ + L⁻ᵀ w, L⁻ᵀ L⁻¹). All is relative to μ: nothing large is taken from
-something as large, wherever the path is and however small σ.
+is the proposal γ̃, N(μ + L⁻ᵀ w, L⁻ᵀ L⁻¹). All is relative to μ: no two large
+numbers are subtracted, wherever the path is and however small σ.
 
 A sweep meets thousands of small matrices. To D = 3 their Cholesky factors are written out entry by
 entry, each a vector over the particles, which takes a fraction of a library's call for a batch of

@@ -61,7 +61,7 @@ class Proposal(ABC):
     def log_weight(self, t: int, gamma: Any, rows: Tensor, z: Tensor) -> Asks[Tensor | None]:
         """Return log w_t ``(B, P)`` of z, drawn from the given rows; ``None`` if all are equal."""
         return None
-        yield  # a generator, as that of any proposal
+        yield  # makes this a generator, as that of every proposal
 
     @abstractmethod
     def log_prior(self, prior: Any, z: Tensor) -> Tensor:
@@ -72,5 +72,5 @@ class Proposal(ABC):
         """log p(z_t | z_{1:t-1}) ``(..., B, P or 1)`` to the power that the user asked for."""
 
     def finish(self) -> None:
-        """Called once, after the last step: to warn of what a step could not."""
+        """Called once, after the last step, for warnings about the whole sweep."""
         return None
