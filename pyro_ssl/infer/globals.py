@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..errors import LatentSiteError
 from ..gradients import gradients
+from ..reading.context import undrawn
 from ..reading.program import ModelRun
 from .dirichlet import Counts, DirichletSite, Objective, dirichlet_counts, probe
 
@@ -91,15 +92,16 @@ class GlobalSites:
         self.find(run)
         if not self.sites:
             return
-        self._find_reach(run)
-        if is_validation_enabled():
-            path = run.any_path()
+        with undrawn(run.loop.device):  # a transition in training mode draws its dropout
+            self._find_reach(run)
+            if is_validation_enabled():
+                path = run.any_path()
 
-            def objective(probed: ModelRun) -> tuple[Tensor]:
-                elsewhere = probed.log_elsewhere(observed=True)
-                return (self.log_path(probed, path).sum() + elsewhere,)
+                def objective(probed: ModelRun) -> tuple[Tensor]:
+                    elsewhere = probed.log_elsewhere(observed=True)
+                    return (self.log_path(probed, path).sum() + elsewhere,)
 
-            self.statistics(run, objective, verify=True)
+                self.statistics(run, objective, verify=True)
 
     def _find_reach(self, run: ModelRun) -> None:
         probes = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 import pyro
@@ -14,7 +14,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _DIM_ALLOCATOR
 from torch import Tensor
 
-__all__ = ["TURNS", "Given", "all_or_nothing", "own_dims", "private_store"]
+__all__ = ["TURNS", "Given", "all_or_nothing", "own_dims", "private_store", "undrawn"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,6 +47,11 @@ def own_dims() -> Iterator[None]:
         yield
     finally:
         _DIM_ALLOCATOR._stack = taken
+
+
+def undrawn(device: torch.device) -> AbstractContextManager[object]:
+    """Leave the random generators as they are, whatever is drawn within."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
 @contextmanager

@@ -8,6 +8,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from .context import undrawn
+
 __all__ = ["EmissionSite", "log_prob", "user_scale"]
 
 
@@ -54,8 +56,7 @@ class EmissionSite(NamedTuple):
             return None
         if bool(mask.any()):
             return value.flatten(0, mask.dim() - 1)[mask.flatten().to(torch.uint8).argmax()]
-        devices = [value.device] if value.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
+        with undrawn(value.device):
             drawn = self.fn.sample()
         return drawn.flatten(0, len(self.fn.batch_shape) - 1)[0].to(value.dtype)
 
