@@ -64,7 +64,7 @@ def read_text(path: Path, split: str) -> str:
     with open_text(
         find_file(folder, [f"wiki.{split}.tokens"], name, expected), [".tokens"], name
     ) as file:
-        return file.read()
+        return "".join(file)
 
 
 def build_alphabet(text: str, rare: int) -> dict[str, int]:

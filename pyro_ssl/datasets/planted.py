@@ -101,10 +101,13 @@ class PlantedTransition(DiscreteTransition):
                 f"PlantedTransition: found {M} identities and {F} fillers, expected at least 1 and "
                 "0; write PlantedTransition(num_identities=3, num_fillers=2)."
             )
-        rates = {"cue_probability": cue_probability, "repeat": repeat, "slip": slip}
-        for name, value in (rates | {"follow": follow}).items():
-            if not 0.0 < real(value, name, "PlantedTransition") < 1.0:
-                raise ValueError(f"PlantedTransition: {name} is {value}, expected one in (0, 1).")
+        cue_probability, repeat, slip, follow = (
+            _share(value, name)
+            for name, value in {
+                **{"cue_probability": cue_probability, "repeat": repeat},
+                **{"slip": slip, "follow": follow},
+            }.items()
+        )
         super().__init__(M + F)
         self.num_identities, self.num_fillers = M, F
         cue = _sharp(M, 1.0 - slip)  # p(cue j | identity i) in row i
@@ -257,7 +260,7 @@ def planted_memory(
     )
     M, K = num_identities, transition.num_states
     pairs = list(itertools.combinations(range(M), 2))
-    V = len(pairs) + num_fillers
+    V = len(pairs) + transition.num_fillers
     phi = transition.log_cue.new_full((K, V), noise / V)
     for symbol, pair in enumerate(pairs):
         phi[list(pair), symbol] += (1.0 - noise) / (M - 1)
@@ -272,6 +275,13 @@ def planted_memory(
     z = torch.stack(path)[1:]
     words = torch.multinomial(phi[z.flatten()], 1, generator=draw).view_as(z)
     return PlantedMemory(words, z, identity, phi, transition)
+
+
+def _share(value: float, name: str) -> float:
+    share = real(value, name, "PlantedTransition")
+    if not 0.0 < share < 1.0:
+        raise ValueError(f"PlantedTransition: {name} is {value}, expected one in (0, 1).")
+    return share
 
 
 def _sharp(size: int, diagonal: float) -> Tensor:
