@@ -36,7 +36,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def as_path(path: str | os.PathLike[str], caller: str) -> Path:
-    """Return a path, or say that it is none."""
+    """Return a path; refuse what is none."""
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(
             f"{caller}: found {path!r:.60}, expected a path. Write {caller}('path/to/data')."
@@ -59,7 +59,7 @@ def find_file(
     :param patterns: Names of the plain file, as :meth:`pathlib.Path.glob` reads them; a name with
         ``.gz`` or ``.xz`` after it is found too.
     :param str caller: Which function asks, for the message.
-    :param str expected: What the message says after what was found.
+    :param str expected: What the message has after what was found.
     :param str split: Of several files the one that has this in its name is meant.
     :param str absent: What the message calls a folder without such a file.
     :raises FileNotFoundError: if there is none, or several.

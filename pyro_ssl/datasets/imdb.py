@@ -87,7 +87,7 @@ def cut_reviews(
     seed: int,
     caller: str,
 ) -> tuple[PrefixSplit, TextBatch]:
-    """Cut reviews as :func:`imdb_prefix_split` says, and ``num_others`` more, ``(length, B')``.
+    """Cut reviews as :func:`imdb_prefix_split` does, and ``num_others`` more, ``(length, B')``.
 
     The others come next in the shuffled order. None has the words of one of the first: the data
     hold some reviews twice.

@@ -21,6 +21,7 @@ from pyro_ssl.datasets import (
     TextBatch,
     TimeSeries,
     Vocabulary,
+    Windows,
     batchify,
     imdb_continuation,
     imdb_prefix_split,
@@ -603,6 +604,16 @@ SERIES = {
     "a window of M": (lambda: WINDOWS.test.select([10]), "found 10 to 10, expected -10 to 9"),
     "a window with a fraction": (lambda: WINDOWS.test.select([0.5]), "found 0.5, expected whole"),
     "a mask of others": (lambda: WINDOWS.test.select(np.ones(3, bool)), r"bool mask \(10,\)"),
+    "fewer targets": (lambda: Windows(torch.ones(4, 3, 2), torch.ones(3)), "expected .M, T, N"),
+    "windows of one row": (lambda: Windows(torch.ones(4, 2), torch.ones(4)), "expected .M, T, N"),
+    "a mask of windows": (
+        lambda: Windows(torch.ones(4, 3, 2), torch.ones(4), torch.ones(4, 3)),
+        "expected .M, T, N",
+    ),
+    "a mask of shares": (
+        lambda: Windows(torch.ones(1, 1, 1), torch.ones(1), torch.full((1, 1, 1), 0.5)),
+        "found other numbers than 0 and 1",
+    ),
     "no last values": (lambda: WINDOWS.scaling.inverse_target(WINDOWS.test.y), "split.test.last"),
     "last of others": (
         lambda: WINDOWS.scaling.inverse_target(WINDOWS.test.y, WINDOWS.train.last),
