@@ -46,6 +46,7 @@ def write_durably(folder: Path, files: Mapping[str, bytes], *, stale: str | None
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     staged = {name: folder / f".{name}.{secrets.token_hex(4)}.tmp" for name in files}
     placed: list[Path] = []
+    is_staged = False
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _opened(folder) as handle:
@@ -54,6 +55,7 @@ def write_durably(folder: Path, files: Mapping[str, bytes], *, stale: str | None
                     _remove(folder, f".{pattern}.*.tmp")
             for name, payload in files.items():
                 _write(staged[name], payload)
+            is_staged = True
             for name, temporary in staged.items():
                 if not _is_file(folder / name):
                     placed.append(folder / name)
@@ -65,11 +67,13 @@ def write_durably(folder: Path, files: Mapping[str, bytes], *, stale: str | None
             with suppress(OSError), _opened(place.parent) as handle:
                 os.fsync(handle)
     except BaseException as error:
-        *_, last = staged.values()
-        undone = placed if last.exists() else []  # once the last is in place, it needs the others
-        _take_back([*staged.values(), *undone], made)
+        # Once the last is in its place it needs the others.
+        is_saved = is_staged and not [*staged.values()][-1].exists()
+        _take_back([*staged.values(), *([] if is_saved else placed)], made)
         if isinstance(error, OSError):
-            reason = f"{error.strerror or error}; what was saved there before is as it was"
+            told = "it is saved, but may not outlast a power cut"
+            told = told if is_saved else "what was saved there before is as it was"
+            reason = f"{error.strerror or error}; {told}"
             raise OSError(error.errno, reason, error.filename or str(folder)) from error
         raise
 
@@ -161,10 +165,12 @@ def _write(path: Path, payload: bytes) -> None:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether there is a file; a folder, pipe or device is not to be replaced by one."""
-    if path.exists() and not path.is_file():
+    """Whether there is a file or a link; what else is there is not to be replaced."""
+    if not os.path.lexists(path):
+        return False
+    if not stat.S_ISREG(mode := path.lstat().st_mode) and not stat.S_ISLNK(mode):
         raise OSError(errno.EEXIST, "found a folder, pipe or device, expected a file", str(path))
-    return path.exists()
+    return True
 
 
 def _take_back(files: Iterable[Path], folders: Iterable[Path]) -> None:

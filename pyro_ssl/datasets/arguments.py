@@ -1,7 +1,7 @@
 """Take arguments as they come: numbers, arrays, lists and tensors of any dtype that has a meaning.
 
 What is given stays as it is. A number that would have to be rounded, or an index out of range, is
-an error that says what to write.
+an error that tells what to write.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["as_floats", "as_ids", "as_indices", "generator", "integer", "real", "several"]
+__all__ = [
+    "as_floats",
+    "as_ids",
+    "as_indices",
+    "as_mask",
+    "generator",
+    "integer",
+    "real",
+    "several",
+]
 
 
 def integer(value: Any, name: str, caller: str, least: int | None = 1) -> int:
@@ -91,6 +100,18 @@ def as_ids(values: Any, what: str) -> Tensor:
                 "vocabulary.encode(tokens) for words, and round what was measured."
             )
     return tensor.long()
+
+
+def as_mask(values: Any, what: str) -> Tensor:
+    """Return a mask as bool, also one of 0 and 1.
+
+    :raises TypeError: if they are not numbers.
+    :raises ValueError: if one is neither 0 nor 1.
+    """
+    tensor = values if isinstance(values, Tensor) else _from_array(values, what)
+    if tensor.dtype != torch.bool and bool(((tensor != 0) & (tensor != 1)).any()):
+        raise ValueError(f"{what}: found other numbers than 0 and 1, expected a mask of bools.")
+    return tensor.bool()
 
 
 def as_indices(indices: Any, size: int, what: str, device: torch.device) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from pyro_ssl.datasets.arguments import as_ids, as_indices
 from pyro_ssl.datasets.files import check_limit
 from pyro_ssl.datasets.text import Vocabulary, check_token_lists
+from pyro_ssl.steps import steps_within
 
 __all__ = ["TextBatch", "UnknownWordsWarning", "batchify"]
 
@@ -60,8 +61,7 @@ class TextBatch:
     @property
     def mask(self) -> Tensor:
         """``(T, B)`` bool, True in the cells that hold a word."""
-        steps = torch.arange(len(self.words), dtype=torch.long, device=self.lengths.device)
-        return steps[:, None] < self.lengths  # (T, B)
+        return steps_within(self.lengths, len(self.words))
 
     @property
     def num_tokens(self) -> int:
@@ -115,7 +115,7 @@ def batchify(
 
     :param token_lists: One list of words for each text.
     :param Vocabulary vocabulary: The words that have an id; others become 0.
-    :param int max_len: Longer texts are cut to this; :attr:`TextBatch.truncated` says by how much.
+    :param int max_len: Longer texts are cut to this; :attr:`TextBatch.truncated` tells by how much.
     :param device: Where the batch is put; by default the CPU.
     :returns: A :class:`TextBatch`, B being the number of texts that are not empty.
     :raises TypeError: if texts are given in place of token lists, or words that are no strings.

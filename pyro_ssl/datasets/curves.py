@@ -73,7 +73,7 @@ def noisy_curve(
 
 
 class Rotation(NamedTuple):
-    """``x`` and ``z``, ``(T, B, 2)``, and the law that they were drawn from."""
+    """``x`` and ``z``, ``(T, B, 2)``, and the distribution that they were drawn from."""
 
     x: Tensor
     z: Tensor

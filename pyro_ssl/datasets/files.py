@@ -1,8 +1,7 @@
 """Find and open the files of a data set, in any of the packagings that they come in.
 
-What the loaders share: a path may be a file or its folder, and a file plain or compressed. Text is
-read line by line, so that whatever is wrong with it is told with the number of the line, and so
-that a small archive cannot fill the memory.
+What the loaders share: a path may be a file or its folder, and a file plain or compressed. What is
+wrong with a text is told with the number of the line, and a small archive cannot fill the memory.
 """
 
 import gzip
@@ -12,9 +11,9 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
+from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pyro_ssl.datasets.arguments import integer
 
@@ -31,20 +30,13 @@ __all__ = [
 
 _OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 # A MemoryError where a damaged head of an .xz file asks for gigabytes.
-_DAMAGE = (
-    EOFError,
-    MemoryError,
-    gzip.BadGzipFile,
-    lzma.LZMAError,
-    zlib.error,
-    UnicodeDecodeError,
-)
-_LONGEST_LINE = 2**22
+_DAMAGE = (EOFError, MemoryError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
+_LONGEST_LINE, _BLOCK = 2**22, 2**16
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def as_path(path: str | os.PathLike[str], caller: str) -> Path:
-    """Return a path, or say that it is none."""
+    """Return a path; refuse what is none."""
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(
             f"{caller}: found {path!r:.60}, expected a path. Write {caller}('path/to/data')."
@@ -67,7 +59,7 @@ def find_file(
     :param patterns: Names of the plain file, as :meth:`pathlib.Path.glob` reads them; a name with
         ``.gz`` or ``.xz`` after it is found too.
     :param str caller: Which function asks, for the message.
-    :param str expected: What the message says after what was found.
+    :param str expected: What the message has after what was found.
     :param str split: Of several files the one that has this in its name is meant.
     :param str absent: What the message calls a folder without such a file.
     :raises FileNotFoundError: if there is none, or several.
@@ -91,22 +83,35 @@ def find_file(
 def open_text(
     path: Path, plain: Sequence[str], caller: str, most: int = 2**28
 ) -> Iterator[Iterator[str]]:
-    """Open the lines of a UTF-8 text, unpacked on the way if its name ends in ``.gz`` or ``.xz``.
+    """Open the lines of a UTF-8 text, unpacked if its name ends in ``.gz`` or ``.xz``.
+
+    It is unpacked as a whole, so that an archive's checksum is known to be right before the first
+    line is used, also where only a few are asked for.
 
     :param Path path: The file.
     :param plain: The endings of a file that is not compressed, such as ``.txt``.
     :param str caller: Which function asks, for the message.
     :param int most: Bytes that the text may have once it is unpacked.
-    :raises ValueError: if the name ends otherwise, or the file is damaged or too large; the latter
-        while it is read, with the number of the line.
+    :raises ValueError: if the name ends otherwise, or the file is damaged or too large. What is
+        wrong with a line is told when it is read.
     """
     if path.suffix not in (*plain, *_OPENERS):
         raise ValueError(
             f"{caller}: found {path.name}, expected a name that ends in {', '.join(plain)}, "
             ".gz or .xz."
         )
-    with _OPENERS.get(path.suffix, open)(path, "rb") as file:
-        yield _lines(file, path, caller, most)
+    blocks: list[bytes] = []
+    left = most
+    try:
+        with _OPENERS.get(path.suffix, open)(path, "rb") as file:
+            while left >= 0 and (block := file.read(_BLOCK)):
+                blocks.append(block)
+                left -= len(block)
+    except _DAMAGE as error:
+        raise _damaged(error, path, _last_line(blocks), caller) from error
+    if left < 0:
+        raise _too_much(path, _last_line(blocks), caller, most)
+    yield _lines(b"".join(blocks), path, caller, most)
 
 
 def read_text(path: Path, caller: str, most: int = 2**22) -> str:
@@ -153,26 +158,32 @@ def named_for_other_split(path: Path, split: str, splits: Sequence[str]) -> str 
     return next((other for other in splits if other in path.name), None)
 
 
-def _lines(file: BinaryIO, path: Path, caller: str, most: int) -> Iterator[str]:
-    left = most
-    for number in count(1):
-        place = f"in {path}, line {number}, expected"
+def _lines(content: bytes, path: Path, caller: str, most: int) -> Iterator[str]:
+    for number, line in enumerate(BytesIO(content), start=1):
+        if len(line) > _LONGEST_LINE:
+            raise _too_much(path, number, caller, most)
         try:
-            line = file.readline(min(_LONGEST_LINE, left) + 1)
-            left -= len(line)
-            if left < 0 or len(line) > _LONGEST_LINE:
-                raise ValueError(
-                    f"{caller}: found too much text {place} at most {_LONGEST_LINE:,} bytes in a "
-                    f"line and {most:,} in all. Is it another file, or damaged?"
-                )
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            if "\0" in text:
-                raise EOFError("a hole: bytes that are 0")
-        except _DAMAGE as error:
-            raise ValueError(
-                f"{caller}: found {type(error).__name__} ({error}) {place} a whole file of UTF-8 "
-                "text, packed as its name says. Fetch it again, or save it as UTF-8."
-            ) from error
-        if not line:
-            return
+        except UnicodeDecodeError as error:
+            raise _damaged(error, path, number, caller) from error
+        if "\0" in text:
+            raise _damaged(EOFError("a hole: bytes that are 0"), path, number, caller)
         yield text[:-2] + "\n" if text.endswith("\r\n") else text
+
+
+def _last_line(blocks: list[bytes]) -> int:
+    return 1 + sum(block.count(b"\n") for block in blocks)
+
+
+def _damaged(error: Exception, path: Path, line: int, caller: str) -> ValueError:
+    return ValueError(
+        f"{caller}: found {type(error).__name__} ({error}) in {path}, line {line}, expected a "
+        "whole file of UTF-8 text, packed as its name says. Fetch it again, or save it as UTF-8."
+    )
+
+
+def _too_much(path: Path, line: int, caller: str, most: int) -> ValueError:
+    return ValueError(
+        f"{caller}: found too much text in {path}, line {line}, expected at most "
+        f"{_LONGEST_LINE:,} bytes in a line and {most:,} in all. Is it another file, or damaged?"
+    )

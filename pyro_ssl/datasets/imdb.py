@@ -87,7 +87,7 @@ def cut_reviews(
     seed: int,
     caller: str,
 ) -> tuple[PrefixSplit, TextBatch]:
-    """Cut reviews as :func:`imdb_prefix_split` says, and ``num_others`` more, ``(length, B')``.
+    """Cut reviews as :func:`imdb_prefix_split` does, and ``num_others`` more, ``(length, B')``.
 
     The others come next in the shuffled order. None has the words of one of the first: the data
     hold some reviews twice.
@@ -97,15 +97,7 @@ def cut_reviews(
             f"{caller}: found vocabulary={vocabulary!r}, expected 'corpus' or 'train'."
         )
     num_reviews = integer(num_reviews, "num_reviews", caller)
-    length, train_length = (
-        integer(value, name, caller, least=None)
-        for name, value in (("length", length), ("train_length", train_length))
-    )
-    if not 1 <= train_length < length:
-        raise ValueError(
-            f"{caller}: found train_length={train_length} and length={length}, expected "
-            "1 <= train_length < length. Write length=170, train_length=100."
-        )
+    length, train_length = check_lengths(length, train_length, caller)
     draw = generator(seed, caller)
     reviews = load_imdb(path)
     order = torch.randperm(len(reviews), generator=draw, device="cpu").tolist()
@@ -127,6 +119,18 @@ def cut_reviews(
         for places, steps in ((chosen, length), (chosen, train_length), (others, length))
     )
     return PrefixSplit(words, full, train), more
+
+
+def check_lengths(length: int, train_length: int, caller: str) -> tuple[int, int]:
+    """Return how many words are kept of a review and how many of them are to learn from."""
+    length = integer(length, "length", caller, least=None)
+    train_length = integer(train_length, "train_length", caller, least=None)
+    if not 1 <= train_length < length:
+        raise ValueError(
+            f"{caller}: found train_length={train_length} and length={length}, expected "
+            "1 <= train_length < length. Write length=170, train_length=100."
+        )
+    return length, train_length
 
 
 def _choose(

@@ -101,10 +101,13 @@ class PlantedTransition(DiscreteTransition):
                 f"PlantedTransition: found {M} identities and {F} fillers, expected at least 1 and "
                 "0; write PlantedTransition(num_identities=3, num_fillers=2)."
             )
-        rates = {"cue_probability": cue_probability, "repeat": repeat, "slip": slip}
-        for name, value in (rates | {"follow": follow}).items():
-            if not 0.0 < real(value, name, "PlantedTransition") < 1.0:
-                raise ValueError(f"PlantedTransition: {name} is {value}, expected one in (0, 1).")
+        cue_probability, repeat, slip, follow = (
+            _share(value, name)
+            for name, value in {
+                **{"cue_probability": cue_probability, "repeat": repeat},
+                **{"slip": slip, "follow": follow},
+            }.items()
+        )
         super().__init__(M + F)
         self.num_identities, self.num_fillers = M, F
         cue = _sharp(M, 1.0 - slip)  # p(cue j | identity i) in row i
@@ -122,14 +125,14 @@ class PlantedTransition(DiscreteTransition):
         self.register_buffer("log_filler", ((1.0 - rate) * filler).log())
 
     def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> PlantedState:
-        """Return the uniform law of the identity."""
+        """Return the uniform distribution of the identity."""
         M = self.num_identities
         return PlantedState(self.log_cue.new_full((*batch_shape, M), -math.log(M)))
 
     def step_logits(
         self, z_prev: Tensor | None, state: PlantedState, inputs: Tensor | None = None
     ) -> tuple[Tensor, PlantedState]:
-        """Weigh the identities by the last latent, and mix their laws; see the base class."""
+        """Weigh the identities by the last latent, and mix what each expects; see the base."""
         log_identity = state.log_identity
         if z_prev is None:
             z_prev = torch.full_like(log_identity[..., 0], self.num_states, dtype=torch.long)
@@ -146,8 +149,8 @@ class PlantedTransition(DiscreteTransition):
     def conditional(self, identity: int) -> tuple[Tensor, Tensor]:
         """Return p(z_1 | i) ``(K,)`` and p(z_t | z_{t-1}, i) ``(K, K)`` of one identity."""
         cue = self.log_cue[identity] + self.log_rate
-        law = torch.cat([cue, self.log_filler], -1).exp()  # (K + 1, K)
-        return law[-1], law[:-1]
+        probs = torch.cat([cue, self.log_filler], -1).exp()  # (K + 1, K)
+        return probs[-1], probs[:-1]
 
     @torch.no_grad()
     def posterior(self, log_emission: Tensor) -> PlantedPosterior:
@@ -155,19 +158,19 @@ class PlantedTransition(DiscreteTransition):
 
         :param Tensor log_emission: log p(x_t | z_t = k), ``(T, B, K)``.
         """
-        laws = [self.conditional(i) for i in range(self.num_identities)]
-        given = [markov_log_likelihood(*law, log_emission) for law in laws]
+        chains = [self.conditional(i) for i in range(self.num_identities)]
+        given = [markov_log_likelihood(*chain, log_emission) for chain in chains]
         # log p(i, x_{1:t}), (T, B, M)
         log_joint = torch.stack(given, -1).cumsum(0) - math.log(self.num_identities)
         log_evidence = log_joint.logsumexp(-1)  # (T, B)
         before = torch.cat([torch.zeros_like(log_evidence[:1]), log_evidence[:-1]])
         identity = log_joint.softmax(-1)
-        marginals = torch.stack([markov_marginals(*law, log_emission) for law in laws], -1)
+        marginals = torch.stack([markov_marginals(*chain, log_emission) for chain in chains], -1)
         marginals = (marginals * identity[-1].unsqueeze(-2)).sum(-1)
         return PlantedPosterior(log_evidence - before, marginals, identity)
 
     def _evidence(self) -> Tensor:
-        """What a latent says of the identity, up to a constant: 0 for fillers; ``(K + 1, M)``."""
+        """What a latent tells of the identity, up to a constant: 0 for fillers; ``(K + 1, M)``."""
         neutral = self.log_cue.new_zeros(self.num_fillers + 1, self.num_identities)
         return torch.cat([self.log_cue.T, neutral])
 
@@ -257,21 +260,29 @@ def planted_memory(
     )
     M, K = num_identities, transition.num_states
     pairs = list(itertools.combinations(range(M), 2))
-    V = len(pairs) + num_fillers
+    V = len(pairs) + transition.num_fillers
     phi = transition.log_cue.new_full((K, V), noise / V)
     for symbol, pair in enumerate(pairs):
         phi[list(pair), symbol] += (1.0 - noise) / (M - 1)
     phi[M:, len(pairs) :].diagonal().add_(1.0 - noise)
 
     identity = torch.randint(M, (num_sequences,), generator=draw, device="cpu")
-    laws = torch.stack([torch.cat([m, p[None]]) for p, m in map(transition.conditional, range(M))])
+    chains = [transition.conditional(i) for i in range(M)]
+    probs = torch.stack([torch.cat([later, first[None]]) for first, later in chains])
     path = [torch.full_like(identity, K)]  # row K: before the first step
     for _ in range(num_steps):
-        law = laws[identity, path[-1]]  # (B, K)
-        path.append(torch.multinomial(law, 1, generator=draw).squeeze(-1))
+        now = probs[identity, path[-1]]  # (B, K)
+        path.append(torch.multinomial(now, 1, generator=draw).squeeze(-1))
     z = torch.stack(path)[1:]
     words = torch.multinomial(phi[z.flatten()], 1, generator=draw).view_as(z)
     return PlantedMemory(words, z, identity, phi, transition)
+
+
+def _share(value: float, name: str) -> float:
+    share = real(value, name, "PlantedTransition")
+    if not 0.0 < share < 1.0:
+        raise ValueError(f"PlantedTransition: {name} is {value}, expected one in (0, 1).")
+    return share
 
 
 def _sharp(size: int, diagonal: float) -> Tensor:

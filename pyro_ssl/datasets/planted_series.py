@@ -117,8 +117,8 @@ def planted_variables(
     y[: max(lags, default=0)] = math.nan  # what they would depend on was not drawn
     followed = None
     if shares is not None:
-        law = torch.tensor(shares, device="cpu", dtype=dtype)
-        followed = torch.multinomial(law, num_rows, replacement=True, generator=draw)
+        probs = torch.tensor(shares, device="cpu", dtype=dtype)
+        followed = torch.multinomial(probs, num_rows, replacement=True, generator=draw)
     for i, (n, lag, weight) in enumerate(zip(true, lags, weights, strict=True)):
         effect = (rows[:, n].square() - 1.0) / math.sqrt(2.0) if nonlinear else rows[:, n]
         counts = 1.0 if followed is None else (followed[lag:] == i).to(dtype)

@@ -22,7 +22,7 @@ from pyro_ssl.datasets.arguments import generator, integer
 from pyro_ssl.datasets.batch import TextBatch, batchify
 from pyro_ssl.datasets.corpora import describe_parts, load_python_docs
 from pyro_ssl.datasets.files import check_limit
-from pyro_ssl.datasets.imdb import cut_reviews
+from pyro_ssl.datasets.imdb import check_lengths, cut_reviews
 from pyro_ssl.datasets.msnbc import MSNBC_CATEGORIES, load_msnbc
 from pyro_ssl.datasets.text import UNKNOWN, Vocabulary, split_passages
 from pyro_ssl.datasets.wikitext import read_articles
@@ -100,6 +100,7 @@ def imdb_continuation(
     num_reviews = integer(num_reviews, "num_reviews", "imdb_continuation")
     num_valid = integer(num_valid, "num_valid", "imdb_continuation")
     max_test = check_limit(max_test, "imdb_continuation", "max_test")
+    length, train_length = check_lengths(length, train_length, "imdb_continuation")
     prefix, valid = cut_reviews(
         path,
         num_reviews,
@@ -143,6 +144,7 @@ def wikitext2_passages(
     :raises ValueError: if an argument is out of range.
     """
     caller = "wikitext2_passages"
+    passage_length = integer(passage_length, "passage_length", caller)
     max_valid = check_limit(max_valid, caller, "max_valid")
     max_test = check_limit(max_test, caller, "max_test")
     num_train_tokens = check_limit(num_train_tokens, caller, "num_train_tokens")
@@ -204,6 +206,8 @@ def msnbc_sequences(
     """
     counts = {"num_train": num_train, "num_valid": num_valid, "num_test": num_test}
     counts = {name: integer(n, name, "msnbc_sequences") for name, n in counts.items()}
+    min_len = integer(min_len, "min_len", "msnbc_sequences")
+    max_len = integer(max_len, "max_len", "msnbc_sequences")
     draw = generator(seed, "msnbc_sequences")
     sequences = load_msnbc(path, min_len=min_len, max_len=max_len)
     total = sum(counts.values())

@@ -8,33 +8,56 @@ from the past alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_ssl.datasets.arguments import as_indices, integer
+from pyro_ssl.datasets.arguments import as_floats, as_indices, as_mask, integer
 from pyro_ssl.datasets.scaling import Scaling, fill, moments, scale_by
 from pyro_ssl.datasets.series import TimeSeries
 
 __all__ = ["WindowedSplit", "Windows", "make_windows"]
 
 
-class Windows(NamedTuple):
+class _Fields(NamedTuple):
+    x: Tensor
+    y: Tensor
+    mask: Tensor | None = None
+    last: Tensor | None = None
+
+
+class Windows(_Fields):
     """M windows of T steps, in scaled units.
+
+    Arrays and lists are taken as tensors, y of one column as ``(M,)`` too, a mask as 0 and 1 too.
 
     :param Tensor x: ``(M, T, N)``, oldest step first; without NaN.
     :param Tensor y: ``(M, Y)``, Y = targets × horizon: all steps of the first target first.
     :param mask: bool ``(M, T, N)``, true where x was measured and not filled in; ``None``: all was.
     :param last: ``(M, Y)``, the newest known value of each target in its own unit: the forecast of
         persistence, and what a difference is added to.
+    :raises ValueError: if the shapes do not fit one another.
     """
 
-    x: Tensor
-    y: Tensor
-    mask: Tensor | None = None
-    last: Tensor | None = None
+    def __new__(cls, x: Any, y: Any, mask: Any = None, last: Any = None) -> Windows:
+        """Take data as they come; see the class."""
+        x, y = as_floats(x, "Windows: x"), as_floats(y, "Windows: y")
+        mask = None if mask is None else as_mask(mask, "Windows: mask")
+        last = None if last is None else as_floats(last, "Windows: last")
+        y, last = (t.unsqueeze(-1) if t is not None and t.dim() == 1 else t for t in (y, last))
+        shapes = [None if t is None else tuple(t.shape) for t in (x, y, mask, last)]
+        if (
+            (x.dim(), y.dim(), len(y)) != (3, 2, len(x))
+            or shapes[2] not in (None, shapes[0])
+            or shapes[3] not in (None, shapes[1])
+        ):
+            raise ValueError(
+                f"Windows: found x, y, mask and last of shapes {shapes}, expected (M, T, N), "
+                "(M, Y), and the same again. Write Windows(x, y), x oldest step first."
+            )
+        return super().__new__(cls, x, y, mask, last)
 
     @property
     def num_windows(self) -> int:

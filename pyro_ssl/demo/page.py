@@ -16,6 +16,7 @@ from torch import Tensor
 from ..datasets import UNKNOWN, Corpus
 from ..models import EpochRecord, Topic
 from ..plotting import OTHER, plot_perplexity, plot_topic_path, plot_topics, topic_colors
+from ..storage import write_durably
 from .scores import Difference, typical_words
 from .template import PAGE
 
@@ -104,9 +105,8 @@ def write_page(report: Report, folder: Path) -> Path:
         "topics": _topics(report, colors),
         "epochs": _epochs(report),
     }
-    page = folder / "index.html"
-    page.write_text(PAGE.substitute(fill), encoding="utf-8")
-    return page
+    write_durably(folder, {"index.html": PAGE.substitute(fill).encode()})
+    return folder / "index.html"
 
 
 def _plot_perplexity(report: Report) -> Axes:

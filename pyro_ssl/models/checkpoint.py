@@ -60,7 +60,7 @@ def load_checkpoint(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a checkpoint folder: its tensors and its config.
 
-    Whether the two fit one another is for the model to say, inside ``with reading(path):``.
+    Whether the two fit one another is checked by the model, inside ``with reading(path):``.
 
     :raises CheckpointError: if it is missing, of another kind or a newer version, cut short, or
         altered.
@@ -90,7 +90,7 @@ def load_checkpoint(
 
 
 def _unsealed(folder: Path, manifest: bytes) -> dict[str, Any]:
-    """What the manifest says, once it is known that it says what was saved."""
+    """The content of a manifest that is as it was saved."""
     sealed = json.loads(manifest)
     version = sealed["format"] if isinstance(sealed, dict) and "format" in sealed else None
     if isinstance(version, int) and version > FORMAT:

@@ -1,6 +1,7 @@
 """Against a server on this machine: what it serves stands in for the published files."""
 
 import builtins
+import contextlib
 import gzip
 import hashlib
 import http.server
@@ -9,6 +10,7 @@ import lzma
 import os
 import tarfile
 import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -67,6 +69,10 @@ def served(monkeypatch):
         def do_GET(self):
             asked.append(self.path)
             body = files.get(self.path)
+            if callable(body):
+                with contextlib.suppress(OSError):  # who asked has gone
+                    body(self)
+                return
             self.send_response(404 if body is None else 200)
             self.send_header("Content-Length", str(len(body or b"")))
             self.end_headers()
@@ -166,6 +172,157 @@ def test_no_such_file_on_the_server(served, tmp_path, fetcher):
     with pytest.raises(ConnectionError, match=r"404.* by hand and give the folder"):
         fetcher(tmp_path)
     assert left_in(tmp_path) == []
+
+
+# What a server may do to whom it serves.
+def serve_for_ever(handler):
+    handler.send_response(200)
+    handler.end_headers()
+    while True:
+        handler.wfile.write(b"0" * 2**16)
+
+
+def serve_less_than_announced(handler):
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b"0" * 10)
+
+
+def serve_packed(handler):
+    body = gzip.compress(b"0" * 2**24)
+    handler.send_response(200)
+    handler.send_header("Content-Encoding", "gzip")
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def serve_in_drops(handler):
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    drip(handler)
+
+
+def serve_a_head_in_drops(handler):
+    handler.wfile.write(b"HTTP/1.0 200 OK\r\nX-Long: ")
+    drip(handler)
+
+
+def serve_nothing(handler):
+    time.sleep(1.0)
+
+
+def hang_up(handler):
+    handler.close_connection = True
+
+
+def send_round(handler):
+    handler.send_response(302)
+    handler.send_header("Location", handler.path)
+    handler.end_headers()
+
+
+def drip(handler):
+    for _ in range(50):
+        handler.wfile.write(b"0")
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("fetcher", ALL)
+@pytest.mark.parametrize(
+    ("serve", "error", "message"),
+    [
+        (serve_for_ever, ValueError, "more than 100,000 bytes, expected no more"),
+        (serve_less_than_announced, (ConnectionError, ValueError), "Incomplete|expected"),
+        (serve_packed, ValueError, "expected sha256:|expected md5:|expected a zip"),
+        (serve_in_drops, ConnectionError, r"no end in time.*timeout=0\.3"),
+        (serve_a_head_in_drops, ConnectionError, r"no end in time.*timeout=0\.3"),
+        (serve_nothing, ConnectionError, r"no end in time.*timeout=0\.3"),
+        (hang_up, ConnectionError, "found ConnectionError"),
+        (send_round, ConnectionError, "redirects"),
+    ],
+)
+def test_a_download_ends(served, tmp_path, monkeypatch, fetcher, serve, error, message):
+    for name in ("_WIKITEXT2_MOST", "_MSNBC_MOST", "_IMDB_MOST"):
+        monkeypatch.setattr(fetch, name, 100_000)
+    for path in [path for path in served if path.startswith("/")]:
+        served[path] = serve
+    slow = serve in (serve_in_drops, serve_a_head_in_drops, serve_nothing)
+    begun = time.monotonic()
+    with pytest.raises(error, match=message):
+        fetcher(tmp_path, timeout=0.3 if slow else 30)
+    assert time.monotonic() - begun < 20
+    assert left_in(tmp_path) == []
+
+
+def spoiled_zip(content):
+    """A zip file that is whole, but for the bytes of its member."""
+    place = content.index(b"msnbc990928.seq") + 20
+    return content[:place] + bytes(b ^ 1 for b in content[place : place + 9]) + content[place + 9 :]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (zipped(content=b"0" * 2**25), "more than 16,777,216 bytes"),
+        (zipped()[:-30], "BadZipFile.*expected a zip file with msnbc990928.seq in it"),
+        (spoiled_zip(zipped()), "(BadZipFile|error).*expected a zip file with msnbc990928.seq"),
+        (zipped(content=MSNBC[:-1]), "expected sha256:"),
+        (b"", "BadZipFile"),
+    ],
+)
+def test_archives_of_clicks(served, tmp_path, body, message):
+    served["/msnbc.zip"] = body
+    with pytest.raises(ValueError, match=message):
+        fetch_msnbc(tmp_path)
+    assert left_in(tmp_path) == []
+
+
+def one_review(text):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as files:
+        member = tarfile.TarInfo("aclImdb/train/pos/3_9.txt")
+        member.size = len(text)
+        files.addfile(member, io.BytesIO(text))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (tarred()[:-30], "expected a whole tar.gz file of reviews"),
+        (gzip.compress(b"not a tar file"), "expected a whole tar.gz file of reviews"),
+        (b"", "expected a whole tar.gz file of reviews"),
+        (gzip.compress(b"\0" * 10240), "an archive without reviews"),
+        (one_review(b"0" * 2**21), "more than 1,048,576 bytes"),
+    ],
+)
+def test_archives_of_reviews(served, tmp_path, monkeypatch, body, message):
+    """Damage under a hash that is right, as if it had been published so."""
+    served["/aclImdb_v1.tar.gz"] = body
+    monkeypatch.setattr(fetch, "_IMDB_HASH", "sha256:" + hashlib.sha256(body).hexdigest())
+    with pytest.raises(ValueError, match=message):
+        fetch_imdb(tmp_path)
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("fetcher", ALL)
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), "60", None])
+def test_timeouts(tmp_path, fetcher, timeout):
+    with pytest.raises((TypeError, ValueError), match=f"{fetcher.__name__}: found timeout="):
+        fetcher(tmp_path / "new", timeout=timeout)
+    assert not (tmp_path / "new").exists()
+
+
+def test_leftovers_of_a_killed_download_are_removed(served, tmp_path):
+    for name, age in ((".fetch-old", 90_000.0), (".fetch-now", 0.0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "part").write_text("unfinished")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    fetch_msnbc(tmp_path)
+    assert left_in(tmp_path) == [".fetch-now/part", "msnbc990928.seq"]
 
 
 def test_default_folder(served, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Planted data: the process's law, and its exact answers against all paths listed."""
+"""Planted data: the process's distribution, and its exact answers against all paths listed."""
 
 import itertools
 import math
@@ -101,10 +101,10 @@ def test_data_have_the_law_of_the_transition():
     data = planted_memory(N, 3, num_identities=M, num_fillers=F, noise=0.2, slip=0.1)
     K = V = M + F
     paths = torch.cartesian_prod(*[torch.arange(K)] * 3)
-    law = data.transition.log_prob(paths).sum(-1).exp()
+    probs = data.transition.log_prob(paths).sum(-1).exp()
     powers = torch.tensor([K * K, K, 1])
     found = torch.bincount((data.z.T * powers).sum(-1), minlength=K**3)
-    assert chisquare(found.numpy(), (law * N).numpy()).pvalue > 1e-6
+    assert chisquare(found.numpy(), (probs * N).numpy()).pvalue > 1e-6
     pairs = torch.bincount((data.z * V + data.words).flatten(), minlength=K * V).view(K, V)
     expected = pairs.sum(-1, keepdim=True) * data.phi
     assert chisquare(pairs.flatten().numpy(), expected.flatten().numpy(), ddof=K - 1).pvalue > 1e-6

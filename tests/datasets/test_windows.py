@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pyro_ssl.datasets import TimeSeries, Windows, make_windows
 
@@ -147,6 +149,65 @@ def test_a_constant_column_is_not_divided_by_its_deviation(value):
     found = make_windows(series_of(rows))
     assert found.scaling.scale[1] == 1.0
     torch.testing.assert_close(found.test.x[-1, :, 1], torch.full((10,), 2.0), atol=1e-5, rtol=0.0)
+
+
+@given(
+    st.sampled_from([(torch.float64, 1e6, 1e-7), (torch.float32, 1e3, 2e-3)]),
+    st.floats(-1.0, 1.0),
+    st.floats(-12.0, 12.0),
+    st.booleans(),
+    st.integers(1, 3),
+)
+def test_neither_origin_nor_unit_matters(precision, place, unit, difference, horizon):
+    """Levels of up to 10^6 times the spread, or 10^3 in float32, and any unit: the same windows."""
+    dtype, most, tolerance = precision
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(60, 5, generator=generator, dtype=torch.float64)
+    rows[:, 1] = rows[:, 1].cumsum(0) / 5.0
+    rows[:, 2] = 0.3  # a sensor that never moves
+    rows[::7, 3] = NAN
+    rows[:36:35, 4] = rows[1:36, 4] = NAN
+    rows[5, 4] = 0.7  # a sensor that was seen once
+    names = ("noise", "walk", "constant", "holes", "once")
+    moved = ((rows + place * most) * 10.0**unit).to(dtype)
+    found, expected = (
+        make_windows(
+            TimeSeries("test", names, data, names, ("walk", "noise")),
+            4,
+            difference=difference,
+            horizon=horizon,
+        )
+        for data in (moved, rows.to(dtype))
+    )
+    inputs = [0, 1, 2, 3]  # what was seen once has no spread to divide by
+    for part, right in zip(found[3:6], expected[3:6], strict=True):
+        torch.testing.assert_close(
+            part.x[..., inputs], right.x[..., inputs], atol=tolerance, rtol=0.0
+        )
+        torch.testing.assert_close(part.y, right.y, atol=2 * tolerance, rtol=0.0)
+        assert torch.equal(part.mask, right.mask)
+        assert not part.x[..., 2].any()
+    assert not found.train.x[..., 4].any()
+    y = found.scaling.inverse_target(found.test.y, found.test.last)
+    actual = torch.stack([moved[48 + h : 60 - horizon + 1 + h, 1] for h in range(horizon)], -1)
+    torch.testing.assert_close(
+        y[:, :horizon] / 10.0**unit, actual / 10.0**unit, atol=tolerance, rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("level", [0.0, 1e3, 1e6])
+def test_a_ramp_is_constant_in_its_changes(level):
+    """Rounding far from zero is not taken for a spread."""
+    rows = (level + 0.1 * torch.arange(100.0))[:, None].expand(-1, 3)
+    found = make_windows(series_of(rows), difference=True)
+    assert found.scaling.target_scale.item() == 1.0
+    torch.testing.assert_close(found.scaling.target_mean, torch.tensor([0.1]))
+    assert found.test.y.abs().max() < 1e-8
+
+
+def test_newest_known_values_are_those_on_file():
+    rows = 1e6 + torch.randn(100, 3)
+    assert torch.equal(make_windows(series_of(rows)).test.last, rows[79:-1, :1])
 
 
 def test_with_changes():
