@@ -168,13 +168,21 @@ def p_value(tests: list[tuple[float, int]]) -> float:
     return float(stats.chi2.sf(statistic, df)) if df else float(statistic != torch.inf)
 
 
-def one_sweep_p_value(problem: Problem, num_draws: int, num_particles: int, **settings) -> float:
+def one_sweep_p_value(
+    problem: Problem,
+    num_draws: int,
+    num_particles: int,
+    posterior: Tensor | None = None,
+    **settings,
+) -> float:
     """p-value of: one sweep, begun at exact posterior draws, ends in exact posterior draws.
 
     :param num_draws: in all, over the sequences of the problem.
+    :param posterior: of the paths, ``(S, K^T)``, where it is known already.
     """
     S = problem.log_emission.shape[1]
-    posterior = problem.log_joint().softmax(-1)  # (S, K^T)
+    if posterior is None:
+        posterior = problem.log_joint().softmax(-1)
     paths = problem.paths()
     counts = torch.zeros_like(posterior)
     chunks = 10  # each with a phase of its own for ancestor sampling

@@ -124,7 +124,7 @@ def test_value_and_gradient_are_unbiased(warm):
     model = make_model(transition, torch.randn(T, 2))
     guide, loss = MeanFieldGuide(model), MeanFieldELBO(num_particles=3)
     with torch.no_grad():
-        guide.read((), {})
+        guide.read(Program(model))
         guide(), loss.loss(model, guide)
     if warm:
         loss.loss_and_grads(model, guide)

@@ -231,7 +231,7 @@ def test_chains_with_parameters_integrated_out(kind, num_chains=1000, num_steps=
 
 
 @pytest.mark.parametrize("lengths", [None, torch.tensor([5, 2, 4])])
-def test_conjugate_counts_are_bincounts(lengths):
+def test_conjugate_counts_are_bincounts(lengths, verify=True):
     x, z = torch.randint(V, (5, 3)), torch.randint(K, (5, 3))
     run = Program(bayesian_hmm, (x, lengths)).run()
     sites = GlobalSites("the test").find(run)
@@ -239,7 +239,7 @@ def test_conjugate_counts_are_bincounts(lengths):
     def objective(run):
         return (run.log_emission(z).sum() + run.log_transition(z).sum(),)
 
-    found = dirichlet_counts(run.program, sites, objective, verify=True)
+    found = dirichlet_counts(run.program, sites, objective, verify=verify)
     within = torch.ones(5, 3, dtype=torch.bool)
     if lengths is not None:
         within = torch.arange(5)[:, None] < lengths
@@ -254,3 +254,37 @@ def test_conjugate_counts_are_bincounts(lengths):
         assert counts.keys() == expected.keys()
         for name, n in expected.items():
             assert torch.allclose(counts[name], n.double(), rtol=0, atol=1e-9)
+
+
+def test_each_chain_keeps_its_own_labels(C=6, T=60, num_steps=3):
+    """Where words tell states but for their names, each chain's names are those of its start.
+
+    Chain c begins with the names permuted by a permutation of its own. A word is that of its state
+    with probability .9999, so a chain that takes its path or its counts from another one is found
+    out at once. With words that are all typical, no chain leaves its names: it would have to pass
+    a ratio of 10^-4 to the power of 120.
+    """
+    permutations = torch.tensor(list(itertools.permutations(range(3))))[:C]  # (C, K)
+    words = torch.arange(T * 2).reshape(T, 2) % 3
+    transition = MarkovTransition(3)
+
+    def model():
+        phi = pyro.sample("phi", dist.Dirichlet(torch.full((3, 3), 0.1)).to_event(1))
+        with pyro.plate("sequences", 2):
+            for t, z in ssl_transition("z", transition, T):
+                pyro.sample("x", dist.Categorical(phi[z]), obs=words[t])
+
+    one_hot = torch.nn.functional.one_hot(permutations, 3).double()  # phi_k: word perm[k]
+    phi = 0.9998 * one_hot + 0.0002 / 3
+    z = permutations.argsort(-1)[:, words.T]  # (C, B, T)
+    sampler = ParticleGibbs(model, 3)
+    sampler.run(
+        num_samples=num_steps,
+        num_chains=C,
+        initial_params={"z": z, "phi": phi},
+        disable_progbar=True,
+    )
+    samples = sampler.get_samples(group_by_chain=True)
+    for step in range(num_steps):
+        assert torch.equal(samples["phi"][:, step].argmax(-1), permutations)
+        assert (samples["z"][:, step] == z).double().mean((1, 2)).min() > 0.9

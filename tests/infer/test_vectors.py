@@ -19,8 +19,10 @@ from pyro_ssl import (
     StochasticEM,
     ssl_transition,
 )
-from pyro_ssl.exact.kalman import LinearEmission, kalman_filter
+from pyro_ssl.exact.kalman import LinearEmission, kalman_filter, sample_kalman_paths
 from pyro_ssl.transitions import GaussianLSTMTransition, LinearGaussianTransition
+from tests.smc.test_gaussian import AlmostLinear, Linear, p_values
+from tests.statistics import ALPHA
 
 T, B, D, E = 5, 4, 2, 3
 
@@ -88,6 +90,23 @@ def test_chains_batched_and_in_pyros_mcmc(x):
     mcmc = MCMC(ParticleGibbsKernel(model, 5), num_samples=4, disable_progbar=True)
     mcmc.run(x)
     assert mcmc.get_samples()["z"].shape == (4, B, T, D)
+
+
+@pytest.mark.parametrize("make", [Linear, AlmostLinear])
+def test_chains_keep_the_exact_distribution(make, num_chains=3, copies=2000):
+    """From Kalman draws to Kalman draws, each of 24 p-values above ALPHA.
+
+    The chains of a body are swept within one run of it; sequences have data of their own.
+    """
+    case, n = make(3, 2, seed=1), num_chains * copies
+    draws = sample_kalman_paths(*case.oracle, (2 * n,)).transpose(1, 2)  # (2n, 2, T, D)
+    sampler = ParticleGibbs(case.model, 3)
+    start = {"z": draws[:n].reshape(num_chains, 2 * copies, 3, D)}
+    options = {"num_chains": num_chains, "initial_params": start, "disable_progbar": True}
+    sampler.run(copies, num_samples=1, **options)
+    z = sampler.get_samples()["z"].reshape(draws[:n].shape)
+    assert min(p_values(draws[n:], z)) > ALPHA
+    assert (z != draws[:n]).any(-1).double().mean() > 0.2
 
 
 def test_diagnostics_are_of_the_steps_within_the_lengths(x):

@@ -1,528 +1,663 @@
-"""Wrong samplers that look right: edits of the package, each of which the kill suite must notice.
+"""Wrong samplers that look right, each with the check that must notice it.
 
-Every ``old`` stands exactly once in its file. ``EQUIVALENT`` lists edits that leave the law of the
-sampler as it is, with the reason; the kill suite must pass on them.
+``EQUIVALENT`` lists changes that leave the distribution of the sampler as it is, with the reason;
+all checks of their suite must pass on them.
 """
 
-from typing import NamedTuple
+import copy
 
-SWEEP, STATES, RESAMPLING = "smc/sweep.py", "smc/discrete.py", "smc/resampling.py"
-GAUSSIAN, EXPANDED, PRODUCT = "smc/gaussian.py", "smc/expanded.py", "smc/product.py"
-RECURRENT = "transitions/recurrent_base.py"
-EMISSION, CONJUGATE, GIBBS = (
-    "reading/handlers.py",
-    "infer/dirichlet.py",
-    "infer/particle_gibbs_kernel.py",
+import torch
+
+from pyro_ssl import LSTMTransition, ParticleGibbsKernel, StochasticEM
+from pyro_ssl.infer import dirichlet, path_memory
+from pyro_ssl.infer.dirichlet import DirichletSite, normalised
+from pyro_ssl.infer.globals import GlobalSites
+from pyro_ssl.reading import handlers
+from pyro_ssl.reading.handlers import StateGrid
+from pyro_ssl.reading.program import Program
+from pyro_ssl.reading.site import EmissionSite
+from pyro_ssl.reading.sweep_in_loop import BodyEmission
+from pyro_ssl.smc import TableEmission, ancestors, expanded, gaussian, resampling, sweep
+from pyro_ssl.smc.ancestors import ReferencePath
+from pyro_ssl.smc.discrete import StatesProposal
+from pyro_ssl.smc.expanded import ExpandedProposal
+from pyro_ssl.smc.product import _Unrolled
+from pyro_ssl.smc.resampling import RESAMPLING, invert_cdf
+from pyro_ssl.smc.sweep import conditional_smc
+from tests.mutants.inject import Mutant, edit, replace
+
+MUTANTS: list[Mutant] = []
+EQUIVALENT: list[Mutant] = []
+
+
+def mutant(suite, check, name, *seams):
+    """Register the wrong function that follows.
+
+    :param seams: ``(owner, name)`` of all that it takes the place of, and gets as first argument.
+    """
+
+    def register(wrong):
+        changes = tuple(replace(owner, attribute, wrong) for owner, attribute in seams)
+        MUTANTS.append(Mutant(name, suite, check, changes))
+        return wrong
+
+    return register
+
+
+def edited(suite, check, name, function, old_and_new, kind=MUTANTS):
+    """Register an edit of one function, where there is no seam."""
+    kind.append(Mutant(name, suite, check, (edit(function, *old_and_new),)))
+
+
+SWEEP = sweep._sweep
+ANCESTOR = ReferencePath.ancestor
+LOOK_AHEAD = (StatesProposal, "look_ahead")
+FINAL_SLOT = (sweep, "_final_slot")
+SCORE = (ReferencePath, "_score")
+SCHEMES = ((RESAMPLING, "systematic"), (RESAMPLING, "multinomial"))
+
+
+def but(value, **changed):
+    """A shallow copy with other attributes."""
+    twin = copy.copy(value)
+    vars(twin).update(changed)
+    return twin
+
+
+# --------------------------------------------------------------------- the reference, and slots
+
+
+@mutant("states", "kernel", "ancestor of the reference not pinned", (ReferencePath, "ancestor"))
+def _(right, self, *args):
+    found = right(self, *args)
+    return found if isinstance(found, torch.Tensor) else None
+
+
+edited(
+    *("states", "kernel", "latent of the reference not pinned", SWEEP),
+    ("z_t[:, 0] = reference.path[t]", "pass"),
 )
 
 
-class Mutant(NamedTuple):
-    """``suite``: whose checks must notice it, where these are not the file's own."""
-
-    name: str
-    file: str
-    edits: tuple[tuple[str, str], ...]
-    suite: str
+@mutant("states", "record", "state not gathered", (sweep, "map_state"))
+def _(right, function, state):
+    return state
 
 
-def mutant(name, file, *edits, suite=None):
-    return Mutant(name, file, tuple(edits), suite or file)
+@mutant("vectors", "record, increments", "state gathered at its top alone", (sweep, "map_state"))
+def _(right, function, state):
+    return type(state)(*(v if isinstance(v, tuple) else function(v) for v in state))
 
 
-GATHER = (
-    "state = map_state(partial(torch.index_select, dim=0, index=rows), state)\n        z_history"
+edited(
+    *("states", "record", "states gathered across sequences", SWEEP),
+    ("rows = (first_rows + a)", "rows = (0 * first_rows + a)"),
 )
-RESAMPLE = "ancestors = resample(alpha, first, u_ancestor[t])"
-WEIGHTS = "prior = (near - near.amax(-1, keepdim=True)).exp_()"
-FINAL_SLOT = "return torch.randint(1 if move else 0, P, (B,), device=device)"
-TRACE_BACK = """path[t] = z[t, sequences, slot]
-        slot = ancestors[t, sequences, slot]"""
-JOINT = "log_joint = law + self.log_emission[t].unsqueeze(1)"
-ALPHA = "return cdf[..., -1].double(), shift"
 
-MUTANTS = [
-    # ------------------------------------------------------------------- the reference, and slots
-    mutant(
-        "ancestor of the reference not pinned",
-        SWEEP,
-        ("if t in redraw_at else 0", "if t in redraw_at else None"),
-    ),
-    mutant("latent of the reference not pinned", SWEEP, ("z[:, 0] = reference[t]", "pass")),
-    mutant("state not gathered", SWEEP, (GATHER, "z_history")),
-    mutant(
-        "states gathered across sequences",
-        SWEEP,
-        ("rows = (first_rows + ancestors)", "rows = (0 * first_rows + ancestors)"),
-    ),
-    mutant(
-        "latent drawn by the slot, not by its ancestor",
-        SWEEP,
-        (
-            "local.draw(t, proposal, rows)",
-            "local.draw(t, proposal, (first_rows + slots).view(-1))",
-        ),
-    ),
-    mutant(
-        "one uniform for ancestor and latent",
-        SWEEP,
-        (
-            "z = local.draw(t, proposal, rows)",
-            "local.u_z[t] = u_ancestor[t].view(-1, 1)\n        z = local.draw(t, proposal, rows)",
-        ),
-    ),
-    # ---------------------------------------------------------------------------- the final path
-    mutant("returns the reference", SWEEP, (FINAL_SLOT, "return torch.zeros(B, dtype=torch.long)")),
-    mutant("no trace-back", SWEEP, ("slot = ancestors[t, sequences, slot]", "pass")),
-    mutant(
-        "trace-back one step early",
-        SWEEP,
-        (TRACE_BACK, "\n        ".join(reversed(TRACE_BACK.split("\n        ")))),
-    ),
-    mutant("forced move always", SWEEP, ("move and P > 1", "P > 1")),
-    mutant("forced move never", SWEEP, ("move and P > 1", "False")),
-    mutant(
-        "final slot by the last look-ahead weights",
-        SWEEP,
-        (
-            "path = _trace_back(z_history, ancestor_history, weights, move)",
-            "path = _trace_back(z_history, ancestor_history, alpha.nan_to_num(1.0) + 1e-9, move)",
-        ),
-    ),
-    # --------------------------------------------------------------------------------- the weights
-    mutant(
-        "prior left out",
-        STATES,
-        (JOINT, JOINT.replace("law +", "0 * law +")),
-    ),
-    mutant(
-        "emission left out",
-        STATES,
-        (JOINT, "log_joint = law.clone()"),
-    ),
-    mutant(
-        "proposal from the prior, weights as they were",
-        STATES,
-        ("shift, cdf.view(B * P, K)", "shift, law.exp().cumsum(-1).view(B * P, K)"),
-    ),
-    mutant("weights to the power .9", SWEEP, (RESAMPLE, RESAMPLE.replace("alpha", "alpha**0.9"))),
-    mutant("no weights at all", SWEEP, (RESAMPLE, RESAMPLE.replace("alpha", "alpha**0"))),
-    mutant(
-        "1e-6 added to the weights",
-        STATES,
-        (ALPHA, ALPHA.replace(".double()", ".double() + 1e-6")),
-    ),
-    mutant("weights in float16", STATES, (ALPHA, ALPHA.replace(".double()", ".half().double()"))),
-    mutant(
-        "weights of each particle shifted by its own",
-        STATES,
-        ("log_joint.sub_(shift.view(B, 1, 1))", "log_joint.sub_(log_joint.amax(-1, keepdim=True))"),
-    ),
-    mutant("evidence by the sum", SWEEP, ("alpha.mean(-1).log_()", "alpha.sum(-1).log_()")),
-    mutant("shift not added back", SWEEP, (".log_().add_(shift)", ".log_()")),
-    mutant("dead particles are NaN", STATES, (".clamp_(min=torch.finfo(law.dtype).min)", "")),
-    mutant(
-        "scale left out of the weights",
-        STATES,
-        (JOINT, JOINT.replace("law +", "(law if self.scale is None else law / self.scale) +")),
-    ),
-    # ------------------------------------------------------------------------------ ragged, inputs
-    mutant(
-        "no freeze at the length",
-        SWEEP,
-        (
-            "torch.where(active[t], ancestors, slots)",
-            "torch.where(active[t] | True, ancestors, slots)",
-        ),
-    ),
-    mutant(
-        "path not 0 past the length",
-        SWEEP,
-        ("path.masked_fill_(past.view(T, B, *(1,) * len(event)), 0)", "pass"),
-    ),
-    mutant(
-        "evidence past the length",
-        SWEEP,
-        (
-            "log_likelihood.masked_fill_(past, 0.0)",
-            "pass",
-        ),
-    ),
-    mutant(
-        "inputs of another sequence",
-        SWEEP,
-        (
-            "inputs.repeat_interleave(P, 1))\n    state = transition.initial_state((B * P,))",
-            "inputs.repeat(1, P, 1))\n    state = transition.initial_state((B * P,))",
-        ),
-    ),
-    # --------------------------------------------------------------------------- ancestor sampling
-    mutant("ancestor sampling: uniform", SWEEP, (WEIGHTS, "prior = torch.ones_like(near)")),
-    mutant(
-        "ancestor sampling: times the look-ahead weight",
-        SWEEP,
-        (
-            "redraw(t, state, law, weights)",
-            "redraw(t, state, law + alpha.log().unsqueeze(-1), weights)",
-        ),
-    ),
-    mutant(
-        "ancestor sampling: over the look-ahead weight",
-        SWEEP,
-        (
-            "redraw(t, state, law, weights)",
-            "redraw(t, state, law - alpha.log().unsqueeze(-1), weights)",
-        ),
-    ),
-    mutant(
-        "ancestor sampling: drawn after the other slots",
-        SWEEP,
-        (
-            RESAMPLE,
-            "ancestors = resample(alpha, None if first is None else slots[:, 0], u_ancestor[t])\n"
-            "        if first is not None:\n"
-            "            ancestors[:, 0] = first",
-        ),
-    ),
-    mutant("ancestor sampling: future cut", SWEEP, ("if middle == T:", "if True:")),
-    mutant(
-        "ancestor sampling: last step of the future left out",
-        SWEEP,
-        (
-            "accepted = u[1].log() < far.sum(0) - own.sum(0)",
-            "accepted = u[1].log() < far[:-1].sum(0) - own[:-1].sum(0)",
-        ),
-    ),
-    mutant(
-        "ancestor sampling: reference one step late",
-        RECURRENT,
-        ("self._replay_cell(previous,", "self._replay_cell(z,"),
-        suite=SWEEP,
-    ),
-    mutant(
-        "ancestor sampling: ratio upside down",
-        SWEEP,
-        (
-            "far.sum(0) - own.sum(0)",
-            "own.sum(0) - far.sum(0)",
-        ),
-    ),
-    mutant(
-        "ancestor sampling: always accepted",
-        SWEEP,
-        (
-            "torch.where(accepted, proposed, 0)",
-            "torch.where(accepted | True, proposed, 0)",
-        ),
-    ),
-    mutant(
-        "ancestor sampling: never accepted",
-        SWEEP,
-        (
-            "torch.where(accepted, proposed, 0)",
-            "torch.where(accepted & False, proposed, 0)",
-        ),
-    ),
-    mutant(
-        "ancestor sampling: first lag counted in the ratio too",
-        SWEEP,
-        (
-            "far.sum(0) - own.sum(0)",
-            "far.sum(0) - own.sum(0) + near.gather(-1, proposed) - near[:, :1]",
-        ),
-    ),
-    mutant(
-        "ancestor sampling: states of other sequences",
-        SWEEP,
-        (
-            "device=device) + proposed.squeeze(-1)",
-            "device=device) * 0 + proposed.squeeze(-1)",
-        ),
-    ),
-    mutant(
-        "ancestor sampling: future past the length",
-        SWEEP,
-        (
-            "if self.active is None:\n            return log_p",
-            "if True:\n            return log_p",
-        ),
-    ),
-    mutant(
-        "ancestor sampling: scaled law normalised",
-        STATES,
-        (
-            "return law.gather(-1, index).squeeze(-1)",
-            "return law.log_softmax(-1).gather(-1, index).squeeze(-1)",
-        ),
-    ),
-    mutant(
-        "ancestor sampling: inputs of another sequence",
-        SWEEP,
-        (
-            "else each(self.inputs[start:stop], 1)",
-            "else each(self.inputs[start:stop].flip(1), 1)",
-        ),
-    ),
-    mutant(
-        "ancestor sampling: own past never learnt anew",
-        SWEEP,
-        ("self.own[middle:] = torch.where(accepted, far, own)", "pass"),
-    ),
-    mutant(
-        "ancestor sampling: refused past taken for one's own",
-        SWEEP,
-        ("self.own[middle:] = torch.where(accepted, far, own)", "self.own[middle:] = far"),
-    ),
-    # ------------------------------------------------------------------- weights that differ
-    mutant(
-        "weights of the last step forgotten",
-        SWEEP,
-        ("alpha = alpha * weights", "pass"),
-        suite=EXPANDED,
-    ),
-    mutant(
-        "weights left out of the evidence",
-        SWEEP,
-        ("log_likelihood[t] += (mean.log() + top).squeeze(-1)", "pass"),
-        suite=EXPANDED,
-    ),
-    mutant(
-        "final slot: whatever its weight",
-        SWEEP,
-        (
-            "if weights is None:\n        return torch.randint",
-            "if True:\n        return torch.randint",
-        ),
-        suite=EXPANDED,
-    ),
-    mutant(
-        "final slot: move always accepted",
-        SWEEP,
-        ("possible & (u[1] * right < left)", "possible | (u[1] * right < left)"),
-        suite=EXPANDED,
-    ),
-    mutant(
-        "ancestor sampling: weights left out",
-        SWEEP,
-        ("prior = prior * weights", "pass"),
-        suite=EXPANDED,
-    ),
-    # ------------------------------------------------------------------------------------ vectors
-    mutant(
-        "look-ahead without its width",
-        PRODUCT,
-        ("square.mul_(0.5).sub_(det.log_())", "square.mul_(0.5)"),
-        suite=GAUSSIAN,
-    ),
-    mutant(
-        "look-ahead without the gap",
-        PRODUCT,
-        ("square.mul_(0.5).sub_(det.log_())", "-det.log_()"),
-        suite=GAUSSIAN,
-    ),
-    mutant(
-        "vector drawn about the wrong mean",
-        PRODUCT,
-        ("packed[:, :D] + noise", "noise"),
-        suite=GAUSSIAN,
-    ),
-    mutant(
-        "vector drawn by the slot, not by its ancestor",
-        PRODUCT,
-        ("self.packed if rows is None else", "self.packed if True else"),
-        suite=GAUSSIAN,
-    ),
-    mutant(
-        "vector drawn too wide",
-        PRODUCT,
-        ("packed[:, :D] + noise", "packed[:, :D] + 1.1 * noise"),
-        suite=GAUSSIAN,
-    ),
-    mutant(
-        "vector drawn with its coordinates uncoupled",
-        PRODUCT,
-        ("for k in range(i + 1, D):", "for k in range(0):"),
-        suite=GAUSSIAN,
-    ),
-    mutant(
-        "expansion taken for exact",
-        EXPANDED,
-        (
-            "return log_emission - proposal.log_alpha[rows].view(z.shape[:2]) - log_gamma",
-            "return torch.zeros_like(log_emission)",
-        ),
-    ),
-    mutant(
-        "defence left out of the density",
-        EXPANDED,
-        ("mixed = torch.logaddexp(share[0] + plain, share[1] + expanded)", "mixed = expanded"),
-    ),
-    mutant(
-        "defence too often",
-        EXPANDED,
-        ("dtype=like.dtype) < DEFENSIVE_SHARE", "dtype=like.dtype) < 3 * DEFENSIVE_SHARE"),
-    ),
-    mutant(
-        "look-ahead of another particle in the weight",
-        EXPANDED,
-        ("proposal.log_alpha[rows].view(", "proposal.log_alpha.view("),
-    ),
-    # ---------------------------------------------------------------------------------- resampling
-    mutant(
-        "systematic, then slot 0 overwritten",
-        RESAMPLING,
-        (
-            "u0 = ((end - arc) + u0 * arc) / cdf[:, -1:]",
-            "pass",
-        ),
-    ),
-    mutant(
-        "systematic over the other slots",
-        RESAMPLING,
-        (
-            "ancestors[:, :1] = first",
-            "others = torch.arange(P - 1) / max(P - 1, 1)\n"
-            "        others = invert_cdf(cdf, (u[:, :1] + others).remainder(1.0))\n"
-            "        ancestors = torch.cat([first, others], -1)",
-        ),
-    ),
-    mutant("systematic from the start of the arc", RESAMPLING, ("+ u0 * arc)", "+ 0 * u0 * arc)")),
-    mutant("systematic from the wrong arc", RESAMPLING, ("(end - arc)", "0 * arc")),
-    mutant(
-        "systematic, points off", RESAMPLING, ("device=u.device) / P", "device=u.device) / (P + 1)")
-    ),
-    mutant(
-        "systematic, not round the circle",
-        RESAMPLING,
-        (
-            "(u0 + slots).remainder(1.0)",
-            "(u0 + slots).clamp(max=1 - 1e-9)",
-        ),
-    ),
-    mutant(
-        "sorted multinomial, then slot 0 overwritten",
-        RESAMPLING,
-        (
-            "ancestors = invert_cdf(monotone_cumsum(weights), u)",
-            "ancestors = invert_cdf(monotone_cumsum(weights), u.sort(-1).values)",
-        ),
-    ),
-    mutant("multinomial, slot 0 free", RESAMPLING, ("ancestors[:, 0] = first", "pass")),
-    mutant("inversion: weight 0 at a uniform of 0", RESAMPLING, ("right=True", "right=False")),
-    mutant(
-        "inversion: rounding to the total",
-        RESAMPLING,
-        (
-            "torch.nextafter(total, torch.zeros_like(total))",
-            "total",
-        ),
-    ),
-    mutant(
-        "inversion in float32",
-        RESAMPLING,
-        (
-            "torch.searchsorted(cdf, point, right=True)",
-            "torch.searchsorted(cdf.float(), point.float(), right=True)",
-        ),
-    ),
-    # ------------------------------------------------------------------------------------ emission
-    mutant("mask ignored", EMISSION, ("log_p = torch.where(mask, log_p, 0.0)", "pass")),
-    mutant("mask=False ignored", EMISSION, ("return torch.zeros_like(log_p)", "return log_p")),
-    mutant("scale ignored", EMISSION, ("log_p = log_p * scale", "pass")),
-    mutant(
-        "subsampling tempers the posterior",
-        EMISSION,
-        (
-            "scale = scale * frame.size / frame.full_size",
-            "pass",
-        ),
-    ),
-    mutant("last site alone", EMISSION, ("total = total + table", "total = table")),
-    mutant(
-        "rows of states reversed",
-        EMISSION,
-        (
-            "return self.fn.logits.reshape(self.shape[0], -1)",
-            "return self.fn.logits.reshape(self.shape[0], -1).flip(0)",
-        ),
-    ),
-    mutant("mask of a sequence ignored", EMISSION, ("lengths = mask * (", "lengths = mask**0 * (")),
-    # ----------------------------------------------------------------------- Dirichlet parameters
-    mutant(
-        "counts without their total",
-        CONJUGATE,
-        (
-            "counts[name] = r_0[name] + phi_0[name] * totals[name]",
-            "counts[name] = r_0[name]",
-        ),
-    ),
-    mutant(
-        "draw without the prior",
-        CONJUGATE,
-        (
-            "dist.Dirichlet(fn.concentration + counts.clamp(min=0.0))",
-            "dist.Dirichlet(1.0 + counts.clamp(min=0.0))",
-        ),
-    ),
-    mutant(
-        "draw without the data",
-        CONJUGATE,
-        (
-            "dist.Dirichlet(fn.concentration + counts.clamp(min=0.0))",
-            "dist.Dirichlet(fn.concentration + 0 * counts)",
-        ),
-    ),
-    mutant(
-        "draw is the posterior mean",
-        CONJUGATE,
-        (
-            "draw = dist.Dirichlet(fn.concentration + counts.clamp(min=0.0)).sample()",
-            "draw = fn.concentration + counts.clamp(min=0.0)",
-        ),
-    ),
-    mutant(
-        "transition left out of the counts",
-        GIBBS,
-        (
-            "log_p + run.log_transition(path).sum() if self._in_transition else log_p",
-            "log_p",
-        ),
-    ),
-    mutant(
-        "one chain's parameters for all",
-        GIBBS,
-        (
-            "{n: v[c] for n, v in values.items()}",
-            "{n: v[0] for n, v in values.items()}",
-        ),
-    ),
-    mutant(
-        "one chain's path for the counts of all",
-        GIBBS,
-        (
-            "in self._counts(z).items()",
-            "in self._counts(paths[0]).items()",
-        ),
-    ),
-]
 
-EQUIVALENT = [
-    # u_0 lies in the arc of a_0, so the inversion gives a_0 by itself, but for rounding at an edge.
-    mutant(
-        "systematic: a_0 left to the inversion", RESAMPLING, ("ancestors[:, :1] = first", "pass")
+@mutant(
+    *("states", "kernel", "latent drawn by the slot, not by its ancestor"), (StatesProposal, "draw")
+)
+def _(right, self, t, gamma, rows):
+    return right(self, t, gamma, torch.arange(len(rows)))
+
+
+edited(
+    *("states", "kernel", "one uniform for ancestor and latent", SWEEP),
+    (
+        "z_t = proposal.draw(t, gamma, rows)",
+        "proposal.u_z[t] = u[t].view(-1, 1); z_t = proposal.draw(t, gamma, rows)",
     ),
-    # Before the first latent all prefixes are empty: any of them is as good an ancestor.
-    mutant(
-        "ancestor sampling at step 0 too",
-        SWEEP,
-        ("range(phase if phase else every,", "range(phase,"),
+)
+
+
+# ------------------------------------------------------------------------------- the final path
+
+
+@mutant("states", "kernel", "returns the reference", FINAL_SLOT)
+def _(right, weights, shape, move, device):
+    return torch.zeros(shape[0], dtype=torch.long)
+
+
+@mutant("states", "kernel", "no trace-back", (sweep, "_trace_back"))
+def _(right, z, ancestors, slot):
+    return z[:, torch.arange(len(slot)), slot]
+
+
+@mutant("states", "kernel", "trace-back one step early", (sweep, "_trace_back"))
+def _(right, z, ancestors, slot):
+    return right(z, ancestors, ancestors[-1, torch.arange(len(slot)), slot])
+
+
+@mutant("states", "kernel, free move", "forced move always", FINAL_SLOT)
+def _(right, weights, shape, move, device):
+    return right(weights, shape, shape[1] > 1, device)
+
+
+@mutant("states", "kernel", "forced move never", FINAL_SLOT)
+def _(right, weights, shape, move, device):
+    return right(weights, shape, False, device)
+
+
+edited(
+    *("states", "kernel", "final slot by the last look-ahead weights", SWEEP),
+    ("_final_slot(weights,", "_final_slot(alpha.nan_to_num(1.0) + 1e-9,"),
+)
+
+
+# ---------------------------------------------------------------------------------- the weights
+
+
+@mutant("states", "kernel", "prior left out", LOOK_AHEAD)
+def _(right, self, t, prior):
+    return right(self, t, 0 * prior)
+
+
+@mutant("states", "kernel", "emission left out", LOOK_AHEAD)
+def _(right, self, t, prior):
+    return right(but(self, log_emission=torch.zeros_like(self.log_emission)), t, prior)
+
+
+@mutant("states", "kernel", "proposal from the prior, weights as they were", LOOK_AHEAD)
+def _(right, self, t, prior):
+    found = yield from right(self, t, prior)
+    return found._replace(gamma=prior.exp().cumsum(-1).flatten(0, 1))
+
+
+@mutant("states", "kernel", "weights to the power .9", *SCHEMES)
+def _(right, weights, first, u):
+    return right(weights**0.9, first, u)
+
+
+@mutant("states", "kernel", "no weights at all", *SCHEMES)
+def _(right, weights, first, u):
+    return right(weights**0, first, u)
+
+
+@mutant("states", "edges", "1e-6 added to the weights", LOOK_AHEAD)
+def _(right, self, t, prior):
+    found = yield from right(self, t, prior)
+    return found._replace(alpha=found.alpha + 1e-6)
+
+
+@mutant("states", "edges", "weights in float16", LOOK_AHEAD)
+def _(right, self, t, prior):
+    found = yield from right(self, t, prior)
+    return found._replace(alpha=found.alpha.half().double())
+
+
+@mutant("states", "kernel", "weights of each particle shifted by its own", LOOK_AHEAD)
+def _(right, self, t, prior):
+    own = (prior + self.log_emission[t].unsqueeze(1)).amax(-1)
+    found = yield from right(self, t, prior)
+    return found._replace(alpha=found.alpha * (found.shift.unsqueeze(-1) - own).exp())
+
+
+edited(
+    *("states", "record", "evidence by the sum", SWEEP),
+    ("alpha.mean(-1).log_()", "alpha.sum(-1).log_()"),
+)
+
+
+@mutant("states", "record", "shift not added back", LOOK_AHEAD)
+def _(right, self, t, prior):
+    found = yield from right(self, t, prior)
+    return found._replace(shift=0 * found.shift)
+
+
+edited(
+    *("states", "edges", "dead particles are NaN", StatesProposal.look_ahead),
+    (".clamp_(min=torch.finfo(prior.dtype).min)", ""),
+)
+
+
+@mutant("states", "kernel, padded", "scale left out of the weights", LOOK_AHEAD)
+def _(right, self, t, prior):
+    return right(self, t, prior if self.scale is None else prior / self.scale)
+
+
+# -------------------------------------------------------------------------------- ragged, inputs
+
+edited(
+    *("states", "kernel, padded", "no freeze at the length", SWEEP),
+    ("torch.where(active[t], a, slots)", "a"),
+)
+edited(
+    *("states", "edges", "path not 0 past the length", conditional_smc),
+    ("sweep.path.masked_fill_(", "sweep.path.masked_fill("),
+)
+edited(
+    *("states", "edges", "evidence past the length", conditional_smc),
+    ("sweep.log_likelihood.masked_fill_(", "sweep.log_likelihood.masked_fill("),
+)
+edited(
+    *("states", "record", "inputs of another sequence", conditional_smc),
+    ("inputs.repeat_interleave(num_particles, 1)", "inputs.repeat(1, num_particles, 1)"),
+)
+
+
+# ----------------------------------------------------------------------------- ancestor sampling
+
+edited(
+    *("states", "kernel, Gibbs", "ancestor sampling: uniform", ANCESTOR),
+    ("weight = (near - near.amax(-1, keepdim=True)).exp_()", "weight = torch.ones_like(near)"),
+)
+edited(
+    *("states", "kernel, Gibbs", "ancestor sampling: times the look-ahead weight", SWEEP),
+    ("(t, state, prior, weights)", "(t, state, prior + alpha.log().unsqueeze(-1), weights)"),
+)
+edited(
+    *("states", "kernel, Gibbs", "ancestor sampling: over the look-ahead weight", SWEEP),
+    ("(t, state, prior, weights)", "(t, state, prior - alpha.log().unsqueeze(-1), weights)"),
+)
+
+
+@mutant(
+    *("states", "kernel, Gibbs", "ancestor sampling: drawn after the other slots"),
+    (RESAMPLING, "systematic"),
+)
+def _(right, weights, first, u):
+    found = right(weights, None if first is None else 0, u)
+    if first is not None:
+        found[:, 0] = first
+    return found
+
+
+edited(
+    *("states", "kernel, lag", "ancestor sampling: future cut", ANCESTOR),
+    ("if middle == T:", "if True:"),
+)
+edited(
+    *("states", "kernel, lag", "ancestor sampling: last step of the future left out", ANCESTOR),
+    ("far.sum(0) - own.sum(0)", "far[:-1].sum(0) - own[:-1].sum(0)"),
+)
+
+
+@mutant(
+    *("states", "kernel, lag", "ancestor sampling: reference one step late"),
+    (LSTMTransition, "replay"),
+)
+def _(right, self, z, z_prev, state, inputs=None):
+    out = []
+    for now in z.unbind(1):  # reads what it is about to score
+        p, state = self.step(now, state)
+        out.append(p.log_prob(now).detach())
+    return torch.stack(out, 1)
+
+
+edited(
+    *("states", "kernel, lag", "ancestor sampling: ratio upside down", ANCESTOR),
+    ("far.sum(0) - own.sum(0)", "own.sum(0) - far.sum(0)"),
+)
+edited(
+    *("states", "kernel, lag", "ancestor sampling: always accepted", ANCESTOR),
+    ("torch.where(accepted, proposed, 0)", "torch.where(accepted | True, proposed, 0)"),
+)
+edited(
+    *("states", "kernel, lag", "ancestor sampling: never accepted", ANCESTOR),
+    ("torch.where(accepted, proposed, 0)", "torch.where(accepted & False, proposed, 0)"),
+)
+edited(
+    *("states", "kernel, lag", "ancestor sampling: first lag counted in the ratio too", ANCESTOR),
+    (
+        "far.sum(0) - own.sum(0)",
+        "far.sum(0) - own.sum(0) + near.gather(-1, proposed) - near[:, :1]",
     ),
-    # The reference's own emission is one factor for all prefixes, and cancels.
-    mutant(
-        "ancestor sampling: with the emission",
-        SWEEP,
-        (
-            "redraw(t, state, law, weights)",
-            "redraw(t, state, law + local.log_emission[t].unsqueeze(1), weights)",
-        ),
+)
+edited(
+    *("states", "kernel, lag", "ancestor sampling: states of other sequences", ANCESTOR),
+    ("torch.arange(0, B * P, P, device=near.device)", "0"),
+)
+
+
+@mutant("states", "kernel, padded", "ancestor sampling: future past the length", SCORE)
+def _(right, self, *args):
+    return right(but(self, active=None), *args)
+
+
+@mutant(
+    *("states", "kernel, padded", "ancestor sampling: scaled distribution normalised"),
+    (StatesProposal, "log_prior"),
+)
+def _(right, self, prior, z):
+    return right(self, prior.log_softmax(-1), z)
+
+
+@mutant("states", "invariance", "ancestor sampling: inputs of another sequence", SCORE)
+def _(right, self, *args):
+    return right(self if self.inputs is None else but(self, inputs=self.inputs.flip(1)), *args)
+
+
+@mutant("states", "invariance", "ancestor sampling: inputs of another step", SCORE)
+def _(right, self, *args):
+    return right(self if self.inputs is None else but(self, inputs=self.inputs.roll(1, 0)), *args)
+
+
+edited(
+    *("states", "kernel, echo", "ancestor sampling: own past never learnt anew", ANCESTOR),
+    ("self.own[middle:] = torch.where(accepted, far, own)", "pass"),
+)
+edited(
+    *("states", "kernel, echo", "ancestor sampling: refused past taken for one's own", ANCESTOR),
+    ("self.own[middle:] = torch.where(accepted, far, own)", "self.own[middle:] = far"),
+)
+
+
+# -------------------------------------------------------------------------- weights that differ
+
+edited(
+    *("vectors", "sensor", "weights of the last step forgotten", SWEEP),
+    ("alpha = alpha * weights", "pass"),
+)
+
+
+@mutant("vectors", "sensor's evidence", "weights left out of the evidence", (sweep, "_normalised"))
+def _(right, log_w):
+    weights, log_mean = right(log_w)
+    return weights, 0 * log_mean
+
+
+@mutant("vectors", "sensor", "final slot: whatever its weight", FINAL_SLOT)
+def _(right, weights, *args):
+    return right(None, *args)
+
+
+edited(
+    *("vectors", "sensor", "final slot: move always accepted", sweep._final_slot),
+    ("possible & (u[1] * right < left)", "possible | (u[1] * right < left)"),
+)
+
+
+@mutant(
+    *("vectors", "sensor, ancestors", "ancestor sampling: weights left out"),
+    (ReferencePath, "ancestor"),
+)
+def _(right, self, t, state, prior, weights):
+    return right(self, t, state, prior, None)
+
+
+# --------------------------------------------------------------------------------------- vectors
+
+PRODUCT = (gaussian, "product")
+
+
+def log_integral_of_the_square(mean, scale, gradient, precision):
+    """½ |w|², the part of the log integral that the gradient adds."""
+    full = precision + torch.diag_embed(scale.square().reciprocal())
+    return 0.5 * (gradient * torch.linalg.solve(full, gradient)).sum(-1)
+
+
+@mutant("vectors", "evidence", "look-ahead without its width", PRODUCT)
+def _(right, *parts):
+    found = right(*parts)
+    found.log_mass = log_integral_of_the_square(*parts)
+    return found
+
+
+@mutant("vectors", "evidence", "look-ahead without the gap", PRODUCT)
+def _(right, *parts):
+    found = right(*parts)
+    found.log_mass = found.log_mass - log_integral_of_the_square(*parts)
+    return found
+
+
+@mutant("vectors", "sweep", "vector drawn about the wrong mean", PRODUCT)
+def _(right, mean, scale, gradient, precision):
+    found = right(mean, scale, gradient, precision)
+    found.draw = right(mean, scale, 0 * gradient, precision).draw
+    return found
+
+
+@mutant("vectors", "sweep", "vector drawn by the slot, not by its ancestor", (_Unrolled, "draw"))
+def _(right, self, rows, noise):
+    return right(self, torch.arange(len(rows)), noise)
+
+
+@mutant("vectors", "product", "vector drawn too wide", (_Unrolled, "draw"))
+def _(right, self, rows, noise):
+    return right(self, rows, 1.1 * noise)
+
+
+edited(
+    *("vectors", "sweep", "vector drawn with its coordinates uncoupled", _Unrolled.solve),
+    ("for k in range(i + 1, D):", "for k in range(0):"),
+)
+
+
+@mutant("vectors", "sensor", "expansion taken for exact", (ExpandedProposal, "log_weight"))
+def _(right, self, *args):
+    return torch.zeros_like((yield from right(self, *args)))
+
+
+edited(
+    *("vectors", "sensor", "defence left out of the density", ExpandedProposal.log_weight),
+    ("mixed = torch.logaddexp(share[0] + plain, share[1] + expanded)", "mixed = expanded"),
+)
+
+
+@mutant("vectors", "sensor", "defence too often", (ExpandedProposal, "__init__"))
+def _(right, self, *args, **kwargs):
+    right(self, *args, **kwargs)
+    self.defend = torch.rand(self.defend.shape) < 3 * expanded.DEFENSIVE_SHARE
+
+
+edited(
+    *("vectors", "sensor", "look-ahead of another particle in the weight"),
+    ExpandedProposal.log_weight,
+    ("gamma.log_alpha[rows].view(", "gamma.log_alpha.view("),
+)
+
+
+# ------------------------------------------------------------------------------------ resampling
+
+
+@mutant(
+    *("resampling", "systematic", "systematic, then slot 0 overwritten"), (RESAMPLING, "systematic")
+)
+def _(right, weights, first, u):
+    found = right(weights, None, u)
+    found[:, 0] = first
+    return found
+
+
+@mutant(
+    *("resampling", "systematic", "systematic over the other slots"), (RESAMPLING, "systematic")
+)
+def _(right, weights, first, u):
+    P = weights.shape[-1]
+    points = (u[:, :1] + torch.arange(P - 1) / max(P - 1, 1)).remainder(1.0)
+    return torch.cat([first.unsqueeze(-1), invert_cdf(weights.cumsum(-1), points)], -1)
+
+
+@mutant(
+    *("resampling", "systematic", "systematic from the start of the arc"),
+    (RESAMPLING, "systematic"),
+)
+def _(right, weights, first, u):
+    return right(weights, first, 0 * u)
+
+
+edited(
+    *("resampling", "systematic", "systematic from the wrong arc", resampling.systematic),
+    ("(end - arc)", "0 * arc"),
+)
+edited(
+    *("resampling", "systematic", "systematic, points off", resampling.systematic),
+    ("device=u.device) / P", "device=u.device) / (P + 1)"),
+)
+edited(
+    *("resampling", "systematic", "systematic, not round the circle", resampling.systematic),
+    ("(u0 + slots).remainder(1.0)", "(u0 + slots).clamp(max=1 - 1e-9)"),
+)
+
+
+@mutant(
+    *("resampling", "multinomial", "sorted multinomial, then slot 0 overwritten"),
+    (RESAMPLING, "multinomial"),
+)
+def _(right, weights, first, u):
+    return right(weights, first, u.sort(-1).values)
+
+
+@mutant("resampling", "multinomial", "multinomial, slot 0 free", (RESAMPLING, "multinomial"))
+def _(right, weights, first, u):
+    return right(weights, None, u)
+
+
+edited(
+    *("resampling", "inversion", "inversion: weight 0 at a uniform of 0", invert_cdf),
+    ("right=True", "right=False"),
+)
+edited(
+    *("resampling", "inversion", "inversion: rounding to the total", invert_cdf),
+    ("torch.nextafter(total, torch.zeros_like(total))", "total"),
+)
+edited(
+    *("resampling", "inversion", "inversion in float32", invert_cdf),
+    (
+        "torch.searchsorted(cdf, point, right",
+        "torch.searchsorted(cdf.float(), point.float(), right",
     ),
-]
+)
+
+
+# -------------------------------------------------------------------------------------- emission
+
+WEIGH = (EmissionSite, "_weigh")
+
+
+@mutant("reading", "masked", "mask ignored", WEIGH)
+def _(right, self, *args):
+    return right(self._replace(mask=None) if self.mask is not False else self, *args)
+
+
+@mutant("reading", "masked by bool", "mask=False ignored", WEIGH)
+def _(right, self, *args):
+    return right(self._replace(mask=None) if self.mask is False else self, *args)
+
+
+@mutant("reading", "scaled", "scale ignored", WEIGH)
+def _(right, self, *args):
+    return right(self._replace(scale=1.0), *args)
+
+
+@mutant("reading", "subsampled", "subsampling tempers the posterior", (handlers, "user_scale"))
+def _(right, site, num_inner=0):
+    return site["scale"]
+
+
+@mutant("reading", "masked", "last site alone", (StateGrid, "table"))
+def _(right, self):
+    return right(but(self, sites=self.sites[-1:]))
+
+
+@mutant("reading", "masked", "rows of states reversed", (EmissionSite, "_rows"))
+def _(right, self):
+    return right(self).flip(0)
+
+
+@mutant("reading", "masked outside", "mask of a sequence ignored", (StateGrid, "lengths"))
+def _(right, self):
+    return right(but(self, _path_site={**self._path_site, "mask": None}))
+
+
+# ------------------------------------------------------------------- Dirichlet sites, and chains
+
+
+@mutant("dirichlet", "counts", "counts without their total", (dirichlet, "_ratio"))
+def _(right, a, b):
+    return 0 * right(a, b)
+
+
+@mutant("dirichlet", "paths", "draw without the prior", (DirichletSite, "draw"))
+def _(right, self, counts):
+    return right(DirichletSite(torch.ones_like(self.concentration)), counts)
+
+
+@mutant("dirichlet", "paths", "draw without the data", (DirichletSite, "draw"))
+def _(right, self, counts):
+    return right(self, 0 * counts)
+
+
+@mutant("dirichlet", "paths", "draw is the posterior mean", (DirichletSite, "draw"))
+def _(right, self, counts):
+    return normalised(self.concentration + counts)
+
+
+@mutant("dirichlet", "counts", "transition left out of the counts", (GlobalSites, "log_path"))
+def _(right, self, run, path):
+    return run.log_emission(path)
+
+
+@mutant(
+    *("dirichlet", "labels", "one chain's parameters for all"),
+    (ParticleGibbsKernel, "_read_chains"),
+)
+def _(right, self, values):
+    return right(self, {name: value[:1].expand_as(value) for name, value in values.items()})
+
+
+edited(
+    *("dirichlet", "labels", "one chain's path for the counts of all", ParticleGibbsKernel.sample),
+    ("self._counts(run, z)", "self._counts(run, paths[0])"),
+)
+
+
+@mutant("dirichlet", "labels", "chains side by side in another order", (TableEmission, "beside"))
+def _(right, self, others):
+    *rest, last = (self, *others)
+    return right(last, rest)
+
+
+@mutant("dirichlet", "labels", "the model runs with the last run's values", (Program, "run"))
+def _(right, self, values=None, states=None):
+    stale = vars(self).get("stale", values)
+    self.stale = values
+    return right(self, stale, states)
+
+
+edited(
+    *("vectors", "chains of a body", "chains of a body laid out sequence by sequence"),
+    BodyEmission._ask,
+    ("log_p.view(B, C, P).transpose(0, 1)", "log_p"),
+)
+
+
+# ---------------------------------------------------------------------------------- stochastic EM
+
+
+@mutant(
+    "em", "minibatches", "paths kept by place in the minibatch", (path_memory, "_sequence_index")
+)
+def _(right, run):
+    return torch.arange(run.num_sequences)
+
+
+@mutant("em", "minibatches", "old paths stay in the counts", (StochasticEM, "_count"))
+def _(right, self, run, path, old, known):
+    return right(self, run, path, old, torch.zeros_like(known))
+
+
+# -------------------------------------------------------------------------------- not wrong at all
+
+# u_0 lies in the arc of a_0, so the inversion gives a_0 by itself, but for rounding at an edge.
+edited(
+    *("resampling", None, "systematic: a_0 left to the inversion", resampling.systematic),
+    ("ancestors[:, :1] = first", "pass"),
+    kind=EQUIVALENT,
+)
+# Before the first latent all prefixes are empty: any of them is as good an ancestor.
+edited(
+    *("states", None, "ancestor sampling at step 0 too", ancestors._schedule),
+    ("range(phase if phase else every,", "range(phase,"),
+    kind=EQUIVALENT,
+)
+# The reference's own emission is one factor for all prefixes, and cancels.
+edited(
+    *("states", None, "ancestor sampling: with the emission", SWEEP),
+    (
+        "(t, state, prior, weights)",
+        "(t, state, prior + proposal.log_emission[t].unsqueeze(1), weights)",
+    ),
+    kind=EQUIVALENT,
+)

@@ -1,59 +1,42 @@
-"""Apply mutants to copies of the package and see which checks notice.
+"""Which checks notice which mutants, and what it costs.
 
-``python -m tests.mutants.run [WORDS]``: a table of the mutants whose name holds WORDS.
+``python -m tests.mutants.run [WORDS]``: a table of the mutants whose name holds WORDS, against all
+checks of their suite.
 """
 
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
+import torch
+
+from tests.mutants.checks import SUITES, prepared
 from tests.mutants.mutants import EQUIVALENT, MUTANTS
 
-ROOT = Path(__file__).parents[2]
 
-
-def mutated(mutant):
-    """The file's text with the mutant in it."""
-    text = Path(ROOT, "pyro_ssl", mutant.file).read_text()
-    for old, new in mutant.edits:
-        if text.count(old) != 1:
-            raise ValueError(
-                f'Mutant "{mutant.name}": {mutant.file} holds {old!r} {text.count(old)} times, '
-                "expected once; bring tests/mutants/mutants.py up to date."
-            )
-        text = text.replace(old, new)
-    return text
-
-
-def run(mutant):
-    """Exit status and output of the kill suite on a copy of the package with the mutant in it."""
-    with tempfile.TemporaryDirectory() as folder:
-        for part in ("pyro_ssl", "tests"):
-            ignore = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / part, Path(folder, part), ignore=ignore)
-        Path(folder, "pyro_ssl", mutant.file).write_text(mutated(mutant))
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.mutants.kill_suite", mutant.suite],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-        )
-    return done.returncode, done.stdout + done.stderr[-2000:]
+def verdict(mutant, check):
+    """``killed``, ``survived``, or the error that came instead."""
+    test = prepared(mutant.suite, check)
+    try:
+        with mutant.injected():
+            test()
+    except AssertionError:
+        return "killed"
+    except Exception as error:
+        return repr(error)[:60]
+    return "survived"
 
 
 def main(words):
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
     for mutant in MUTANTS + EQUIVALENT:
         if words in mutant.name:
-            start = time.perf_counter()
-            status, output = run(mutant)
-            verdict = {0: "survived", 1: "killed"}.get(status, "did not run")
-            seconds = time.perf_counter() - start
-            print(f"{mutant.name:55} {verdict:11} {seconds:5.1f} s  {output.strip()}", flush=True)
+            print(mutant.name)
+            for check in SUITES[mutant.suite]:
+                start = time.process_time()
+                found, named = verdict(mutant, check), "<-" if check == mutant.check else ""
+                seconds = time.process_time() - start
+                print(f"    {check:24}{found:12}{seconds:6.2f} s {named}", flush=True)
 
 
 if __name__ == "__main__":

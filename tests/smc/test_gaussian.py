@@ -1,5 +1,6 @@
 """The sweep over vectors: evidence, invariance and movement, against Kalman and against grids."""
 
+import functools
 import math
 
 import pyro
@@ -82,14 +83,14 @@ class OneDim:
         for parameter in self.transition.parameters():
             parameter.mul_(3.0)
         self.x = torch.tensor({"count": [[3.0], [0.0]], "sensor": [[0.4], [-0.7]]}[kind])
-        edges = torch.linspace(-9.0, 9.0, 901)
+        edges = torch.linspace(-9.0, 9.0, 601)
         self.width = float(edges[1] - edges[0])
         self.points = (edges[1:] + edges[:-1]) / 2
         first, second = torch.meshgrid(self.points, self.points, indexing="ij")
         path = torch.stack([first.flatten(), second.flatten()], -1).unsqueeze(-1)
         log_p = self.transition.log_prob(path).sum(-1)
         log_p += sum(self.law(path[:, t]).log_prob(self.x[t]) for t in range(self.T))
-        self.log_joint = log_p  # (900^2,)
+        self.log_joint = log_p  # (600^2,)
         self.log_evidence = float(log_p.logsumexp(0) + 2 * math.log(self.width))
         self.path = path.squeeze(-1)
 
@@ -107,6 +108,10 @@ class OneDim:
         """Exact posterior draws (n, T), but for the width of a cell, within which they are even."""
         cell = torch.multinomial(self.log_joint.softmax(0), n, replacement=True)
         return self.path[cell] + self.width * (torch.rand(n, self.T) - 0.5)
+
+
+#: one grid for all tests of a model
+on_the_line = functools.lru_cache(maxsize=4)(OneDim)
 
 
 # ------------------------------------------------------------------- reading the user's emission
@@ -162,9 +167,9 @@ def test_any_other_is_not(kind):
 @pytest.mark.parametrize("make", [Linear, AlmostLinear])
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("P", [1, 3, 10])
-def test_evidence_is_unbiased_and_kalmans(make, seed, P):
+def test_evidence_is_unbiased_and_kalmans(make, seed, P, n=20_000):
     """|z| < 4.5 for 36 means of 20,000: a false alarm once in 4,000 runs."""
-    case, n = make(4, 2, seed, missing=0.2, ragged=seed == 1), 20_000
+    case = make(4, 2, seed, missing=0.2, ragged=seed == 1)
     exact = kalman_filter(*case.oracle, **case.options).log_likelihood.sum(0)
     log_z = ParticleFilter(case.model, P).log_evidence(n).reshape(n, 2)
     ratio = (log_z - exact).exp()
@@ -175,9 +180,9 @@ def test_evidence_is_unbiased_and_kalmans(make, seed, P):
 @pytest.mark.stage("statistical")
 @pytest.mark.parametrize("kind", ["count", "sensor"])
 @pytest.mark.parametrize("P", [2, 10])
-def test_evidence_of_other_emissions(kind, P):
+def test_evidence_of_other_emissions(kind, P, n=40_000):
     """|z| < 4.5 for 4 means of 40,000: a false alarm once in 36,000 runs."""
-    case, n = OneDim(kind), 40_000
+    case = on_the_line(kind, 0)
     ratio = (ParticleFilter(case.model, P).log_evidence(n) - case.log_evidence).exp()
     assert (ratio.mean() - 1.0).abs() < 4.5 * ratio.std() / math.sqrt(n) + 1e-3  # the grid's own
 
@@ -197,9 +202,9 @@ def p_values(before, after):
 @pytest.mark.parametrize("make", [Linear, AlmostLinear])
 @pytest.mark.parametrize("P", [2, 3, 10])
 @pytest.mark.parametrize("ancestor_sampling", [0, 1])
-def test_one_sweep_keeps_the_exact_law(make, P, ancestor_sampling):
+def test_one_sweep_keeps_the_exact_law(make, P, ancestor_sampling, n=20_000):
     """From Kalman draws to Kalman draws; each of 12 x 16 p-values above ALPHA."""
-    case, n = make(4, 1, seed=P), 20_000
+    case = make(4, 1, seed=P)
     draws = sample_kalman_paths(*case.oracle, (2 * n,)).squeeze(2)  # (2n, T, D)
     sampler = ParticleGibbs(case.model, P, ancestor_sampling=ancestor_sampling)
     after = sampler.sweep(draws[:n], n)
@@ -211,9 +216,9 @@ def test_one_sweep_keeps_the_exact_law(make, P, ancestor_sampling):
 @pytest.mark.parametrize("kind", ["count", "sensor"])
 @pytest.mark.parametrize("P", [2, 3, 10])
 @pytest.mark.parametrize("ancestor_sampling", [0, 1])
-def test_one_sweep_keeps_the_law_on_the_grid(kind, P, ancestor_sampling):
+def test_one_sweep_keeps_the_law_on_the_grid(kind, P, ancestor_sampling, seed=None, n=20_000):
     """Weights differ from particle to particle here; each of 12 x 4 p-values above ALPHA."""
-    case, n = OneDim(kind, seed=P), 20_000
+    case = on_the_line(kind, P if seed is None else seed)
     draws = case.draw(2 * n).unsqueeze(-1)
     sampler = ParticleGibbs(case.model, P, ancestor_sampling=ancestor_sampling)
     after = sampler.sweep(draws[:n], n)

@@ -12,8 +12,11 @@ B, P = 3, 5
 
 @pytest.fixture(params=[1, 2, 3, 4, 6])
 def problem(request):
+    return make_problem(request.param)
+
+
+def make_problem(D):
     """A product, each of its parts written densely, and the log of its integrand."""
-    D = request.param
     mean, scale = torch.randn(B, P, D), 0.1 + torch.rand(B, P, D)
     gradient = torch.randn(B, P, D)
     root = torch.randn(B, 1, D, max(D - 1, 1))  # not of full rank
