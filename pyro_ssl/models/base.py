@@ -6,10 +6,10 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import load_checkpoint, reading, save_checkpoint
 
 __all__ = ["EpochRecord", "Model"]
 
@@ -84,23 +84,37 @@ class Model(nn.Module):
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read what :meth:`save` wrote, onto the CPU, in ``eval()`` mode.
 
+        Random generators stay as they are.
+
         :raises CheckpointError: if it is missing, of another kind, cut short, altered, or does not
             fit the model.
         """
         tensors, saved = load_checkpoint(path, cls.__name__)
-        try:
+        expected = f"what fits this version of {cls.__name__}; fit and save the model anew."
+        with reading(path, expected), torch.random.fork_rng(devices=[]):
+            with torch.device("meta"):  # sizes are compared before they take memory
+                sizes = cls(**saved["model"])
+            _check_sizes(sizes, tensors)
             model = cls(**saved["model"])
-            first = next(name for name, _ in model.named_parameters())
-            model.to("cpu", tensors[first].dtype).load_state_dict(tensors)
+            dtype = next(value.dtype for value in tensors.values() if value.is_floating_point())
+            model.to("cpu", dtype).load_state_dict(tensors)
             model._fitted()
-            model.history = [EpochRecord(**record) for record in saved["history"]]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            why = " ".join(str(error).split())
-            raise CheckpointError(
-                f"{path}: what was saved does not fit this version of {cls.__name__} ({why}); fit "
-                "and save the model anew."
-            ) from error
+            model._check_values()
+            model.history = [_record(record) for record in saved["history"]]
         return model.eval()
+
+    def _check_values(self) -> None:
+        """Check that what is loaded can have been fitted, for a subclass to extend.
+
+        :raises ValueError: if it cannot.
+        """
+        bad = [name for name, value in self.state_dict().items() if not value.isfinite().all()]
+        if bad:
+            raise ValueError(f"numbers that are not finite in {bad[:3]}")
+
+    def _sizes_of_buffers(self, tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+        """Shapes of the buffers that only a fit can know, given what is loaded."""
+        return {}
 
     def _fitted(self) -> tuple[Tensor, ...]:
         """Return the model's own buffers, in the order in which they were registered.
@@ -122,3 +136,28 @@ class Model(nn.Module):
             if found is not None and (buffer is None or buffer.shape != found.shape):
                 self._buffers[name] = like.new_empty(found.shape)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _check_sizes(model: Model, tensors: dict[str, Tensor]) -> None:
+    """Compare names, shapes and dtypes with those of a model that takes no memory."""
+    sizes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    sizes |= {name: tuple(shape) for name, shape in model._sizes_of_buffers(tensors).items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    for name in sizes.keys() | found.keys():
+        if sizes.get(name) != found.get(name):
+            raise ValueError(
+                f"{name} of shape {found.get(name)}, where {sizes.get(name)} should be"
+            )
+    dtypes = {value.dtype for value in tensors.values()}
+    if len(dtypes) > 1 or not all(dtype.is_floating_point for dtype in dtypes):
+        raise ValueError(f"tensors of {sorted(map(str, dtypes))}, where one float dtype should be")
+
+
+def _record(saved: dict[str, Any]) -> EpochRecord:
+    """A record of the history, if it is one."""
+    record = EpochRecord(**saved)
+    numbers = [record.loss, record.change_rate, record.score, record.seconds]
+    numbers += list(record.metrics.values())
+    if type(record.epoch) is not int or not all(type(n) in (int, float) for n in numbers):
+        raise ValueError(f"a history with the record {saved}")
+    return record

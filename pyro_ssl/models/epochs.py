@@ -3,24 +3,31 @@
 What an epoch does is the model's business, given as ``step``. The loop keeps the record, the best
 epoch, and the promise that a fit always ends in the same way, however it ends: the model has the
 tensors of the best epoch, or of the last one where none was scored; it is in ``eval()`` mode; and
-``model.history`` has a record for every epoch that was finished.
+``model.history`` has a record for every epoch that was finished. A ``fit`` that raises an error
+before its first epoch is over leaves the model as it was before, history included.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from tqdm.auto import trange
 
+from ..gradients import gradients
+from ..reading.context import private_store
 from .base import EpochRecord, Model
 
-__all__ = ["FitState", "fit_epochs"]
+__all__ = ["FitState", "fit_epochs", "whole_or_not"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass
@@ -118,13 +125,72 @@ def fit_epochs(
         pass
     except Exception as error:
         kept = f"at epoch {state.best_epoch}, the best" if state.best else "as the error left it"
-        error.add_note(
-            f"{name}: this ended the fit after {len(state.history)} whole epochs, which are in "
-            f"history; the model is {kept}."
-        )
+        if state.history:
+            error.add_note(
+                f"{name}: this ended the fit after {len(state.history)} whole epochs, which are in "
+                f"history; the model is {kept}."
+            )
         raise
     finally:
         if state.best:
             model.load_state_dict(state.best)
         model.eval()
     return state.history
+
+
+def whole_or_not(fit: F) -> F:
+    """Let a model's ``fit`` be all or nothing until its first epoch is over.
+
+    It has gradients within ``torch.no_grad`` too, and Pyro's parameter store to itself.
+
+    :raises RuntimeError: within ``torch.inference_mode``, or of a model that was made in it.
+    """
+
+    @functools.wraps(fit)
+    def call(model: Model, *args: Any, **kwargs: Any) -> list[EpochRecord]:
+        name = type(model).__name__
+        with gradients(), private_store():
+            if any(value.is_inference() for value in model.state_dict().values()):
+                raise RuntimeError(
+                    f"{name}.fit: the model was made within torch.inference_mode(), in which "
+                    f"nothing can be learned; make it outside: write model = {name}(...) there."
+                )
+            before = _Before(model)
+            try:
+                return fit(model, *args, **kwargs)
+            except BaseException as error:
+                if model.history is before.history or not model.history:
+                    before.restore(model)
+                    error.add_note(f"{name}.fit: no epoch was over; the model is as it was before.")
+                raise
+
+    return call  # type: ignore[return-value]
+
+
+class _Before:
+    """A model, and the random generators, as they are before a fit."""
+
+    def __init__(self, model: Model) -> None:
+        self.history = model.history
+        self._modules = [
+            (module, dict(module._buffers), module.training) for module in model.modules()
+        ]
+        self._values = [(value, value.detach().clone()) for value in model.state_dict().values()]
+        self._own = {k: v for k, v in vars(model).items() if not k.startswith("_")}
+        self._random = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+
+    @torch.no_grad()
+    def restore(self, model: nn.Module) -> None:
+        """Put everything back."""
+        for value, saved in self._values:
+            value.copy_(saved)
+        for module, buffers, training in self._modules:
+            module._buffers.update(buffers)
+            module.training = training
+        vars(model).update(self._own)
+        for parameter in model.parameters():
+            parameter.grad = None
+        torch.set_rng_state(self._random)
+        if self._cuda:
+            torch.cuda.set_rng_state_all(self._cuda)

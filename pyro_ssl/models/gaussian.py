@@ -17,19 +17,19 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
-import torch.nn.functional as F
 from pyro.optim import AdamW
 from torch import Tensor
 
 from ..exact import LinearEmission
-from ..infer import ParticleFilter, ParticleGibbs, StochasticEM
+from ..infer import StochasticEM
 from ..primitive import ssl_transition
-from ..reading.context import private_store
 from ..transitions import GaussianLSTMTransition, GaussianMultiplicativeLSTMTransition
 from . import gaussian_closed_form as closed_form
-from .base import EpochRecord, Model
-from .epochs import fit_epochs
-from .gaussian_results import GaussianForecast, Tracked
+from .base import EpochRecord
+from .epochs import fit_epochs, whole_or_not
+from .gaussian_data import observed, seen_steps, take_emission, take_valid
+from .gaussian_tracking import Tracker
+from .settings import checked
 
 __all__ = ["GaussianSSL"]
 
@@ -37,7 +37,7 @@ INFERENCE = ("particle_gibbs", "smc")
 _TRANSITIONS = {"lstm": GaussianLSTMTransition, "mlstm": GaussianMultiplicativeLSTMTransition}
 
 
-class GaussianSSL(Model):
+class GaussianSSL(Tracker):
     r"""A path in R^D with long memory behind observations in R^E.
 
     :param int dim: D, dimension of the latents.
@@ -49,9 +49,10 @@ class GaussianSSL(Model):
     :param float dropout: dropout of the LSTM's output while it learns. Where the data are one short
         sequence, an LSTM without it soon takes the noise for the path.
 
-    Data are time first, ``x`` ``(T, B, E)``, with ``lengths`` ``(B,)`` and ``mask`` bool
-    ``(T, B)``, true where x_t was observed; steps that hold NaN count as not observed.
-    :attr:`model` is the Pyro model, for use with any other inference.
+    Data are time first, ``x`` ``(T, B, E)``, with ``lengths`` ``(B,)`` and ``mask`` ``(T, B)``,
+    true where x_t was observed: tensors, arrays or lists of any number type. Steps that are not
+    finite in all E sensors count as not observed. Origin and unit of x do not matter.
+    :attr:`model` is the Pyro model, for any other inference.
 
     Example::
 
@@ -63,13 +64,9 @@ class GaussianSSL(Model):
         (torch.Size([30, 1, 2]), torch.Size([5, 1, 2]))
     """
 
-    #: C ``(E, D)``, b ``(E,)`` and R ``(E, E)``, once fitted
-    loading: Tensor | None
-    offset: Tensor | None
-    covariance: Tensor | None
-
     _how_to_fit = "ssl.fit(x)"
 
+    @checked
     def __init__(
         self,
         dim: int,
@@ -86,8 +83,7 @@ class GaussianSSL(Model):
         super().__init__(dim=dim, hidden_size=hidden_size, cell=cell, **options)
         self.transition = _TRANSITIONS[cell](dim, hidden_size, **options)
         self.dim = self.transition.dim
-        for name in ("loading", "offset", "covariance"):
-            self.register_buffer(name, None)
+        self._origin: Tensor | None = None  # of x, while data must stay the same: in a fit
 
     def model(
         self,
@@ -98,18 +94,24 @@ class GaussianSSL(Model):
     ) -> None:
         """Run the generative process of the class's docstring, as a Pyro model.
 
+        Its site ``"x"`` holds x - b, and during a fit x less the b of its start: far from 0,
+        differences of x would drown in rounding.
+
         :param int num_paths: copies of each sequence side by side, which share its data.
         """
-        loading, offset, covariance = self.emission
+        loading, b, covariance = self.emission
         pyro.module("transition", self.transition)
-        x, there = closed_form.observed(x, mask)
+        origin = b if self._origin is None else self._origin
+        x, there = observed(x - origin, mask)
         x, there = x.repeat(1, num_paths, 1), there.repeat(1, num_paths)
         lengths = None if lengths is None else lengths.repeat(num_paths)
         with pyro.plate("sequences", x.shape[1]):
             for t, z in ssl_transition("z", self.transition, len(x), lengths=lengths):
-                seen = dist.MultivariateNormal(z @ loading.T + offset, covariance).mask(there[t])
-                pyro.sample("x", seen, obs=x[t])
+                seen = dist.MultivariateNormal(z @ loading.T + (b - origin), covariance)
+                pyro.sample("x", seen.mask(there[t]), obs=x[t])
 
+    @checked
+    @whole_or_not
     def fit(
         self,
         x: Tensor,
@@ -158,8 +160,10 @@ class GaussianSSL(Model):
         """
         if inference not in INFERENCE:
             raise ValueError(f'inference is "{inference}", expected one of {INFERENCE}.')
+        x, lengths, mask = self._take("fit", x, lengths, mask, anew=True)
+        valid = take_valid("GaussianSSL.fit", valid, self.transition.head.weight, x.shape[2])
         self.start(x, lengths, mask=mask, loading=loading, offset=offset)
-        seen = closed_form.seen_steps(x, lengths, mask)
+        seen = seen_steps(x, lengths, mask)
         regression = closed_form.EmissionRegression(x, seen, num_paths, learn_loading, averaging)
         em = StochasticEM(
             self.model,
@@ -175,22 +179,18 @@ class GaussianSSL(Model):
             self._set_emission(regression.update(em.paths, self.emission))
             return loss, em.change_rate
 
-        def score(x: Tensor, lengths: Tensor | None = None) -> dict[str, float]:
-            log_p = self.log_likelihood(x, lengths, num_particles=num_valid_particles)
-            return {"nll": -float(log_p.sum() / closed_form.seen_steps(x, lengths, None).sum())}
+        def score(*data: Any) -> dict[str, float]:
+            log_p = self.log_likelihood(*data[:2], num_particles=num_valid_particles)
+            return {"nll": -float(log_p.sum() / seen_steps(*data).sum())}
 
-        with private_store():
-            return fit_epochs(
-                self,
-                num_epochs,
-                step,
-                valid=valid,
-                score=score,
-                monitor="nll",
-                patience=patience,
-                callback=callback,
-                disable_progbar=disable_progbar,
-            )
+        how_it_ends: dict[str, Any] = {"patience": patience, "callback": callback}
+        how_it_ends |= {"valid": valid, "score": score, "monitor": "nll"}
+        how_it_ends |= {"disable_progbar": disable_progbar}
+        self._origin = self.emission.offset.clone()
+        try:
+            return fit_epochs(self, num_epochs, step, **how_it_ends)
+        finally:
+            self._origin = None
 
     @torch.no_grad()
     def start(
@@ -206,95 +206,16 @@ class GaussianSSL(Model):
 
         The transition's mean is then z_{t-1}, nearly; see :meth:`fit` for the parameters.
         """
-        seen = closed_form.seen_steps(x, lengths, mask)
+        x, lengths, mask = self._take("fit", x, lengths, mask, anew=True)
+        like = self.transition.head.weight
+        loading, offset = take_emission(
+            "GaussianSSL.fit", loading, offset, x.shape[2], self.dim, like
+        )
+        seen = seen_steps(x, lengths, mask)
         found = closed_form.start_values(x, seen, self.dim, loading, offset)
         self._set_emission(found.emission)
         closed_form.start_transition(self.transition, found)
 
-    def log_likelihood(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        *,
-        mask: Tensor | None = None,
-        num_particles: int = 1000,
-    ) -> Tensor:
-        """Return log p̂(x_t | x_{1:t-1}), float64 ``(T, B)``, by a particle filter.
-
-        It is in nats, over all E coordinates together, and 0 where nothing was observed.
-        """
-        with private_store():
-            return ParticleFilter(self.model, num_particles).log_likelihood(x, lengths, mask)
-
-    @torch.no_grad()
-    def filter(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        *,
-        mask: Tensor | None = None,
-        num_particles: int = 1000,
-    ) -> Tracked:
-        """Return where C z_t + b is, given x_{1:t}."""
-        with private_store():
-            sweep = ParticleFilter(self.model, num_particles).sweep(x, lengths, mask)
-        place = self._place(sweep.z)  # (T, B, P, E)
-        return Tracked(place.mean(2), place.std(2))
-
-    @torch.no_grad()
-    def smooth(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        *,
-        mask: Tensor | None = None,
-        num_samples: int = 100,
-        warmup_steps: int = 20,
-        num_chains: int = 4,
-        num_particles: int = 20,
-    ) -> Tracked:
-        """Return where C z_t + b is, given all of x, by particle Gibbs."""
-        with private_store():
-            sampler = ParticleGibbs(self.model, num_particles)
-            how_long = {"num_samples": num_samples, "warmup_steps": warmup_steps}
-            sampler.run(x, lengths, mask, num_chains=num_chains, disable_progbar=True, **how_long)
-        place = self._place(sampler.get_samples()["z"].transpose(1, 2))  # (S, T, B, E)
-        return Tracked(place.mean(0), place.std(0))
-
-    @torch.no_grad()
-    def forecast(
-        self,
-        x: Tensor,
-        horizon: int,
-        *,
-        mask: Tensor | None = None,
-        num_particles: int = 1000,
-    ) -> GaussianForecast:
-        """Return x_{T+1:T+S} given x_{1:T}, a mixture over particles that are rolled out.
-
-        :param int horizon: S.
-        """
-        longer = F.pad(x, (0, 0, 0, 0, 0, horizon), value=torch.nan)
-        mask = None if mask is None else F.pad(mask, (0, 0, 0, horizon))
-        with private_store():
-            particles = ParticleFilter(self.model, num_particles)
-            paths = particles.forecast(longer, None, mask, start=len(x)).paths  # (P, B, S, D)
-        place = self._place(paths).transpose(1, 2)  # (P, S, B, E)
-        return GaussianForecast.of_paths(place, self.emission.covariance)
-
-    @property
-    def emission(self) -> LinearEmission:
-        """C, b and R, of x_t given z_t.
-
-        :raises RuntimeError: if the model was neither fitted nor started.
-        """
-        return LinearEmission(*self._fitted())
-
     def _set_emission(self, emission: LinearEmission) -> None:
         # Clones: C and b may be the caller's, and load_state_dict writes into buffers.
         self.loading, self.offset, self.covariance = (value.clone() for value in emission)
-
-    def _place(self, z: Tensor) -> Tensor:
-        """C z + b."""
-        loading, offset, _ = self.emission
-        return z @ loading.T + offset

@@ -20,6 +20,11 @@ class Tracked(NamedTuple):
     mean: Tensor
     scale: Tensor
 
+    @classmethod
+    def of_paths(cls, moved: Tensor, offset: Tensor) -> Tracked:
+        """Return where draws of C z, ``(S, T, B, E)``, are; one alone has the scale 0."""
+        return cls(moved.mean(0) + offset, moved.std(0, correction=min(1, len(moved) - 1)))
+
 
 class GaussianForecast(NamedTuple):
     """Later observations: draws, ``samples`` ``(P, S, B, E)``, and their ``mean`` ``(S, B, E)``.
@@ -32,15 +37,20 @@ class GaussianForecast(NamedTuple):
     covariance: Tensor
 
     @classmethod
-    def of_paths(cls, place: Tensor, noise: Tensor) -> GaussianForecast:
-        """Return the forecast of paths C z_t + b, ``(P, S, B, E)``, under noise of covariance R."""
-        mean = place.mean(0)
-        draws = dist.MultivariateNormal(torch.zeros_like(place), noise).sample()
-        away = place - mean
+    def of_paths(cls, moved: Tensor, offset: Tensor, noise: Tensor) -> GaussianForecast:
+        """Return the forecast of C z_t, ``(P, S, B, E)``, and b, under noise of covariance R."""
+        mean = moved.mean(0)
+        draws = dist.MultivariateNormal(torch.zeros_like(moved), noise).sample()
+        away = moved - mean
         covariance = torch.einsum("psbe,psbf->sbef", away, away) / len(away)
-        return cls(place + draws, mean, covariance)
+        return cls(moved + draws + offset, mean + offset, covariance)
 
     def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
         """Return the ends of the central interval, each ``(S, B, E)``."""
+        if not 0.0 < level < 1.0:
+            raise ValueError(
+                f"interval: found level={level}, expected a probability strictly between 0 and 1; "
+                "write interval(0.9) for 90 %."
+            )
         tail = (1.0 - level) / 2.0
         return self.samples.quantile(tail, 0), self.samples.quantile(1.0 - tail, 0)

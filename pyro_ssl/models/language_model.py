@@ -21,9 +21,11 @@ from torch import Tensor, nn
 
 from ..cells import MultiplicativeLSTM
 from ..errors import NonFiniteError
-from .base import EpochRecord, Model
-from .epochs import fit_epochs
-from .words import active_cells, check_words
+from .base import EpochRecord
+from .door import active_cells
+from .epochs import fit_epochs, whole_or_not
+from .settings import checked
+from .words import WordModel, check_start
 
 __all__ = ["LanguageModel"]
 
@@ -35,7 +37,7 @@ _HIDDEN_CELLS = 2**16  # cells (t, b) whose hidden states exist at once while sc
 _LOGITS = 2**22  # logits that exist at once while scoring
 
 
-class LanguageModel(Model):
+class LanguageModel(WordModel):
     r"""p(x_t | x_{1:t-1}) of words or characters by an LSTM over them.
 
     :param int vocab_size: V, the number of symbols; symbol V is the start symbol, never predicted.
@@ -47,8 +49,9 @@ class LanguageModel(Model):
         the model learns.
     :raises ValueError: if ``cell`` is neither.
 
-    Data are time first, ``words`` int64 ``(T, B)`` and ``lengths`` ``(B,)``, as
-    :func:`pyro_ssl.datasets.batchify` makes them; what stands past the lengths is never read.
+    Data are time first, ``words`` ``(T, B)`` and ``lengths`` ``(B,)``, as
+    :func:`pyro_ssl.datasets.batchify` makes them; what stands past the lengths is never read. They
+    may be tensors, arrays or lists of any whole numbers.
 
     Example::
 
@@ -59,6 +62,7 @@ class LanguageModel(Model):
         (torch.Size([9, 6]), True)
     """
 
+    @checked
     def __init__(
         self,
         vocab_size: int,
@@ -71,13 +75,13 @@ class LanguageModel(Model):
         if cell not in _LAYERS:
             raise ValueError(f'LanguageModel: cell is "{cell}", expected "lstm" or "mlstm".')
         super().__init__(
-            vocab_size=int(vocab_size),
+            vocab_size=vocab_size,
             embedding_size=embedding_size,
             hidden_size=hidden_size,
             cell=cell,
             dropout=dropout,
         )
-        self.vocab_size = int(vocab_size)
+        self.vocab_size = vocab_size
         self.embedding = nn.Embedding(self.vocab_size + 1, embedding_size)
         self.recurrent = _LAYERS[cell](embedding_size, hidden_size)
         self.dropout = nn.Dropout(dropout)
@@ -96,6 +100,15 @@ class LanguageModel(Model):
         h, state = self.recurrent(self.embedding(words), state)  # (T, B, H)
         return self.head(self.dropout(h)), state
 
+    def train(self, mode: bool = True) -> LanguageModel:
+        """Set the mode of dropout; the recurrent layer, which has none, stays in training mode.
+
+        In ``eval()`` mode cuDNN would refuse gradients through it.
+        """
+        super().train(mode)
+        self.recurrent.train(True)
+        return self
+
     @torch.no_grad()
     def log_likelihood(self, words: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return log p(x_t | x_{1:t-1}), float64 ``(T, B)``; 0 past the lengths.
@@ -106,7 +119,7 @@ class LanguageModel(Model):
         :param Tensor lengths: ``(B,)``; by default every sequence has T words.
         :raises ValueError: if they do not fit one another, or a word is outside the vocabulary.
         """
-        active = self._check(words, lengths)
+        words, lengths, active = self._take("log_likelihood", words, lengths)
         log_p = torch.zeros(words.shape, dtype=torch.float64, device=words.device)
         if words.numel() == 0:  # nn.LSTM refuses T = 0
             return log_p
@@ -120,22 +133,20 @@ class LanguageModel(Model):
             out[seen] = -torch.cat(scores).double()
         return log_p
 
+    @checked
     def perplexity(self, words: Tensor, lengths: Tensor | None = None, *, start: int = 0) -> float:
         """Return exp(-mean log p(x_t | x_{1:t-1})) per word.
 
         :param int start: score from this step on; earlier words are only conditioned on.
         :raises ValueError: if no word is left to score.
         """
-        scored = self._check(words, lengths)[start:]
-        if not bool(scored.any()):
-            raise ValueError(
-                f"LanguageModel.perplexity: found no word to score from start={start} on, in words "
-                f"of shape {tuple(words.shape)}; expected one at least. Write start=0, or a step "
-                "below the longest length."
-            )
+        words, lengths, active = self._take("perplexity", words, lengths)
+        start = check_start("LanguageModel.perplexity", start, active)
         log_p = self.log_likelihood(words, lengths)[start:]
-        return float((-log_p.sum() / scored.sum()).exp())
+        return float((-log_p.sum() / active[start:].sum()).exp())
 
+    @checked
+    @whole_or_not
     def fit(
         self,
         words: Tensor,
@@ -166,11 +177,7 @@ class LanguageModel(Model):
         :raises ValueError: if there is no word to learn from, or the data do not fit the model.
         :raises NonFiniteError: if the loss is no longer a number.
         """
-        if not bool(self._check(words, lengths).any()):
-            raise ValueError(
-                f"LanguageModel.fit: found no word in words of shape {tuple(words.shape)}; "
-                "expected a sequence of length 1 or more."
-            )
+        words, lengths, valid = self._take_all(words, lengths, valid)
         optim = torch.optim.AdamW(self.parameters(), lr=learning_rate, weight_decay=weight_decay)
 
         def step() -> tuple[float, float]:
@@ -179,17 +186,9 @@ class LanguageModel(Model):
         def score(words: Tensor, lengths: Tensor | None = None, start: int = 0) -> dict[str, float]:
             return {"perplexity": self.perplexity(words, lengths, start=start)}
 
-        return fit_epochs(
-            self,
-            num_epochs,
-            step,
-            valid=valid,
-            score=score,
-            monitor="perplexity",
-            patience=patience,
-            callback=callback,
-            disable_progbar=disable_progbar,
-        )
+        how_it_ends: dict[str, Any] = {"patience": patience, "callback": callback}
+        how_it_ends |= {"valid": valid, "score": score, "monitor": "perplexity"}
+        return fit_epochs(self, num_epochs, step, disable_progbar=disable_progbar, **how_it_ends)
 
     def _hidden(self, words: Tensor, active: Tensor) -> Tensor:
         """h_t, which has seen x_{1:t-1}, at every step: ``(T, B, H)``."""
@@ -226,11 +225,11 @@ class LanguageModel(Model):
         if not math.isfinite(mean):
             raise NonFiniteError(
                 f"LanguageModel.fit: the loss of an epoch is {mean}, expected a finite number; "
-                "begin with a new model and a lower learning_rate. The weights are spoilt, unless "
-                "an epoch before was kept by its score on valid=."
+                "begin with a new model and a lower learning_rate. After the first epoch the "
+                "weights are spoilt, unless an epoch before was kept by its score on valid=."
             )
         return mean
 
-    def _check(self, words: Tensor, lengths: Tensor | None) -> Tensor:
-        """Check the data, and return where a word stands: bool ``(T, B)``."""
-        return check_words(words, lengths, self.vocab_size, self.head.weight.device)
+    @property
+    def _sizes(self) -> tuple[int, torch.device]:
+        return self.vocab_size, self.head.weight.device

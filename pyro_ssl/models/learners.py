@@ -16,7 +16,7 @@ from pyro.optim import AdamW
 from torch import Tensor
 
 from ..infer import MeanFieldELBO, MeanFieldGuide, StochasticEM
-from .words import active_cells
+from .door import active_cells
 
 __all__ = ["INFERENCE", "Learner", "make_learner"]
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pyro
 import pyro.distributions as dist
+import torch
 from pyro import poutine
 from pyro.optim import AdamW
 from torch import Tensor
@@ -25,30 +26,32 @@ from ..infer.warm_start import fit_markov, teach_transition
 from ..primitive import ssl_transition
 from ..reading.context import private_store
 from ..transitions import LSTMTransition, MultiplicativeLSTMTransition
-from .base import EpochRecord, Model
-from .epochs import fit_epochs
+from .base import EpochRecord
+from .epochs import fit_epochs, whole_or_not
 from .learners import make_learner
-from .topics import Topic, list_topics, state_shares
-from .words import active_cells
+from .settings import checked
+from .topics import Topic, check_hmm, check_shares, list_topics, names_of, state_shares
+from .words import WordModel, check_start
 
 __all__ = ["TopicalSSL"]
 
 _TRANSITIONS = {"lstm": LSTMTransition, "mlstm": MultiplicativeLSTMTransition}
 
 
-class TopicalSSL(Model):
+class TopicalSSL(WordModel):
     r"""Topics with long memory: an LSTM over topics, a categorical over words for each.
 
     :param int num_topics: K.
-    :param vocabulary: the words, in the order of their ids; or V, their number.
+    :param vocabulary: the words, in the order of their ids, as a list or a ``Vocabulary`` has them;
+        or V, their number.
     :param int hidden_size: H, units of the LSTM.
     :param float concentration: β of the Dirichlet prior of each topic's words.
     :param float dropout: dropout of the LSTM's output while it learns.
     :param str cell: ``"lstm"``, or ``"mlstm"`` for the multiplicative LSTM.
 
-    Data are time first, ``words`` int64 ``(T, B)`` and ``lengths`` ``(B,)``, as
-    :func:`pyro_ssl.datasets.batchify` makes them. :attr:`model` is the Pyro model, for use with
-    any other inference.
+    Data are time first, ``words`` ``(T, B)`` and ``lengths`` ``(B,)``, as
+    :func:`pyro_ssl.datasets.batchify` makes them: tensors, arrays or lists of any whole numbers,
+    and anything past the lengths. :attr:`model` is the Pyro model, for any other inference.
 
     Example::
 
@@ -67,6 +70,7 @@ class TopicalSSL(Model):
 
     _how_to_fit = "ssl.fit(words)"
 
+    @checked
     def __init__(
         self,
         num_topics: int,
@@ -79,20 +83,14 @@ class TopicalSSL(Model):
     ) -> None:
         if cell not in _TRANSITIONS:
             raise ValueError(f'cell is "{cell}", expected one of {sorted(_TRANSITIONS)}.')
-        words = range(vocabulary) if isinstance(vocabulary, int) else vocabulary
-        names = [str(word) for word in words]
-        super().__init__(
-            num_topics=num_topics,
-            vocabulary=names,
-            hidden_size=hidden_size,
-            concentration=concentration,
-            dropout=dropout,
-            cell=cell,
-        )
-        self.vocabulary, self.concentration = names, float(concentration)
+        names = names_of(vocabulary)
+        config: dict[str, Any] = {"num_topics": num_topics, "vocabulary": names}
+        config |= {"hidden_size": hidden_size, "concentration": concentration}
+        super().__init__(**config, dropout=dropout, cell=cell)
+        self.vocabulary, self.concentration = names, concentration
         self.transition = _TRANSITIONS[cell](num_topics, hidden_size, dropout=dropout)
-        self.register_buffer("phi", None)
-        self.register_buffer("occupancy", None)
+        for name in ("phi", "occupancy"):
+            self.register_buffer(name, None)
         #: the exact HMM that the fit started from, which is also a baseline
         self.markov: MarkovEM | None = None
 
@@ -109,8 +107,8 @@ class TopicalSSL(Model):
         :param Tensor index: documents to run it on, ``(N,)``; by default all.
         """
         pyro.module("transition", self.transition)
-        weight = self.transition.head.weight
-        beta = weight.new_full((self.num_topics, len(self.vocabulary)), self.concentration)
+        shape = self.num_topics, len(self.vocabulary)
+        beta = self.transition.head.weight.new_full(shape, self.concentration)
         phi = pyro.sample("phi", dist.Dirichlet(beta).to_event(1))
         with pyro.plate("documents", words.shape[1], subsample=index):
             if index is not None:
@@ -124,6 +122,8 @@ class TopicalSSL(Model):
         phi, _ = self._fitted()
         return poutine.condition(self.model, data={"phi": phi})
 
+    @checked
+    @whole_or_not
     def fit(
         self,
         words: Tensor,
@@ -179,8 +179,12 @@ class TopicalSSL(Model):
         :param int num_valid_particles: P of the validation perplexity.
         :param patience: this, ``callback``, ``disable_progbar``, and how a fit ends, Ctrl-C
             included: see :func:`~pyro_ssl.models.fit_epochs`.
-        :returns: :attr:`history`, one record per epoch.
+        :returns: :attr:`history`, one record per epoch; ``loss`` is -log p(z, x) per word, of the
+            drawn topics z.
+        :raises ValueError: if a setting is out of range, or the data do not fit.
         """
+        words, lengths, valid = self._take_all(words, lengths, valid)
+        check_hmm(markov, self.num_topics, len(self.vocabulary))
         learner = make_learner(
             inference,
             self.model,
@@ -203,47 +207,38 @@ class TopicalSSL(Model):
             P = num_valid_particles
             return {"perplexity": self.perplexity(words, lengths, num_particles=P, start=start)}
 
-        with private_store():
-            # Its own model would register the parameters of another one's LSTM.
-            self.markov = markov and markov.for_model(self.model)
-            if markov is None and markov_steps:
-                how_long = {"num_steps": markov_steps, "num_starts": markov_starts}
-                self.markov = fit_markov(self.model, words, lengths, valid=valid, **how_long)
-            if self.markov is not None:
-                teach_transition(
-                    self.transition,
-                    partial(self.markov.sample_paths, words, lengths),
-                    transition_steps,
-                    AdamW({"lr": learning_rate, "weight_decay": weight_decay}),
-                    lengths=lengths,
-                    batch_size=batch_size,
-                )
-                learner.start_from(self.markov, words, lengths)
-                self.phi, self.occupancy = learner.topics()
-            return fit_epochs(
-                self,
-                num_epochs,
-                step,
-                valid=valid,
-                score=score,
-                monitor="perplexity",
-                patience=patience,
-                callback=callback,
-                disable_progbar=disable_progbar,
-            )
+        # Its own model would register the parameters of another one's LSTM.
+        self.markov = markov and markov.for_model(self.model)
+        if markov is None and markov_steps:
+            how_long = {"num_steps": markov_steps, "num_starts": markov_starts}
+            self.markov = fit_markov(self.model, words, lengths, valid=valid, **how_long)
+        if self.markov is not None:
+            optim = AdamW({"lr": learning_rate, "weight_decay": weight_decay})
+            paths = partial(self.markov.sample_paths, words, lengths)
+            how: dict[str, Any] = {"lengths": lengths, "batch_size": batch_size}
+            teach_transition(self.transition, paths, transition_steps, optim, **how)
+            learner.start_from(self.markov, words, lengths)
+            self.phi, self.occupancy = learner.topics()
+        how_it_ends: dict[str, Any] = {"patience": patience, "callback": callback}
+        how_it_ends |= {"valid": valid, "score": score, "monitor": "perplexity"}
+        return fit_epochs(self, num_epochs, step, disable_progbar=disable_progbar, **how_it_ends)
 
+    @checked
     def log_likelihood(
         self, words: Tensor, lengths: Tensor | None = None, *, num_particles: int = 100
     ) -> Tensor:
         """Return log p̂(x_t | x_{1:t-1}), float64 ``(T, B)``, by a particle filter.
 
         It is 0 past the lengths.
-
-        :raises RuntimeError: if the model is not fitted.
         """
+        model = self.fitted_model
+        words, lengths, active = self._take("log_likelihood", words, lengths)
+        if not bool(active.any()):
+            return words.new_zeros(words.shape, dtype=torch.float64)
         with private_store():
-            return ParticleFilter(self.fitted_model, num_particles).log_likelihood(words, lengths)
+            return ParticleFilter(model, num_particles).log_likelihood(words, lengths)
 
+    @checked
     def perplexity(
         self,
         words: Tensor,
@@ -256,15 +251,19 @@ class TopicalSSL(Model):
 
         :param int start: score from this step on; earlier words are only conditioned on.
         """
+        model = self.fitted_model
+        words, lengths, active = self._take("perplexity", words, lengths)
+        start = check_start("TopicalSSL.perplexity", start, active)
         with private_store():
-            score = ParticleFilter(self.fitted_model, num_particles).perplexity
-            return score(words, lengths, start=start)
+            return ParticleFilter(model, num_particles).perplexity(words, lengths, start=start)
 
+    @checked
     def topics(self, num_words: int = 10) -> list[Topic]:
         """Return the topics by falling occupancy, each with its ``num_words`` likeliest words."""
         phi, occupancy = self._fitted()
         return list_topics(phi, occupancy, self.vocabulary, num_words)
 
+    @checked
     def transform(
         self,
         words: Tensor,
@@ -278,15 +277,24 @@ class TopicalSSL(Model):
 
         Past a document's length the probabilities are 0.
         """
+        model, weight = self.fitted_model, self.transition.head.weight
+        words, lengths, active = self._take("transform", words, lengths)
+        if not bool(active.any()):
+            return weight.new_zeros(*words.shape, self.num_topics)
         with private_store():
-            pg = ParticleGibbs(self.fitted_model, num_particles)
-            pg.run(
-                words,
-                lengths,
-                num_samples=num_samples,
-                warmup_steps=warmup_steps,
-                disable_progbar=True,
-            )
+            pg = ParticleGibbs(model, num_particles)
+            how_long = {"num_samples": num_samples, "warmup_steps": warmup_steps}
+            pg.run(words, lengths, disable_progbar=True, **how_long)
         z = pg.get_samples()["z"].permute(0, 2, 1)  # (S, T, B)
-        shares = state_shares(z, self.num_topics, self.transition.head.weight.dtype)
-        return shares * active_cells(words, lengths).unsqueeze(-1)
+        return state_shares(z, self.num_topics, weight.dtype) * active.unsqueeze(-1)
+
+    def _sizes_of_buffers(self, tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+        return {"phi": (self.num_topics, len(self.vocabulary)), "occupancy": (self.num_topics,)}
+
+    def _check_values(self) -> None:
+        super()._check_values()
+        check_shares(*self._fitted())
+
+    @property
+    def _sizes(self) -> tuple[int, torch.device]:
+        return len(self.vocabulary), self.transition.head.weight.device

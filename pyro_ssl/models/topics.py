@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["Topic", "list_topics", "state_shares"]
+from ..infer import MarkovEM
+
+__all__ = ["Topic", "check_hmm", "check_shares", "list_topics", "names_of", "state_shares"]
 
 
 @dataclass(frozen=True)
@@ -56,3 +59,54 @@ def state_shares(z: Tensor, num_states: int, dtype: torch.dtype) -> Tensor:
     for path in z:
         counts.scatter_add_(-1, path.unsqueeze(-1), one)
     return counts / len(z)  # after counting: a sum of shares may exceed 1
+
+
+def names_of(vocabulary: Sequence[str] | int) -> list[str]:
+    """Return the names of words in the order of their ids, of V numbers or of the words.
+
+    :raises ValueError: if there is no word, or no order.
+
+    Example::
+
+        >>> names_of(3), names_of(["a", "b"])
+        (['0', '1', '2'], ['a', 'b'])
+    """
+    try:
+        words: Sequence[object] = range(operator.index(vocabulary))  # type: ignore[arg-type]
+    except TypeError:
+        words = vocabulary  # type: ignore[assignment]
+    listed = hasattr(words, "__len__") and not isinstance(words, Mapping | Set | str | bytes)
+    if not listed or len(words) == 0:
+        found = repr(vocabulary) if isinstance(vocabulary, int | float) else type(vocabulary)
+        raise ValueError(
+            f"TopicalSSL: vocabulary is {found}, expected V, a whole number of 1 or more, or the "
+            "words in the order of their ids; write sorted(ids, key=ids.get) for a dict of ids."
+        )
+    return [str(word) for word in words]
+
+
+def check_hmm(markov: MarkovEM | None, num_topics: int, vocab_size: int) -> None:
+    """Check that an HMM can be the start of a fit.
+
+    :raises ValueError: if it is not fitted, or of other sizes.
+    """
+    if markov is None:
+        return
+    expected = (num_topics, vocab_size)
+    phi = markov.values.get("phi") if isinstance(markov, MarkovEM) else None
+    found = type(markov).__name__ if phi is None else tuple(phi.shape)
+    if found != expected:
+        raise ValueError(
+            f"TopicalSSL.fit: markov has topics of shape {found}, expected a fitted MarkovEM with "
+            f"{expected}; write markov=fit_markov(ssl.model, words), or leave it out."
+        )
+
+
+def check_shares(*shares: Tensor) -> None:
+    """Check that rows are probabilities.
+
+    :raises ValueError: if a number is negative, or a row's sum is not 1.
+    """
+    for value in shares:
+        if bool((value < 0).any()) or bool(((value.double().sum(-1) - 1.0).abs() > 1e-3).any()):
+            raise ValueError("shares that are negative or do not add up to 1")

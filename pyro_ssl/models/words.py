@@ -2,72 +2,103 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from ..steps import steps_within
+from .base import Model
+from .door import active_cells, integers, lengths_of, on_device
 
-__all__ = ["active_cells", "check_words"]
-
-
-def active_cells(data: Tensor, lengths: Tensor | None) -> Tensor:
-    """Return where data ``(T, B, ...)`` stand, not padding: bool ``(T, B)``."""
-    if lengths is None:
-        return data.new_ones(data.shape[:2], dtype=torch.bool)
-    return steps_within(lengths, len(data))
+__all__ = ["WordModel", "check_start", "take_words"]
 
 
-def check_words(
-    words: Tensor, lengths: Tensor | None, vocab_size: int, device: torch.device
-) -> Tensor:
-    """Check data for a language model; return :func:`active_cells`.
+def take_words(
+    where: str, words: Any, lengths: Any, vocab_size: int, device: torch.device
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return words int64 ``(T, B)``, their lengths, and :func:`active_cells`.
 
     It reads values back from the device, so it is called once per use, never in a loop over steps.
 
-    :param Tensor words: int64 ``(T, B)``.
-    :param Tensor lengths: ``(B,)``.
+    :param str where: who asks, for the messages.
+    :param words: whole numbers ``(T, B)`` of any type; past the lengths anything may stand, and 0
+        comes.
+    :param lengths: ``(B,)``.
     :param int vocab_size: V.
     :param device: where the model is.
     :raises ValueError: if they do not fit one another, or a word is outside the vocabulary.
     """
-    if words.dim() != 2 or words.dtype != torch.long:
+    words = on_device(f"{where}: words", words, device)
+    if words.dim() != 2:
         raise ValueError(
-            f"LanguageModel: words have shape {tuple(words.shape)} and dtype {words.dtype}, "
-            "expected int64 (T, B), time first; write words = words[:, None] for one text, or "
-            "words.long()."
+            f"{where}: words have shape {tuple(words.shape)} and dtype {words.dtype}, expected "
+            "integers (T, B), time first; write words = words[:, None] for one text."
         )
-    for name, tensor in (("words", words), ("lengths", lengths)):
-        if tensor is not None and tensor.device != device:
-            raise ValueError(
-                f"LanguageModel: {name} are on {tensor.device}, the model is on {device}; "
-                f'expected one device: write model.to("{tensor.device}"), or move the data.'
-            )
-    if lengths is not None:
-        _check_lengths(words, lengths)
+    lengths = lengths_of(where, lengths, len(words), words.shape[1], device)
     active = active_cells(words, lengths)
+    words = integers(f"{where}: words", words, device, read=active)
     seen = words[active]
     if seen.numel():
         low, high = (int(value) for value in torch.aminmax(seen))
         if low < 0 or high >= vocab_size:
             raise ValueError(
-                f"LanguageModel: found words from {low} to {high}, expected 0 to V - 1 = "
-                f"{vocab_size - 1}. Write LanguageModel(vocab_size={max(high + 1, vocab_size)}), "
-                "or give lengths=lengths, where the padding begins."
+                f"{where}: found words from {low} to {high}, expected 0 to V - 1 = "
+                f"{vocab_size - 1}. Make the model with a vocabulary of {max(high + 1, vocab_size)}"
+                ", or give lengths=lengths, where the padding begins."
             )
-    return active
+    return words.clamp(min=0), lengths, active
 
 
-def _check_lengths(words: Tensor, lengths: Tensor) -> None:
-    integers = not lengths.is_floating_point() and lengths.dtype != torch.bool
-    if lengths.shape != words.shape[1:] or not integers:
+def check_start(where: str, start: Any, active: Tensor) -> int:
+    """Return the step that words are scored from.
+
+    :param Tensor active: where a word stands, bool ``(T, B)``.
+    :raises ValueError: if no word is left to score.
+    """
+    good = isinstance(start, int) and start >= 0 and bool(active[start:].any())
+    if not good:
         raise ValueError(
-            f"LanguageModel: lengths have shape {tuple(lengths.shape)} and dtype {lengths.dtype}, "
-            f"expected integers ({words.shape[1]},), one for each column of words, which are time "
-            "first; write words.T if they are (B, T)."
+            f"{where}: found no word to score from start={start} on, in words of shape "
+            f"{tuple(active.shape)}; expected one at least. Write start=0, or a step below the "
+            "longest length."
         )
-    if bool((lengths < 0).any()) or bool((lengths > len(words)).any()):
-        raise ValueError(
-            f"LanguageModel: lengths run from {int(lengths.min())} to {int(lengths.max())}, "
-            f"expected 0 to T={len(words)}; write lengths.clamp(max=len(words)) if the words were "
-            "cut."
-        )
+    return int(start)
+
+
+class WordModel(Model):
+    """A model of words: how its methods take their data."""
+
+    @property
+    def _sizes(self) -> tuple[int, torch.device]:
+        """V, and where the model is."""
+        raise NotImplementedError
+
+    def _take(self, method: str, words: Any, lengths: Any) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The data as tensors, and where a word stands; see :func:`take_words`."""
+        return take_words(f"{type(self).__name__}.{method}", words, lengths, *self._sizes)
+
+    def _take_all(
+        self, words: Any, lengths: Any, valid: Any
+    ) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor | None, int] | None]:
+        """The data of a fit as tensors, and those of validation, with the step to score from.
+
+        :raises ValueError: if they are of another form, or without a word.
+        """
+        words, lengths, active = self._take("fit", words, lengths)
+        name = f"{type(self).__name__}.fit"
+        if not bool(active.any()):
+            raise ValueError(
+                f"{name}: found no word in words of shape {tuple(active.shape)}; expected a "
+                "sequence of length 1 or more."
+            )
+        if valid is None:
+            return words, lengths, None
+        if not isinstance(valid, tuple | list) or not 1 <= len(valid) <= 3:
+            raise ValueError(
+                f"{name}: valid is a {type(valid).__name__}, expected (words, lengths) or (words, "
+                "lengths, start); write valid=(words, None) where all texts are of one length."
+            )
+        given, n, start = [*valid, None, 0][:3] if len(valid) < 3 else valid
+        held_out, held_lengths, active = self._take("fit(valid=)", given, n)
+        start = check_start(f"{name}(valid=)", start or 0, active)
+        return words, lengths, (held_out, held_lengths, start)

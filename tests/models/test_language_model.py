@@ -306,15 +306,15 @@ USES = {
     "spoil, message",
     [
         (lambda w, n: (w[:, 0], None), r"words have shape \(7,\) .*words\[:, None\]"),
-        (lambda w, n: (w.double(), n), r"dtype torch.float64, expected int64"),
-        (lambda w, n: (w.T, n), r"lengths have shape \(6,\) .*write words.T"),
-        (lambda w, n: (w, n.double()), r"dtype torch.float64, expected integers \(6,\)"),
-        (lambda w, n: (w, n > 2), r"dtype torch.bool, expected integers \(6,\)"),
+        (lambda w, n: (w + 0.5, n), r"words holds \d.5, expected whole numbers"),
+        (lambda w, n: (w.T, n), r"lengths are torch.int64 \(6,\), .*write x.T"),
+        (lambda w, n: (w, n + 0.5), r"lengths holds \d.5, expected whole numbers"),
+        (lambda w, n: (w, n > 2), r"lengths are torch.bool \(6,\), expected integers \(6,\)"),
         (lambda w, n: (w, n + 1), r"lengths run from 1 to 8, expected 0 to T=7"),
         (lambda w, n: (w, n - 1), r"lengths run from -1 to 6, expected 0 to T=7"),
-        (lambda w, n: (w + 1, None), r"words from \d to 5, .*LanguageModel\(vocab_size=6\)"),
+        (lambda w, n: (w + 1, None), r"words from \d to 5, .*a vocabulary of 6"),
         (lambda w, n: (w - 1, n), r"words from -1 to 3, expected 0 to V - 1 = 4"),
-        (lambda w, n: (w.to("meta"), None), r"words are on meta, the model is on cpu"),
+        (lambda w, n: (w.to("meta"), None), r"words found on meta, the model is on cpu"),
     ],
 )
 def test_wrong_data(words, lengths, use, spoil, message):

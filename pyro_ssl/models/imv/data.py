@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..door import flags, floats
 from .network import IMVNetwork
 
-if TYPE_CHECKING:
-    from ...datasets.windows import Windows
-
-__all__ = ["Data", "check_windows", "chunks", "filled", "take"]
+__all__ = ["Data", "check_windows", "chunks", "filled", "parts_of", "take"]
 
 #: x ``(M, T, N)``, y ``(M, Y)`` or ``None``, mask ``(M, T, N)`` or ``None``
 Data = tuple[Tensor, "Tensor | None", "Tensor | None"]
@@ -39,17 +37,19 @@ def chunks(data: Data, size: int) -> Iterator[Data]:
         yield x[part], None if y is None else y[part], None if mask is None else mask[part]
 
 
-def check_windows(
-    where: str, x: Tensor | Windows, y: Tensor | None, mask: Tensor | None, network: IMVNetwork
-) -> Data:
+def check_windows(where: str, x: Any, y: Any, mask: Any, network: IMVNetwork) -> Data:
     """Return the data with y as ``(M, Y)``; of :class:`Windows`, x as they filled it, and y.
 
     :param str where: who asks, for the messages.
     :raises ValueError: if x, y and mask do not fit the model or one another, or y is not finite.
     """
-    if not isinstance(x, Tensor):
+    if hasattr(x, "y") and hasattr(x, "x"):
         y = x.y if y is None else y
         x = x.x
+    like = network.gate.weight
+    x = floats(f"IMVLSTM.{where}: x", x, like)
+    y = None if y is None else floats(f"IMVLSTM.{where}: y", y, like)
+    mask = None if mask is None else flags(f"IMVLSTM.{where}: mask", mask, like.device)
     N, T, Y = network.layer.num_variables, network.num_steps, network.num_targets
     steps = x.shape[1] if x.dim() == 3 else 0
     if steps == 0 or x.shape[2] != N or T not in (None, steps):
@@ -58,9 +58,9 @@ def check_windows(
             "windows by steps by variables; write IMVLSTM(num_variables=x.shape[2], units=16, "
             "num_steps=x.shape[1]) for other windows, or x.unsqueeze(0) for a single one."
         )
-    if mask is not None and (mask.shape != x.shape or mask.dtype != torch.bool):
+    if mask is not None and mask.shape != x.shape:
         raise ValueError(
-            f"IMVLSTM.{where}: mask is {mask.dtype} {tuple(mask.shape)}, expected bool "
+            f"IMVLSTM.{where}: mask has shape {tuple(mask.shape)}, expected "
             f"{tuple(x.shape)}, true where x was observed; write mask=~x.isnan()."
         )
     if y is not None:
@@ -79,3 +79,19 @@ def check_windows(
                 "keep = y.isfinite().all(1); x, y = x[keep], y[keep]."
             )
     return x, y, mask
+
+
+def parts_of(valid: Any) -> tuple[Any, ...]:
+    """Return validation data as arguments of :func:`check_windows`.
+
+    :param valid: ``(x, y)``, ``(x, y, mask)``, or windows.
+    :raises ValueError: if it is something else.
+    """
+    if hasattr(valid, "y") and hasattr(valid, "x"):
+        return (valid,)
+    if not isinstance(valid, tuple | list) or not 1 <= len(valid) <= 3:
+        raise ValueError(
+            f"IMVLSTM.fit: valid is a {type(valid).__name__}, expected (x, y), (x, y, mask) or "
+            "windows; write valid=(x, y)."
+        )
+    return tuple(valid)

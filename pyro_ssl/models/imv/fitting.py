@@ -5,6 +5,7 @@ Next file to read: ``model.py``.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -19,30 +20,22 @@ from torch import nn
 from ...errors import NonFiniteError
 from .data import Data
 
-__all__ = ["check_settings", "end_epoch", "make_svi", "no_guide", "run_epoch"]
+__all__ = ["check_settings", "end_epoch", "make_svi", "no_guide", "pyro_optim", "run_epoch"]
 
 
 def no_guide(*args: Any) -> None:
     """Propose nothing: the only latent is enumerated."""
 
 
-def check_settings(num_windows: int, batch_size: int, squared_error: float, monitor: str) -> None:
+def check_settings(num_windows: int, monitor: str) -> None:
     """Check arguments of :meth:`IMVLSTM.fit`.
 
     :raises ValueError: if one is out of range.
     """
     if monitor not in ("nll", "mse"):
         raise ValueError(f'IMVLSTM.fit: monitor is "{monitor}", expected "nll" or "mse".')
-    if squared_error < 0:
-        raise ValueError(
-            f"IMVLSTM.fit: squared_error is {squared_error}, expected a weight of 0 or more; write "
-            "squared_error=0.0 for EM alone."
-        )
-    if num_windows == 0 or batch_size < 1:
-        raise ValueError(
-            f"IMVLSTM.fit: found {num_windows} windows and batch_size={batch_size}, expected one "
-            "window at least and a positive batch_size."
-        )
+    if num_windows == 0:
+        raise ValueError("IMVLSTM.fit: found 0 windows, expected one at least.")
 
 
 def end_epoch(optim: PyroOptim, score: float) -> None:
@@ -51,6 +44,29 @@ def end_epoch(optim: PyroOptim, score: float) -> None:
         return
     plateau = optim.pt_scheduler_constructor is torch.optim.lr_scheduler.ReduceLROnPlateau
     optim.step(score) if plateau else optim.step()
+
+
+def pyro_optim(optim: Any, args: dict[str, float]) -> PyroOptim:
+    """Return an optimiser as Pyro's, which makes one for each parameter.
+
+    :param optim: Pyro's or torch's; of torch a class, or an instance whose settings are taken.
+    :param dict args: what a class is given, as far as it takes it, and ``None`` as AdamW.
+    :raises ValueError: if it is something else, or asks for more than gradients.
+    """
+    if isinstance(optim, PyroOptim):
+        return optim
+    kind, given = torch.optim.AdamW if optim is None else optim, dict(args)
+    if isinstance(optim, torch.optim.Optimizer) and len(optim.param_groups) == 1:
+        kind, given = type(optim), {k: v for k, v in optim.param_groups[0].items() if k != "params"}
+    usable = isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
+    if not usable or issubclass(kind, torch.optim.LBFGS | torch.optim.SparseAdam):
+        name = kind.__name__ if isinstance(kind, type) else type(kind).__name__
+        raise ValueError(
+            f"IMVLSTM.fit: optim is a {name}, expected an optimiser that takes a gradient, with "
+            'one setting for all parameters; write optim=pyro.optim.Adam({"lr": 0.01}).'
+        )
+    known = inspect.signature(kind).parameters
+    return PyroOptim(kind, {k: v for k, v in given.items() if k in known})
 
 
 def make_svi(model: Callable[..., Any], num_windows: int, optim: PyroOptim) -> SVI:
@@ -84,6 +100,6 @@ def run_epoch(
 def _spoilt(loss: float) -> NonFiniteError:
     return NonFiniteError(
         f"IMVLSTM.fit: the loss is {loss}, expected a finite number; begin with a new model and a "
-        "lower learning_rate, and check that x and y are scaled. The weights are spoilt, unless an "
-        "epoch before was kept by its score on valid=."
+        "lower learning_rate, and check that x and y are scaled. After the first "
+        "epoch the weights are spoilt, unless one before was kept by its score on valid=."
     )

@@ -32,9 +32,10 @@ from torch import Tensor
 
 from ...reading.context import private_store
 from ..base import EpochRecord, Model
-from ..epochs import fit_epochs
-from .data import Data, check_windows, chunks, filled, take
-from .fitting import check_settings, end_epoch, make_svi, no_guide, run_epoch
+from ..epochs import fit_epochs, whole_or_not
+from ..settings import checked
+from .data import Data, check_windows, chunks, filled, parts_of, take
+from .fitting import check_settings, end_epoch, make_svi, no_guide, pyro_optim, run_epoch
 from .forecast import IMVForecast
 from .network import IMVNetwork, Mixture
 
@@ -65,7 +66,9 @@ class IMVLSTM(Model):
 
     Data are ``x`` ``(M, T, N)``, windows with the oldest step first; ``y`` ``(M, Y)``, or ``(M,)``
     for one target; and ``mask`` bool ``(M, T, N)``, true where x was observed, NaN counting as not
-    observed. What is missing is read as 0: scale x to mean 0. Nothing here scales data. In place of
+    observed; any arrays or lists of numbers will do. What is missing is read as 0, and nothing here
+    scales data: scale x and y to mean 0 and deviation 1, or forecasts depend on their units, as by
+    ``min_scale``. In place of
     x and y, every method takes :class:`~pyro_ssl.datasets.Windows`, whose gaps are filled already:
     their x is read as it is, and their mask only where it is given as ``mask``.
 
@@ -79,6 +82,7 @@ class IMVLSTM(Model):
         (torch.Size([50, 1]), torch.Size([3]), torch.Size([3, 6]))
     """
 
+    @checked
     def __init__(
         self,
         num_variables: int,
@@ -131,6 +135,8 @@ class IMVLSTM(Model):
                 miss = (log_weights.exp().unsqueeze(-1) * means).sum(1) - chosen[1]
                 pyro.factor("squared_error", -squared_error * miss.square().sum(-1))
 
+    @checked
+    @whole_or_not
     def fit(
         self,
         x: Tensor | Windows,
@@ -146,7 +152,7 @@ class IMVLSTM(Model):
         squared_error: float = 0.0,
         patience: int | None = 15,
         monitor: str = "nll",
-        optim: PyroOptim | None = None,
+        optim: Any = None,
         callback: Callable[[EpochRecord], None] | None = None,
         disable_progbar: bool | None = None,
     ) -> list[EpochRecord]:
@@ -166,8 +172,9 @@ class IMVLSTM(Model):
             the loss; 0 is EM. The authors' program learns PM2.5 and SML2010 by that error alone,
             but without the likelihood there are neither scales nor q.
         :param str monitor: the score, ``"nll"`` or ``"mse"``.
-        :param optim: another Pyro optimiser; one that is a scheduler steps after each epoch,
-            ``pyro.optim.ReduceLROnPlateau`` by the score.
+        :param optim: another optimiser: of Pyro, of which a scheduler steps after each epoch,
+            ``pyro.optim.ReduceLROnPlateau`` by the score; or of torch, a class, which is given
+            ``learning_rate`` and ``weight_decay``, or an instance, whose settings are taken.
         :param patience: this, ``callback``, ``disable_progbar``, and how a fit ends, Ctrl-C
             included: see :func:`~pyro_ssl.models.fit_epochs`.
         :returns: :attr:`history`, one record per epoch.
@@ -175,15 +182,17 @@ class IMVLSTM(Model):
         :raises NonFiniteError: if the loss is no longer a number.
         """
         x, y, mask = self._check("fit", x, y, mask)
-        check_settings(len(x), batch_size, squared_error, monitor)
+        check_settings(len(x), monitor)
         if valid is not None:
-            given = valid if type(valid) in (tuple, list) else (valid,)
-            valid = self._check("fit(valid=)", *given)
+            valid = self._check("fit(valid=)", *parts_of(valid))
+            if not len(valid[0]):
+                raise ValueError("IMVLSTM.fit: valid has 0 windows; write valid=None, or give one.")
         train: Data = (filled(x, mask), y, None)
         adam = {"lr": learning_rate, "weight_decay": weight_decay}
-        schedule = optim or ExponentialLR(
-            {"optimizer": torch.optim.AdamW, "optim_args": adam, "gamma": decay}
-        )
+        schedule: PyroOptim = pyro_optim(optim, adam)
+        if optim is None:
+            how = {"optimizer": torch.optim.AdamW, "optim_args": adam, "gamma": decay}
+            schedule = ExponentialLR(how)
         svi = make_svi(self.model, len(x), schedule)
 
         def step() -> tuple[float, float]:
@@ -196,18 +205,9 @@ class IMVLSTM(Model):
             nll, mse = -forecast.log_prob(y).mean(), (forecast.mean - y).square().mean()
             return {"nll": float(nll), "mse": float(mse)}
 
-        with private_store():
-            return fit_epochs(
-                self,
-                num_epochs,
-                step,
-                valid=valid,
-                score=score,
-                monitor=monitor,
-                patience=patience,
-                callback=callback,
-                disable_progbar=disable_progbar,
-            )
+        how_it_ends: dict[str, Any] = {"patience": patience, "callback": callback}
+        how_it_ends |= {"valid": valid, "score": score, "monitor": monitor}
+        return fit_epochs(self, num_epochs, step, disable_progbar=disable_progbar, **how_it_ends)
 
     def predict(self, x: Tensor | Windows, *, mask: Tensor | None = None) -> IMVForecast:
         """Return p(y | X) of each window; its ``mean`` is the paper's forecast, Σ π_n μ_n."""
