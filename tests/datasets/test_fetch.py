@@ -157,7 +157,7 @@ def test_another_file_is_refused_and_nothing_stays(served, tmp_path, fetcher):
     assert left_in(tmp_path) == []
 
 
-@pytest.mark.parametrize("body", [b"<html>", zipped(member="other.seq")])
+@pytest.mark.parametrize("body", [b"<html>", zipped(member="other.seq")], ids=["no zip", "other"])
 def test_no_zip_with_that_member(served, tmp_path, body):
     served["/msnbc.zip"] = body
     with pytest.raises(ValueError, match="expected a zip file with msnbc990928.seq in it"):
@@ -272,6 +272,7 @@ def spoiled_zip(content):
         (zipped(content=MSNBC[:-1]), "expected sha256:"),
         (b"", "BadZipFile"),
     ],
+    ids=["a bomb", "cut", "damaged", "another", "empty"],
 )
 def test_archives_of_clicks(served, tmp_path, body, message):
     served["/msnbc.zip"] = body
@@ -298,6 +299,7 @@ def one_review(text):
         (gzip.compress(b"\0" * 10240), "an archive without reviews"),
         (one_review(b"0" * 2**21), "more than 1,048,576 bytes"),
     ],
+    ids=["cut", "another", "empty", "without reviews", "a long review"],
 )
 def test_archives_of_reviews(served, tmp_path, monkeypatch, body, message):
     """Damage under a hash that is right, as if it had been published so."""

@@ -365,6 +365,7 @@ def folders(root, name="0_9.txt", content=b"Good"):
         ("0_11.txt", b"Good", "a rating in"),
         ("0_9.txt", None, "a folder in"),
     ],
+    ids=["latin-1", "utf-16", "hole", "line", "lines", "rating 0", "rating 11", "folder"],
 )
 def test_a_review_in_a_file_of_its_own(tmp_path, name, content, message):
     file = folders(tmp_path, name, content)
