@@ -5,6 +5,7 @@ Every test of a law asks for p > ``ALPHA``; with seeds fixed it passes always or
 """
 
 import itertools
+import random
 from typing import NamedTuple
 
 import torch
@@ -137,6 +138,34 @@ def random_problem(
         inputs=torch.randn(T, S, 2) if inputs else None,
         transition_scale=torch.rand(S) + 0.3 if scaled else None,
     )
+
+
+def pairs(case):
+    """All pairs of levels, ``{((factor, level), (factor, level)), ...}``."""
+    return set(itertools.combinations(case.items(), 2))
+
+
+def covering_list(factors: dict, allowed, num_cases: int) -> list[dict]:
+    """Cases in which every allowed pair of levels occurs; drawn greedily, the same every time.
+
+    :param factors: levels by factor.
+    :param allowed: tells whether a case makes sense.
+    :param num_cases: at least so many.
+    """
+    rng = random.Random(0)
+
+    def draw():
+        while True:
+            case = {name: rng.choice(levels) for name, levels in factors.items()}
+            if allowed(case):
+                return case
+
+    missing = set.union(*(pairs(draw()) for _ in range(5000)))
+    cases: list[dict] = []
+    while missing or len(cases) < num_cases:
+        cases.append(max((draw() for _ in range(50)), key=lambda case: len(pairs(case) & missing)))
+        missing -= pairs(cases[-1])
+    return cases
 
 
 def chi_square(counts: Tensor, law: Tensor, smallest: float = 10.0) -> tuple[float, int]:

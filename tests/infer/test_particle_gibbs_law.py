@@ -103,17 +103,20 @@ def emit(z, phi):
     return dist.Categorical(phi[torch.arange(len(phi))[:, None], z]).sample().permute(2, 0, 1)
 
 
+SETTINGS = [
+    {"num_particles": 2, "ancestor_sampling": 0},
+    {"num_particles": 3, "ancestor_sampling": 2},
+    {"num_particles": 3, "resampling": "multinomial", "ancestor_sampling": 1},
+]
+
+
+def name(settings):
+    return "-".join(map(str, settings.values()))
+
+
 @pytest.mark.stage("statistical")
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"num_particles": 2, "ancestor_sampling": 0},
-        {"num_particles": 3, "ancestor_sampling": 2},
-        {"num_particles": 3, "resampling": "multinomial", "ancestor_sampling": 1},
-    ],
-    ids=lambda settings: "-".join(map(str, settings.values())),
-)
-def test_sampler_that_redraws_the_data_keeps_the_prior(settings, T=3, B=2, R=5000, num_steps=20):
+@pytest.mark.parametrize("settings", SETTINGS, ids=name)
+def test_sampler_that_redraws_the_data_keeps_the_prior(settings, T=3, B=2, R=4000, num_steps=10):
     """|z| < 4.5 for each of 49 functionals (false alarms: 3e-4 for all of them)."""
     transition = sharp_lstm()
     prior = functionals(*joint_draws(transition, T, B, 500_000))
@@ -130,6 +133,12 @@ def test_sampler_that_redraws_the_data_keeps_the_prior(settings, T=3, B=2, R=500
     error = (total.var(0) / R + prior.var(0) / len(prior)).sqrt()
     assert len(gap) >= 20
     assert (gap / error).abs().max() < 4.5
+
+
+@pytest.mark.stage("nightly")
+@pytest.mark.parametrize("settings", SETTINGS, ids=name)
+def test_sampler_that_redraws_the_data_keeps_the_prior_for_long(settings):
+    test_sampler_that_redraws_the_data_keeps_the_prior(settings, R=20_000, num_steps=40)
 
 
 # --------------------------------------------------------- the posterior, parameters integrated out
@@ -178,7 +187,8 @@ X = torch.tensor([[0, 2], [0, 1], [2, 2]])  # (T, B)
 
 @pytest.mark.stage("statistical")
 @pytest.mark.parametrize("ancestor_sampling", [0, 1])
-def test_paths_with_phi_integrated_out(ancestor_sampling, R=50_000, num_steps=4):
+def test_paths_with_phi_integrated_out(ancestor_sampling, R=50_000, num_steps=3):
+    """Each of 2 p-values above ALPHA."""
     transition = sharp_lstm()
     z = all_paths(*X.shape)
     log_joint = transition.log_prob(z).sum((1, 2)) + log_marginal(emission_counts(z, X))
@@ -197,8 +207,11 @@ def test_paths_with_phi_integrated_out(ancestor_sampling, R=50_000, num_steps=4)
 
 @pytest.mark.stage("statistical")
 @pytest.mark.parametrize("kind", ["lstm", "hmm"])
-def test_chains_with_parameters_integrated_out(kind, num_chains=1000, num_steps=2):
-    """The same by chains, each with parameters of its own; in an HMM also in the transition."""
+def test_chains_with_parameters_integrated_out(kind, num_chains=500, num_steps=2):
+    """The same by chains, each with parameters of its own; in an HMM also in the transition.
+
+    Each of 2 p-values above ALPHA.
+    """
     z = all_paths(*X.shape)
     log_joint = log_marginal(emission_counts(z, X))
     if kind == "lstm":
@@ -225,6 +238,12 @@ def test_chains_with_parameters_integrated_out(kind, num_chains=1000, num_steps=
     new = sampler.get_samples(group_by_chain=True)["z"][:, -1]
     assert (new != z).double().mean() > 0.1
     assert path_p_value(new, log_joint) > ALPHA
+
+
+@pytest.mark.stage("nightly")
+@pytest.mark.parametrize("kind", ["lstm", "hmm"])
+def test_many_chains_with_parameters_integrated_out(kind):
+    test_chains_with_parameters_integrated_out(kind, num_chains=10_000, num_steps=3)
 
 
 # ----------------------------------------------------------------------------------------- counts

@@ -131,6 +131,7 @@ def test_filter_is_kalmans_on_one_step(x):
     torch.testing.assert_close(found, expected.detach())
 
 
+@pytest.mark.stage("statistical")
 def test_learning_raises_the_evidence(x):
     torch.manual_seed(1)
     true = LinearGaussianTransition(

@@ -26,15 +26,16 @@ def evidence_ratios(problem, num_draws, num_particles, **settings):
 @pytest.mark.parametrize("num_particles", [1, 2, 4, 16])
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
 def test_evidence_is_unbiased(kind, num_particles, resampling):
+    """Within 4 standard errors, which are at most 0.001: false alarms, 6e-5 for each of 40."""
     torch.manual_seed(torch.initial_seed() + KINDS.index(kind))
     problem = random_problem(sharpness=4.0, concentration=1.0, **kind)
-    n = 400_000 // (num_particles + 7)
+    n = 200_000 // (num_particles + 7)
     chunks, error = [], torch.inf
-    while len(chunks) < 2 or (error > 5e-4).any():
+    while len(chunks) < 2 or (error > 1e-3).any():
         chunks.append(evidence_ratios(problem, n, num_particles, resampling=resampling))
         ratios = torch.cat(chunks)
         error = ratios.std(0) / len(ratios) ** 0.5
-    assert ((ratios.mean(0) - 1).abs() <= 4 * error).all()  # false alarms: 6e-5 each
+    assert ((ratios.mean(0) - 1).abs() <= 4 * error).all()
 
 
 @pytest.mark.parametrize("resampling", ["systematic", "multinomial"])

@@ -9,8 +9,6 @@ from pyro_ssl import MarkovTransition
 from pyro_ssl.exact.chains import markov_marginals, sample_markov_paths
 from pyro_ssl.smc import TableEmission, conditional_smc
 
-pytestmark = pytest.mark.stage("statistical")
-
 K, T, V, P = 10, 200, 20, 10
 Z_MAX = 4.5  # false alarms: 7e-6 for one marginal, .014 for all of a test
 
@@ -24,7 +22,8 @@ def hmm():
     return initial, matrix, phi.log()[:, x].T.unsqueeze(1)
 
 
-def test_chains_from_anywhere_reach_the_marginals(num_chains=250, warmup=6, num_sweeps=20):
+@pytest.mark.stage("statistical")
+def test_chains_from_anywhere_reach_the_marginals(num_chains=200, warmup=6, num_sweeps=12):
     initial, matrix, log_emission = hmm()
     exact = markov_marginals(initial, matrix, log_emission).squeeze(1)
     chain = MarkovTransition(K, initial=initial, matrix=matrix)
@@ -46,8 +45,14 @@ def test_chains_from_anywhere_reach_the_marginals(num_chains=250, warmup=6, num_
     assert (draws * (share - exact) / variance.sqrt()).abs().max() < Z_MAX
 
 
+@pytest.mark.stage("nightly")
+def test_many_chains_from_anywhere_reach_the_marginals():
+    test_chains_from_anywhere_reach_the_marginals(num_chains=500, num_sweeps=40)
+
+
+@pytest.mark.stage("statistical")
 @pytest.mark.parametrize("resampling", ["systematic", "multinomial"])
-def test_sweeps_keep_the_marginals(resampling, num_chains=2000, num_sweeps=2):
+def test_sweeps_keep_the_marginals(resampling, num_chains=1000, num_sweeps=2):
     """From exact draws: the counts after some sweeps are binomial."""
     initial, matrix, log_emission = hmm()
     exact = markov_marginals(initial, matrix, log_emission).squeeze(1).clamp(max=1.0)

@@ -165,22 +165,30 @@ def test_exact_kernel_leaves_the_posterior_invariant(shape, settings):
 
 @pytest.mark.stage("statistical")
 @pytest.mark.parametrize("shape, settings", CASES, ids=name)
-def test_sampler_follows_the_exact_kernel(shape, settings, num_draws=100_000):
+def test_sampler_follows_the_exact_kernel(shape, settings, num_draws=25_000):
+    """From each reference, each of 540 p-values above ALPHA."""
     K, T, P = shape
     torch.manual_seed(torch.initial_seed() + 10 * K + T)
-    problem = random_problem(K, T, sharpness=4.0)
+    problem = random_problem(K, T, sharpness=8.0)
     kernel = exact_kernel(problem, P, **settings)
     counts = empirical_kernel(problem, P, num_draws, **settings)
     for row, law in zip(counts, kernel, strict=True):
         assert p_value([chi_square(row, law)]) > ALPHA
 
 
+@pytest.mark.stage("nightly")
+@pytest.mark.parametrize("shape, settings", CASES, ids=name)
+def test_sampler_follows_the_exact_kernel_in_many_draws(shape, settings):
+    test_sampler_follows_the_exact_kernel(shape, settings, num_draws=400_000)
+
+
 @pytest.mark.stage("statistical")
 @pytest.mark.parametrize("resampling", LAWS)
 @pytest.mark.parametrize("ancestor_sampling, proposal_lag", [(0, 1), (1, 1), (1, GIBBS)])
 def test_padding_and_scale_follow_the_exact_kernel(
-    resampling, ancestor_sampling, proposal_lag, num_draws=100_000
+    resampling, ancestor_sampling, proposal_lag, num_draws=25_000
 ):
+    """From each reference, each of 6 x 8 p-values above ALPHA."""
     torch.manual_seed(torch.initial_seed() + 3)
     settings = {
         "resampling": resampling,
@@ -196,32 +204,33 @@ def test_padding_and_scale_follow_the_exact_kernel(
 
 
 @pytest.mark.stage("statistical")
-@pytest.mark.parametrize("resampling", LAWS)
 @pytest.mark.parametrize("sharpness", [1.0, 6.0])
-def test_early_latents_of_long_paths_move(sharpness, resampling, K=10, T=200, V=50, B=40):
+def test_early_latents_of_long_paths_move(sharpness, K=10, T=200, V=50, B=40, num_sweeps=10):
     """A sweep changes each of the first ten latents at least a fifth as often as a fresh draw does.
 
     The data are drawn from the model, so their own path is a draw from the posterior; a large
     unconditional sweep gives one more. Without ancestor sampling, multinomial resampling moves
-    none of them, and systematic resampling too few of a sharp model.
+    none of them, and systematic resampling too few of a sharp model. A false alarm once in 1,000
+    seeds: the rates are at least 1.4 times the bar, with a standard error below a tenth of it.
     """
     transition = LSTMTransition(K, 16)
     for parameter in transition.parameters():
         parameter.data.mul_(sharpness)
-    path = truth = PathDistribution(transition, T, batch_shape=(B,)).sample().T.contiguous()
+    truth = PathDistribution(transition, T, batch_shape=(B,)).sample().T.contiguous()
     phi = torch.distributions.Dirichlet(torch.full((K, V), 0.3)).sample()
     x = torch.distributions.Categorical(phi[truth]).sample()
     emission = TableEmission(phi.log()[:, x].permute(1, 2, 0).contiguous())
-    fresh = conditional_smc(transition, emission, 2000).path
+    fresh = conditional_smc(transition, emission, 300).path
     apart = (fresh != truth).double().mean(1)[:10]
-    changed, num_sweeps = torch.zeros(10), 10
-    for _ in range(num_sweeps):
-        new = conditional_smc(
-            transition, emission, 10, path, resampling=resampling, ancestor_sampling=10
-        ).path
-        changed += (new != path).double().mean(1)[:10] / num_sweeps
-        path = new
-    assert (changed >= 0.2 * apart).all()
+    for resampling in LAWS:
+        path, changed = truth, torch.zeros(10)
+        for _ in range(num_sweeps):
+            new = conditional_smc(
+                transition, emission, 10, path, resampling=resampling, ancestor_sampling=10
+            ).path
+            changed += (new != path).double().mean(1)[:10] / num_sweeps
+            path = new
+        assert (changed >= 0.2 * apart).all(), resampling
 
 
 @pytest.mark.parametrize("resampling", LAWS)
