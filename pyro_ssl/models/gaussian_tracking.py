@@ -137,7 +137,8 @@ class Tracker(Model):
     def _check_values(self) -> None:
         super()._check_values()
         R = self.emission.covariance
-        if not torch.equal(R, R.T) or int(torch.linalg.cholesky_ex(R).info):
+        rounding = 1e-5 * R.diagonal().abs().max()
+        if bool(((R - R.T).abs() > rounding).any()) or int(torch.linalg.cholesky_ex(R).info):
             raise ValueError("a covariance that is not symmetric and positive definite")
         if not bool(self.transition.min_scale > 0) or not bool(self.transition.increment_scale > 0):
             raise ValueError("a scale of the transition that is not positive")
