@@ -112,6 +112,13 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
         for name, value in scales.items():
             self.register_buffer(name, self.head.bias.new_tensor(float(value)))
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Fill a scale's buffer where a number is assigned to it."""
+        if name in ("min_scale", "increment_scale") and isinstance(value, int | float):
+            self._buffers[name].fill_(value)  # type: ignore[union-attr]
+        else:
+            super().__setattr__(name, value)
+
     def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> ReadState:
         """Return the cell's state before the first latent, and no z_{t-2}."""
         size = self.dim + 1 if self.reads == "increments" else 0
