@@ -161,7 +161,7 @@ class GaussianSSL(Tracker):
         if inference not in INFERENCE:
             raise ValueError(f'inference is "{inference}", expected one of {INFERENCE}.')
         x, lengths, mask = self._take("fit", x, lengths, mask, anew=True)
-        valid = take_valid("GaussianSSL.fit", valid, self.transition.head.weight, x.shape[2])
+        valid = take_valid("GaussianSSL.fit", valid, self.transition.like, x.shape[2])
         self.start(x, lengths, mask=mask, loading=loading, offset=offset)
         seen = seen_steps(x, lengths, mask)
         regression = closed_form.EmissionRegression(x, seen, num_paths, learn_loading, averaging)
@@ -207,7 +207,7 @@ class GaussianSSL(Tracker):
         The transition's mean is then z_{t-1}, nearly; see :meth:`fit` for the parameters.
         """
         x, lengths, mask = self._take("fit", x, lengths, mask, anew=True)
-        like = self.transition.head.weight
+        like = self.transition.like
         loading, offset = take_emission(
             "GaussianSSL.fit", loading, offset, x.shape[2], self.dim, like
         )
