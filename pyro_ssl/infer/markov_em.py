@@ -157,7 +157,8 @@ class MarkovEM(HasEstimates):
             )
 
         def objective(probe: ModelRun) -> tuple[Tensor]:
-            return ((posterior * probe.grid.table()).sum(),)
+            elsewhere = probe.log_elsewhere(observed=True)
+            return ((posterior * probe.grid.table()).sum() + elsewhere,)
 
         if self._globals:
             counts = self._globals.statistics(run, objective)[0]
