@@ -30,7 +30,7 @@ from ..reading.program import ModelRun, Program
 from ..transitions import MarkovTransition
 from .dirichlet import normalised
 from .globals import GlobalSites, HasEstimates
-from .scores import perplexity
+from .scores import perplexity, scored_cells
 
 __all__ = ["MarkovEM"]
 
@@ -132,7 +132,7 @@ class MarkovEM(HasEstimates):
     def for_model(self, model: Callable[..., Any]) -> MarkovEM:
         """Return this fit for another model of the same emission and as many states."""
         twin = copy.copy(self)
-        twin.model = model
+        twin.model, twin._checked = model, False
         return twin
 
     @all_or_nothing
@@ -179,14 +179,17 @@ class MarkovEM(HasEstimates):
         log_p = self._forward(run, run.grid.table(), self.initial, self.matrix)
         return log_p.reshape((-1,) + run.loop.batch_shape)
 
+    @all_or_nothing
+    @torch.no_grad()
+    @poutine.block()
     def perplexity(self, *args: Any, start: int = 0, **kwargs: Any) -> float:
         """Return exp(-mean log p(x_t | x_{1:t-1})) over the observed steps from ``start`` on.
 
         :raises ValueError: if nothing is left to score.
         """
-        with poutine.block():
-            run = self._run(Program(self.model, args, kwargs))
-        return perplexity(run, self.log_likelihood(*args, **kwargs), start)
+        run = self._run(Program(self.model, args, kwargs))
+        cells = scored_cells(run, start)
+        return perplexity(self._forward(run, run.grid.table(), self.initial, self.matrix), cells)
 
     @all_or_nothing
     @torch.no_grad()
@@ -213,10 +216,10 @@ class MarkovEM(HasEstimates):
                     f"MarkovEM: the chain has {len(self.initial)} states, expected {K}, as "
                     f"many as the model's {type(run.transition).__name__}."
                 )
+            read_emission(run, verify=is_validation_enabled() and not self._checked)
             if self._checked:
                 self._globals.find(run)
             else:
-                read_emission(run, verify=is_validation_enabled())
                 self._globals.check(run)
                 self._checked = True
             if self._chain is not None:

@@ -18,8 +18,8 @@ from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
 from ..exact import markov_marginals
-from ..reading.checks import require_discrete
-from ..reading.context import Given
+from ..reading.checks import check_placement, require_discrete
+from ..reading.context import Given, all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
 from .globals import GlobalSites, HasEstimates
@@ -77,6 +77,7 @@ class MeanFieldGuide(HasEstimates):
         self._checked = False
         self._pairs: MarkovPart | None = None
 
+    @all_or_nothing
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample the path from q, and put the Dirichlet sites at their estimates."""
         run = self.read(Program(self.model, args, kwargs))
@@ -95,6 +96,7 @@ class MeanFieldGuide(HasEstimates):
                 out[loop.name] = pyro.sample(loop.name, q.to_event(1))
         return out
 
+    @all_or_nothing
     def marginals(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return q(z_t = k), ``(T,) + batch_shape + (K,)``; arguments go to the model."""
         with torch.no_grad(), poutine.block():
@@ -102,26 +104,29 @@ class MeanFieldGuide(HasEstimates):
             q = self.log_q(run, run.grid.table()).exp()
         return q.transpose(0, 1).reshape(-1, *run.loop.batch_shape, q.shape[-1])
 
+    @all_or_nothing
     def start_from(self, hmm: MarkovEM, *args: Any, **kwargs: Any) -> None:
         """Start q and the Dirichlet sites from a fitted HMM of the same model.
 
         The transition stays as it is; ``StochasticEM.start_from`` trains it on the HMM's paths.
         Give all sequences at once: minibatches start from the emission otherwise.
         """
-        self._globals.values, self._globals.counts = hmm.values, hmm.counts
         with torch.no_grad(), poutine.block():
-            run = self.read(Program(self.model, args, kwargs))
+            run = self.read(Program(self.model, args, kwargs), hmm.values)
             q = markov_marginals(
                 hmm.initial, hmm.matrix, run.grid.table(), lengths=run.grid.lengths
             ).transpose(0, 1)
+        self._globals.values = {n: run.sites[n]["value"].detach() for n in self._globals.sites}
+        self._globals.counts, self._checked = hmm.counts, True
         pyro.get_param_store()[self._param_name(run)] = self._full(run, _log_floored(q))
 
-    def read(self, program: Program) -> ModelRun:
+    def read(self, program: Program, values: dict[str, Tensor] | None = None) -> ModelRun:
         """Run the model with its Dirichlet sites at their estimates; the first time, draw them.
 
+        :param values: of the Dirichlet sites, for a start; these are not kept.
         :raises TypeError: if a Dirichlet site is a parameter of the transition.
         """
-        run = program.run(self.values)
+        run = program.run(self.values if values is None else values)
         require_discrete(run, "MeanFieldGuide")
         if self._checked:
             self._globals.find(run)
@@ -135,13 +140,15 @@ class MeanFieldGuide(HasEstimates):
                 "MeanFieldGuide does not estimate; expected Dirichlet sites in the emission alone. "
                 "Make it a pyro.param: MarkovTransition(K) without matrix= has its own."
             )
-        for name in self._globals.sites:
-            self._globals.values.setdefault(name, run.sites[name]["value"].detach())
-        self._checked = True
+        if values is None:
+            for name in self._globals.sites:
+                self._globals.values.setdefault(name, run.sites[name]["value"].detach())
+            self._checked = True
         return run
 
     def log_q(self, run: ModelRun, table: Tensor) -> Tensor:
         """Return log q_t(k), ``(B, T, K)``, -inf where ``table`` ``(T, B, K)`` is."""
+        check_placement(run, table)
         with Given(run.subsamples), _open(run.loop.plates, run.loop.device):
             logits = self._logits(run)
         logits = logits.reshape(-1, *logits.shape[-2:])

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from ..errors import NonFiniteError
 from ..reading.checks import check_transition_learns
+from ..reading.context import all_or_nothing
 from ..reading.program import ModelRun, Program
 from ..steps import steps_within
 from .mean_field import MeanFieldGuide
@@ -58,6 +59,7 @@ class MeanFieldELBO(Trace_ELBO):
             )
         super().__init__(num_particles=num_particles, **kwargs)
 
+    @all_or_nothing
     def loss(
         self, model: Callable[..., Any], guide: MeanFieldGuide, *args: Any, **kwargs: Any
     ) -> float:
@@ -65,12 +67,14 @@ class MeanFieldELBO(Trace_ELBO):
         with torch.no_grad():
             return float(self._evaluate(guide, args, kwargs).loss)
 
+    @all_or_nothing
     def differentiable_loss(
         self, model: Callable[..., Any], guide: MeanFieldGuide, *args: Any, **kwargs: Any
     ) -> Tensor:
         """Return -ELBO, with a gradient that is unbiased."""
         return self._evaluate(guide, args, kwargs).loss
 
+    @all_or_nothing
     def loss_and_grads(
         self, model: Callable[..., Any], guide: MeanFieldGuide, *args: Any, **kwargs: Any
     ) -> float:

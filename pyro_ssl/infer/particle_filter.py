@@ -21,7 +21,7 @@ from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
 from ..smc import Emission, Sweep, roll_out
 from .estep import SMCSettings, draw_paths
-from .scores import perplexity
+from .scores import perplexity, scored_cells
 
 __all__ = ["Forecast", "ParticleFilter"]
 
@@ -83,6 +83,7 @@ class ParticleFilter:
         """Return log Ẑ of each sequence, float64 ``batch_shape``; Ẑ is unbiased for p(x)."""
         return self.log_likelihood(*args, **kwargs).sum(0)
 
+    @all_or_nothing
     def perplexity(self, *args: Any, start: int = 0, **kwargs: Any) -> float:
         """Return exp(-mean log p̂(x_t | x_{1:t-1})) over the observed cells.
 
@@ -90,8 +91,9 @@ class ParticleFilter:
             conditioned on.
         :raises ValueError: if nothing is left to score.
         """
-        run, sweep = self._filter(args, kwargs)
-        return perplexity(run, sweep.log_likelihood, start)
+        run = self._run(args, kwargs)
+        cells = scored_cells(run, start)
+        return perplexity(self._draw(run).log_likelihood, cells)
 
     @all_or_nothing
     def forecast(
@@ -175,5 +177,8 @@ class ParticleFilter:
     @all_or_nothing
     def _filter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[ModelRun, Sweep]:
         run = self._run(args, kwargs)
-        with torch.no_grad():
-            return run, draw_paths(run, self._emission(run), None, self.settings)[0]
+        return run, self._draw(run)
+
+    @torch.no_grad()
+    def _draw(self, run: ModelRun) -> Sweep:
+        return draw_paths(run, self._emission(run), None, self.settings)[0]

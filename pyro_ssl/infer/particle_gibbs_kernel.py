@@ -13,12 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pyro
 import torch
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
 from ..reading.checks import check_reference
+from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
 from ..smc import Emission
@@ -67,13 +69,18 @@ class ParticleGibbsKernel(MCMCKernel):
         self._diagnostics = Diagnostics()
         self._globals = GlobalSites("ParticleGibbs")
         self._program = Program(model)
+        self._validate = is_validation_enabled()  # Pyro's MCMC turns it off while it runs
 
     # ------------------------------------------------------------------ Pyro's kernel protocol
 
+    @all_or_nothing
     def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
-        """Read the model, check it, and draw a start if none was given."""
+        """Read the model, check it, and draw a start if none was given.
+
+        Validation is as it was when the kernel was made.
+        """
         program = Program(self.model, args, kwargs)
-        with torch.no_grad():
+        with torch.no_grad(), pyro.validation_enabled(self._validate):
             run = program.run()
             if run.subsample_factor != 1.0:
                 raise ValueError(
@@ -81,7 +88,7 @@ class ParticleGibbsKernel(MCMCKernel):
                     "from the posterior given all data; expected subsample_size=None. For learning "
                     "on minibatches use StochasticEM."
                 )
-            read_emission(run, verify=is_validation_enabled())
+            read_emission(run, verify=self._validate)
             self._globals.check(run)
         self._program, self._site = program, run.loop.name
         self._diagnostics = Diagnostics()

@@ -6,13 +6,12 @@ from torch import Tensor
 
 from ..reading.program import ModelRun
 
-__all__ = ["perplexity"]
+__all__ = ["perplexity", "scored_cells"]
 
 
-def perplexity(run: ModelRun, log_likelihood: Tensor, start: int) -> float:
-    """Return exp(-mean log p(x_t | x_{1:t-1})) over the observed cells from step ``start`` on.
+def scored_cells(run: ModelRun, start: int) -> Tensor:
+    """Return which cells count from step ``start`` on: the observed ones, bool ``(T, B)``.
 
-    :param Tensor log_likelihood: ``(T,) + batch_shape``.
     :param int start: from 0 to T - 1.
     :raises ValueError: if ``start`` is out of range, or no cell is left to score.
     """
@@ -21,12 +20,17 @@ def perplexity(run: ModelRun, log_likelihood: Tensor, start: int) -> float:
         raise ValueError(
             f'Site "{name}": scores from start={start}, expected 0 to T - 1 = {T - 1}.'
         )
-    observed = run.grid.observed()[start:]
-    if not bool(observed.any()):
+    cells = run.grid.observed().clone()
+    cells[:start] = False
+    if not bool(cells.any()):
         raise ValueError(
             f'Site "{name}": no step from start={start} on was observed in any of '
             f"{run.num_sequences} sequences, expected one at least; write start=0, or leave "
             "sequences out that are shorter."
         )
-    log_p = log_likelihood.reshape(T, -1)[start:][observed].double()
-    return float((-log_p.mean()).exp())
+    return cells
+
+
+def perplexity(log_likelihood: Tensor, cells: Tensor) -> float:
+    """Return exp(-mean log p(x_t | x_{1:t-1})), ``(T, B)``, over the cells that count."""
+    return float((-log_likelihood[cells].double().mean()).exp())

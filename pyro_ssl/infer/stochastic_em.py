@@ -252,7 +252,7 @@ class StochasticEM(HasEstimates):
                 f'Site "{run.loop.name}": log p(z, x) of the drawn paths is {-loss.item()}, and '
                 f"that of the priors {prior.item()}, expected finite numbers; check parameters "
                 'and data for NaN, and write dirichlet="mean" where a prior is learned. Nothing '
-                "was updated."
+                "was updated by this gradient step."
             )
         if is_validation_enabled() and not self._told:
             self._told = True

@@ -32,6 +32,12 @@ class Given(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         value = self.values.get(msg["name"])
         if value is not None and not msg["is_observed"] and msg["value"] is None:
+            event = getattr(msg["fn"], "event_shape", ())  # a subsample has none
+            if value.shape[value.dim() - len(event) :] != event:
+                raise ValueError(
+                    f'Site "{msg["name"]}": the value it is given has shape {tuple(value.shape)}, '
+                    f"expected {tuple(event)}; give one that was drawn or fitted with this model."
+                )
             msg["value"], msg["done"] = value, True
 
 

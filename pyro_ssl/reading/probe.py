@@ -77,6 +77,7 @@ def check_emission_is_local(run: ModelRun, table: Tensor) -> None:
 
 
 def _looks(run: ModelRun, table: Tensor) -> list[_Look]:
+    """The ways to meet the body that the module names, with what the table has for each."""
     (_, B, S), loop = table.shape, run.loop
     ones = (1,) * (1 + len(loop.batch_shape))
     points = torch.arange(S, device=table.device)
@@ -103,6 +104,7 @@ def _looks(run: ModelRun, table: Tensor) -> list[_Look]:
             beside = coupled.format("the states that stand beside k")
             looks.append(_Look(steps, grid[order], table[..., order], beside))
     few = torch.cat([steps[:FEW], steps[FEW:][-FEW:]])
+    # Multiples of the golden ratio, of 16 bits, modulo S: no order of steps or sequences, no draws.
     path = torch.arange(len(few) * B, device=table.device) * 40503 % 65536 % S
     path = path.reshape(len(few), B)
     met = points[path].reshape(1, len(few), *loop.batch_shape, *points.shape[1:])

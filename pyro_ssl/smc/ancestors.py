@@ -5,11 +5,11 @@ redrawn from its conditional distribution,
 
     P(a_0 = p | all else) ∝ w_{t-1}^p p(ref_{t:T} | z^p_{1:t-1});
 
-the emissions cancel. This would score T - t steps for P prefixes. Instead the next L steps propose,
- ∝ w_{t-1}^p p(ref_{t:t+L} | z^p_{1:t-1}), and the steps after decide by a
-Metropolis-Hastings ratio, in which the first L cancel: two prefixes are scored to the end, of which
-the reference's own is already known. It was scored when the reference was read, or, where an
-earlier redraw of this sweep gave the reference another past, by that redraw.
+the emissions cancel. This would score T - t steps for P prefixes. Instead the next L steps propose
+∝ w_{t-1}^p p(ref_{t:t+L} | z^p_{1:t-1}), and the steps after decide by a Metropolis-Hastings ratio,
+in which the first L cancel: two prefixes are scored to the end, of which the reference's own is
+already known. It was scored when the reference was read, or, where an earlier redraw of this sweep
+gave the reference another past, by that redraw.
 """
 
 from __future__ import annotations

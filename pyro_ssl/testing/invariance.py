@@ -18,6 +18,7 @@ from torch import Tensor
 from ..exact import Enumeration, enumerate_paths
 from ..infer.estep import SMCSettings, draw_paths
 from ..reading.checks import require_discrete
+from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
 from ..smc import TableEmission
@@ -47,6 +48,7 @@ class InvarianceResult(NamedTuple):
     independent_rate: Tensor
 
 
+@all_or_nothing
 @torch.no_grad()
 @poutine.block()
 def invariance_test(
