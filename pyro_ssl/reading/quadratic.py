@@ -93,7 +93,7 @@ def fit_quadratic(
 
 
 def _to_mode(function: Quadratic, values: Tensor) -> Tensor:
-    """Λ⁻¹ b, by Λ² + ε² for Λ², where ε is what rounding does to Λ: nothing along what x ignores."""
+    """Λ⁻¹ b by (Λ² + ε²)⁻¹ Λ b, ε what rounding does to Λ: no step along what x ignores."""
     precision, linear = function.precision.double(), function.linear.double()
     size = 1.0 + precision.abs().amax((-2, -1)) + values.double().abs().amax(-1)
     rounding = (8.0 * torch.finfo(values.dtype).eps * size).square()

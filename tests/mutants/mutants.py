@@ -190,13 +190,6 @@ edited(
 )
 
 
-@mutant(
-    "states", "kernel, twisted, Gibbs", "twist: part of the prior", (TwistedProposal, "log_prior")
-)
-def _(right, self, prior, z):
-    return right(self, prior, z) + self.log_twist(0, z.unsqueeze(-1))
-
-
 # ---------------------------------------------------------------------------------- the weights
 
 
