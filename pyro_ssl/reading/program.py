@@ -112,9 +112,11 @@ class ModelRun(NamedTuple):
     @property
     def inputs(self) -> Tensor | None:
         """Exogenous inputs, time first: ``(T, B, input_size)``."""
-        if self.loop.inputs is None:
+        inputs = self.loop.inputs
+        if inputs is None:
             return None
-        return self.loop.inputs.flatten(0, -3).transpose(0, 1)
+        shape = (self.num_sequences, *inputs.shape[-2:])  # without a plate there is no B to flatten
+        return inputs.reshape(shape).transpose(0, 1)
 
     @property
     def subsamples(self) -> dict[str, Tensor]:
