@@ -41,8 +41,10 @@ class CheckpointError(SSLError, ValueError):
 def positive_size(name: str, size: int) -> int:
     """Return a size as an integer.
 
-    :raises ValueError: naming it, if it is less than 1.
+    :raises ValueError: naming it, if it is less than 1, or has a fraction.
     """
-    if int(size) < 1:
+    if not 1 <= size < float("inf"):
         raise ValueError(f"{name} must be at least 1, found {size}.")
+    if int(size) != size:
+        raise ValueError(f"{name} must be a whole number, found {size}.")
     return int(size)

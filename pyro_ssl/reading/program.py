@@ -73,8 +73,17 @@ class Program:
 
     def answer(self, grid: StateGrid, values: Mapping[str, Tensor]) -> None:
         """Run the model once, its loop answered by ``grid``, and gather nothing else."""
-        with TURNS, own_dims(), Given(values), grid:
-            self.model(*self.args, **self.kwargs)
+        try:
+            with TURNS, own_dims(), Given(values), grid:
+                self.model(*self.args, **self.kwargs)
+        except ZeroDivisionError as error:
+            if not _is_pyros(error):
+                raise
+            raise ValueError(
+                f"A plate of the model, or its subsample, is empty ({error}), expected one "
+                "sequence at least, as Pyro does; leave an empty batch out: "
+                "if len(index): em.step(data, index)."
+            ) from error
 
 
 class ModelRun(NamedTuple):
@@ -224,3 +233,11 @@ def _check_subsamples(run: ModelRun) -> None:
                 f"{int(index.max())}, expected 0 to N - 1 = {N - 1}; write "
                 f'pyro.plate("{frame.name}", N, subsample=index) with N sequences in all.'
             )
+
+
+def _is_pyros(error: Exception) -> bool:
+    """Whether an error was raised by Pyro's handlers, not by the user's own code."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals["__name__"].startswith("pyro.poutine")
