@@ -31,6 +31,7 @@ from pyro_ssl import (
     ssl_transition,
 )
 from pyro_ssl.reading import Program
+from pyro_ssl.transitions import LinearGaussianTransition
 from tests.faults.digest import nothing_changes
 
 EMISSIONS = ("categorical", "dirichlet", "bernoulli", "normal", "poisson", "two sites")
@@ -398,6 +399,181 @@ def test_any_sizes(case):
 def test_any_sizes_at_length(case):
     """About ten minutes."""
     check(case)
+
+
+# ------------------------------------------------------------------------------------- over vectors
+
+
+@dataclass(frozen=True)
+class VectorCase:
+    """As :class:`Case`, of latents ``(D,)`` and E sensors."""
+
+    T: int
+    D: int
+    E: int
+    P: int
+    plates: tuple[int, ...]
+    taken: int | None
+    memory: bool
+    counts: bool
+    mask: str
+    ragged: bool
+    dtype: torch.dtype
+    seed: int
+
+
+@st.composite
+def vector_cases(draw):
+    size, flag = st.integers(1, 3), st.booleans()
+    plates = draw(st.sampled_from([(), (1,), (3,), (1, 2), (2, 2)]))
+    return VectorCase(
+        T=draw(size),
+        D=draw(size),
+        E=draw(size),
+        P=draw(size),
+        plates=plates,
+        taken=draw(st.one_of(st.none(), size)) if plates else None,
+        memory=draw(flag),
+        counts=draw(flag),
+        mask=draw(st.sampled_from(["none", "step", "all"])),
+        ragged=draw(flag),
+        dtype=draw(st.sampled_from([torch.float64, torch.float32])),
+        seed=draw(st.integers(0, 3)),
+    )
+
+
+class VectorWorld(World):
+    """x_t = C z_t + d + noise, or counts of rate exp(C z_t / 3 + d); by hand as dense Gaussians."""
+
+    def __init__(self, case):
+        self.case = case
+        torch.set_default_dtype(case.dtype)
+        pyro.clear_param_store()
+        pyro.set_rng_seed(case.seed)
+        T, D, E, shape = case.T, case.D, case.E, case.plates
+        self.matrix = 0.5 * torch.randn(D, D) * case.memory
+        self.first, self.sd = (torch.randn(D), torch.rand(D) + 0.5), torch.rand(D) + 0.5
+        self.push = torch.randn(D)
+        self.transition = LinearGaussianTransition(
+            D,
+            matrix=self.matrix,
+            offset=self.push,
+            scale=self.sd,
+            initial_mean=self.first[0],
+            initial_scale=self.first[1],
+        )
+        self.loading, self.offset = torch.randn(E, D), torch.randn(E)
+        self.noise = torch.rand(E) + 0.5
+        self.x, self.n = torch.randn(T, *shape, E), torch.randint(3, (T, *shape, E))
+        self.steps = torch.rand(T, *shape) < (0.0 if case.mask == "all" else 0.6)
+        self.steps = self.steps | (case.mask == "none")
+        self.lengths = torch.randint(0, T + 1, shape) if case.ragged else None
+        self.take = None if case.taken is None else torch.randperm(shape[0])[: case.taken]
+
+    def model(self):
+        case = self.case
+        with ExitStack() as stack:
+            for i, size in enumerate(case.plates):
+                index, dim = self.take if i == 0 else None, i - len(case.plates)
+                stack.enter_context(pyro.plate(f"plate {i}", size, subsample=index, dim=dim))
+            lengths = self.of(self.lengths, 0)
+            for t, z in ssl_transition("z", self.transition, case.T, lengths=lengths):
+                with poutine.mask(mask=self.of(self.steps)[t]):
+                    loc = z @ self.loading.T + self.offset
+                    if case.counts:
+                        fn, x = dist.Poisson((loc / 3).exp()), self.of(self.n).to(case.dtype)[t]
+                    else:
+                        fn, x = dist.Normal(loc, self.noise), self.of(self.x)[t]
+                    pyro.sample("x", fn.to_event(1), obs=x)
+
+    def log_joint(self, path):
+        """log p(z, x) of a path ``(B, T, D)``, ``(B,)``, in float64, number by number."""
+        case, path = self.case, path.double()
+        x, n = (self.of(v).reshape(case.T, -1, case.E).double() for v in (self.x, self.n))
+        steps = self.of(self.steps).reshape(case.T, -1)
+        found = torch.zeros(len(path), dtype=torch.float64)
+        for b, end in enumerate(self.ends):
+            for t in range(end):
+                z = path[b, t]
+                mean, sd = self.first
+                if t:
+                    mean = self.matrix.double() @ path[b, t - 1] + self.push
+                    sd = self.sd
+                total = log_normal(z, mean.double(), sd.double()).sum()
+                loc = self.loading.double() @ z + self.offset.double()
+                if steps[t, b] and case.counts:
+                    total += (n[t, b] * loc / 3 - (loc / 3).exp() - (n[t, b] + 1).lgamma()).sum()
+                elif steps[t, b]:
+                    total += log_normal(x[t, b], loc, self.noise.double()).sum()
+                found[b] += total
+        return found
+
+    def log_evidence(self):
+        """log p(x) where z_t does not depend on z_{t-1}: each step on its own, ``(B,)``."""
+        case = self.case
+        x, steps = self.of(self.x).reshape(case.T, -1, case.E), self.of(self.steps)
+        steps, C = steps.reshape(case.T, -1), self.loading.double()
+        found = torch.zeros(x.shape[1], dtype=torch.float64)
+        for b, end in enumerate(self.ends):
+            for t in range(end):
+                mean, sd = self.first if t == 0 else (self.push, self.sd)
+                cov = C @ sd.double().square().diag() @ C.T + self.noise.double().square().diag()
+                apart = x[t, b].double() - C @ mean.double() - self.offset.double()
+                log_det = torch.logdet(2 * math.pi * cov)
+                log_p = -0.5 * (apart @ torch.linalg.solve(cov, apart) + log_det)
+                found[b] += log_p * steps[t, b]
+        return found
+
+
+def log_normal(x, mean, sd):
+    return -0.5 * ((x - mean) / sd) ** 2 - sd.log() - 0.5 * math.log(2 * math.pi)
+
+
+def check_vectors(case):
+    w = VectorWorld(case)
+    shape, model = (*w.shape, case.T, case.D), w.model
+    em = StochasticEM(model, Adam({"lr": 0.0}), case.P)
+    losses = [em.step() for _ in range(2)]
+    paths = em.paths if w.take is None else em.paths[w.take]
+    assert paths.shape == shape and paths.dtype == case.dtype
+    flat = paths.reshape(-1, case.T, case.D)
+    close(-losses[1], w.log_joint(flat).sum() * w.factor, case)
+    sampler = ParticleGibbs(model, case.P, ancestor_sampling=2)
+    drawn = [
+        flat,
+        sampler.sweep(None).reshape(flat.shape),
+        sampler.sweep(paths).reshape(flat.shape),
+    ]
+    if w.factor == 1.0:
+        sampler.run(num_samples=2, num_chains=2, disable_progbar=True)
+        drawn += list(sampler.get_samples()["z"].reshape(-1, *flat.shape))
+    run = Program(model).run()
+    for path in drawn:
+        z = path.transpose(0, 1)
+        close(run.log_transition(z) + run.log_emission(z), w.log_joint(path), case)
+        assert all(not path[b, end:].any() for b, end in enumerate(w.ends))
+    assert torch.equal(ParticleGibbs(model, 1).sweep(paths), paths)
+    log_p = ParticleFilter(model, case.P).log_likelihood()
+    assert log_p.shape == (case.T, *w.shape) and log_p.dtype == torch.float64
+    assert log_p.isfinite().all()
+    log_p = log_p.reshape(case.T, -1)
+    for b, (end, right) in enumerate(zip(w.ends, w.log_evidence(), strict=True)):
+        assert not log_p[end:, b].any()
+        if not case.counts and (end <= 1 or not case.memory):
+            close(log_p[:, b].sum(), right, case)
+
+
+@given(vector_cases())
+@settings(max_examples=30)
+def test_any_sizes_over_vectors(case):
+    check_vectors(case)
+
+
+@pytest.mark.stage("nightly")
+@given(vector_cases())
+@settings(max_examples=2_000)
+def test_any_sizes_over_vectors_at_length(case):
+    check_vectors(case)
 
 
 # ----------------------------------------------------------------------------- nothing, and no size

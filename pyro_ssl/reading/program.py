@@ -201,7 +201,9 @@ class ModelRun(NamedTuple):
 
     def emission_at(self, points: Tensor) -> Tensor:
         """Return log p(x_t | z_t) at vectors ``(S, T, B, D)``: ``(T, B, S)``; differentiable."""
-        grid = StateGrid(points.unflatten(2, self.loop.batch_shape or (1,)))
+        grid = StateGrid(
+            points.reshape(*points.shape[:2], *self.loop.batch_shape, points.shape[-1])
+        )
         self.again(grid)
         return grid.table()
 
