@@ -40,7 +40,7 @@ EMISSIONS = ("categorical", "dirichlet", "bernoulli", "normal", "poisson", "two 
 @dataclass(frozen=True)
 class Case:
     """What is drawn: sizes and kinds. ``plates`` are their sizes, ``taken`` how many of the first
-    are subsampled (``None``: not)."""
+    are subsampled (``None``: not); with a ``gap`` no plate stands at dimension -1."""
 
     T: int
     K: int
@@ -49,6 +49,7 @@ class Case:
     D: int
     plates: tuple[int, ...]
     taken: int | None
+    gap: bool
     transition: str
     emission: str
     mask: str
@@ -56,6 +57,11 @@ class Case:
     ragged: bool
     dtype: torch.dtype
     seed: int
+
+    @property
+    def full(self):
+        """Batch shape over all sequences."""
+        return self.plates + (1,) * self.gap
 
 
 @st.composite
@@ -71,6 +77,7 @@ def cases(draw):
         D=draw(st.integers(1, 2)) if kind == "lstm with inputs" else 0,
         plates=plates,
         taken=draw(st.one_of(st.none(), st.integers(1, 3))) if plates else None,
+        gap=draw(st.booleans()) if plates else False,
         transition=kind,
         emission=draw(st.sampled_from(EMISSIONS)),
         mask=draw(st.sampled_from(["none", "step", "sequence", "all", "state"])),
@@ -89,7 +96,7 @@ class World:
         torch.set_default_dtype(case.dtype)
         pyro.clear_param_store()
         pyro.set_rng_seed(case.seed)
-        T, K, V, shape = case.T, case.K, case.V, case.plates
+        T, K, V, shape = case.T, case.K, case.V, case.full
         if case.transition.startswith("lstm"):
             self.transition = LSTMTransition(K, 2, input_size=case.D)
             for parameter in self.transition.parameters():
@@ -125,7 +132,7 @@ class World:
     @property
     def shape(self):
         """Of the plates, as taken."""
-        return self.of(torch.zeros(self.case.plates), 0).shape
+        return self.of(torch.zeros(self.case.full), 0).shape
 
     @property
     def factor(self):
@@ -142,7 +149,7 @@ class World:
         plates = []
         for i, size in enumerate(case.plates):
             index = self.take if i == 0 else None
-            plates.append(pyro.plate(f"plate {i}", size, subsample=index, dim=i - len(case.plates)))
+            plates.append(pyro.plate(f"plate {i}", size, subsample=index, dim=i - len(case.full)))
         lengths, inputs = self.of(self.lengths, 0), self.of(self.inputs)
         with ExitStack() as stack:
             for plate in plates:
@@ -395,9 +402,9 @@ def test_any_sizes(case):
 
 @pytest.mark.stage("nightly")
 @given(cases())
-@settings(max_examples=4_000)
+@settings(max_examples=3_000)
 def test_any_sizes_at_length(case):
-    """About ten minutes."""
+    """With its like over vectors about ten minutes."""
     check(case)
 
 
@@ -420,6 +427,10 @@ class VectorCase:
     ragged: bool
     dtype: torch.dtype
     seed: int
+
+    @property
+    def full(self):
+        return self.plates
 
 
 @st.composite
@@ -571,7 +582,7 @@ def test_any_sizes_over_vectors(case):
 
 @pytest.mark.stage("nightly")
 @given(vector_cases())
-@settings(max_examples=2_000)
+@settings(max_examples=1_200)
 def test_any_sizes_over_vectors_at_length(case):
     check_vectors(case)
 
