@@ -41,10 +41,8 @@ class CheckpointError(SSLError, ValueError):
 def positive_size(name: str, size: int) -> int:
     """Return a size as an integer.
 
-    :raises ValueError: naming it, if it is less than 1, or has a fraction.
+    :raises ValueError: naming it, if it is less than 1.
     """
-    if not 1 <= size < float("inf"):
+    if int(size) < 1:
         raise ValueError(f"{name} must be at least 1, found {size}.")
-    if int(size) != size:
-        raise ValueError(f"{name} must be a whole number, found {size}.")
     return int(size)

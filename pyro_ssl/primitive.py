@@ -29,7 +29,6 @@ from pyro.poutine.runtime import apply_stack
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
-from .errors import positive_size
 from .steps import steps_within
 from .transitions import PathDistribution, Transition
 
@@ -220,12 +219,12 @@ def _describe(
             f'Site "{name}": transition is a {type(transition).__name__}, expected a '
             f'pyro_ssl Transition; write ssl_transition("{name}", LSTMTransition(K, H), T).'
         )
-    if num_steps < 1:
+    T = int(num_steps)
+    if T < 1:
         raise ValueError(
             f'Site "{name}": num_steps is {num_steps}, expected at least 1; drop empty sequences '
             "before the model, and give the rest as lengths=."
         )
-    T = positive_size(f'Site "{name}": num_steps', num_steps)
     batch_shape = [1] * max((-frame.dim for frame in plates), default=0)
     for frame in plates:
         batch_shape[frame.dim] = frame.size

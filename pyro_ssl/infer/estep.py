@@ -30,10 +30,8 @@ class SMCSettings:
     ancestor_sampling: int = 10
 
     def __post_init__(self) -> None:
-        if not self.num_particles >= 1 or self.num_particles % 1:
-            raise ValueError(
-                f"num_particles is {self.num_particles}, expected at least 1, a whole number."
-            )
+        if self.num_particles < 1:
+            raise ValueError(f"num_particles is {self.num_particles}, expected at least 1.")
         if self.resampling not in RESAMPLING:
             raise ValueError(
                 f'resampling is "{self.resampling}", expected one of {sorted(RESAMPLING)}.'

@@ -52,10 +52,10 @@ class MeanFieldELBO(Trace_ELBO):
     """
 
     def __init__(self, num_particles: int = 2, **kwargs: Any) -> None:
-        if not num_particles >= 2 or num_particles % 1:
+        if num_particles < 2:
             raise ValueError(
-                f"num_particles is {num_particles}, expected at least 2, a whole number: the "
-                "mean of the other draws is the baseline of each."
+                f"num_particles is {num_particles}, expected at least 2: the mean of the other "
+                "draws is the baseline of each."
             )
         super().__init__(num_particles=num_particles, **kwargs)
 

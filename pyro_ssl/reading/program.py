@@ -73,17 +73,17 @@ class Program:
 
     def answer(self, grid: StateGrid, values: Mapping[str, Tensor]) -> None:
         """Run the model once, its loop answered by ``grid``, and gather nothing else."""
-        try:
-            with TURNS, own_dims(), Given(values), grid:
+        with TURNS, own_dims(), Given(values), grid:
+            try:
                 self.model(*self.args, **self.kwargs)
-        except ZeroDivisionError as error:
-            if not _is_pyros(error):
-                raise
-            raise ValueError(
-                f"A plate of the model, or its subsample, is empty ({error}), expected one "
-                "sequence at least, as Pyro does; leave an empty batch out: "
-                "if len(index): em.step(data, index)."
-            ) from error
+            except ZeroDivisionError as error:
+                if not _is_pyros(error):
+                    raise
+                raise ValueError(
+                    f"A plate of the model, or its subsample, is empty ({error}), expected one "
+                    "sequence at least, as Pyro does; leave an empty batch out: "
+                    "if len(index): em.step(data, index)."
+                ) from error
 
 
 class ModelRun(NamedTuple):

@@ -47,12 +47,11 @@ def find_quadratic(
     found = fit_quadratic(table, points)
     if found is None:
         return None
-    eye = torch.eye(points.shape[-1], device=points.device, dtype=points.dtype)
     for _ in range(LOOKS):
-        size = found.precision.abs().amax((-2, -1), keepdim=True)
-        ridge = torch.finfo(points.dtype).eps * (1.0 + size) * eye
-        step = torch.linalg.solve(found.precision + ridge, found.linear)
-        if not bool((step.abs() > FAR).any()):
+        # Λ is singular where there are fewer sensors than dimensions, or all is masked.
+        precision = _definite(found.precision, torch.finfo(points.dtype).eps)
+        step, singular = torch.linalg.solve_ex(precision, found.linear)
+        if bool(singular.any()) or not bool((step.abs() > FAR).any()):
             break
         center = found.center + step
         values = evaluate(points[:, None, None] + center)
@@ -101,6 +100,10 @@ def _agrees(found: Tensor, design: Tensor, values: Tensor, rounding: float) -> b
 
 def _is_concave(precision: Tensor, rounding: float) -> bool:
     """Whether Λ is positive semi-definite: a little more of the diagonal then makes it definite."""
+    return not bool(torch.linalg.cholesky_ex(_definite(precision, rounding)).info.any())
+
+
+def _definite(precision: Tensor, rounding: float) -> Tensor:
+    """Λ and a little more of the diagonal."""
     ridge = 1e3 * rounding * (precision.abs().amax((-2, -1)) + 1.0)
-    more = torch.diag_embed(ridge.unsqueeze(-1).expand(precision.shape[:-1]))
-    return not bool(torch.linalg.cholesky_ex(precision + more).info.any())
+    return precision + torch.diag_embed(ridge.unsqueeze(-1).expand(precision.shape[:-1]))
