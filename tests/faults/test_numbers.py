@@ -14,6 +14,7 @@ import torch
 from pyro.optim import Adam
 
 from pyro_ssl import (
+    IMVLSTM,
     GaussianSSL,
     LSTMTransition,
     MarkovEM,
@@ -24,7 +25,7 @@ from pyro_ssl import (
     TopicalSSL,
     ssl_transition,
 )
-from pyro_ssl.errors import LatentSiteError
+from pyro_ssl.datasets import Vocabulary
 from pyro_ssl.exact import enumerate_paths, markov_log_likelihood
 from tests.faults.digest import nothing_changes
 from tests.infer.test_refusals import CALLS, WITHOUT_LATENTS
@@ -122,9 +123,6 @@ def test_learning_and_drawing_within_any_mode_of_autograd(mode):
             assert found[:, 0].max() > 0.9
 
 
-# ------------------------------------------------------------------------------------ no clamp
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", ["Categorical", "Bernoulli"])
 def test_probabilities_near_zero_are_not_clamped(dtype, kind):
@@ -205,67 +203,6 @@ def test_counts_are_those_of_the_paths_in_memory(how):
         assert torch.allclose(em.counts["phi"], right, atol=1e-6)
 
 
-# ------------------------------------------------------------------ a Dirichlet that is no table
-
-#: calls that estimate or draw Dirichlet sites
-ESTIMATE = ("Particle", "MCMC", "StochasticEM", "MarkovEM.step", "MeanFieldELBO")
-
-NO_TABLE = {
-    "squared": words_model(use=lambda phi: phi**2),
-    "softmax": words_model(use=lambda phi: phi.softmax(-1)),
-    "rows mixed": words_model(use=lambda phi: 0.5 * phi + 0.5 * phi.flip(-2)),
-    "floored": words_model(use=lambda phi: phi + 0.1),
-    "a Bernoulli's, by one entry": words_model(
-        torch.ones(K, 2), emission=lambda phi, z: dist.Bernoulli(phi[z][..., 1] ** 2)
-    ),
-}
-
-
-@pytest.mark.parametrize("how", NO_TABLE)
-@pytest.mark.parametrize("call", [name for name in CALLS if name.startswith(ESTIMATE)])
-def test_a_dirichlet_that_is_no_table_is_refused(how, call):
-    words = torch.randint(2, (T, B))
-    for _ in range(2):
-        with nothing_changes(), pytest.raises(LatentSiteError, match='Site "phi": Dirichlet, but'):
-            CALLS[call](NO_TABLE[how], words.double() if "Bernoulli" in how else words)
-
-
-@pytest.mark.parametrize("make", [MarkovEM, lambda model: StochasticEM(model, Adam({}), 3)])
-def test_a_refused_dirichlet_stays_refused_and_counts_nothing(make):
-    em = make(NO_TABLE["squared"])
-    for _ in range(3):
-        with pytest.raises(LatentSiteError, match='Site "phi": Dirichlet, but it does not enter'):
-            em.step(torch.randint(V, (T, B)))
-        assert not em.counts
-
-
-@pytest.mark.parametrize("make", [MarkovEM, lambda model: StochasticEM(model, Adam({}), 3)])
-def test_a_dirichlet_of_two_entries_as_a_bernoullis(make):
-    """Right, or refused: phi comes near the shares .9 and .1 that each state has."""
-    state = (torch.arange(30)[:, None] // 5 + torch.arange(40)) % 2
-    shares = torch.tensor([[0.9] * 3 + [0.1] * 3, [0.1] * 3 + [0.9] * 3])
-    x = torch.bernoulli(shares[state])
-    transition = LSTMTransition(2, 4)
-
-    def model():
-        pyro.module("transition", transition)
-        phi = pyro.sample("phi", dist.Dirichlet(torch.ones(2, 6, 2)).to_event(2))
-        with pyro.plate("sequences", 40):
-            for t, z in ssl_transition("z", transition, 30):
-                pyro.sample("x", dist.Bernoulli(phi[z][..., 1]).to_event(1), obs=x[t])
-
-    em = make(model)
-    try:
-        for _ in range(15):
-            em.step()
-    except LatentSiteError as error:
-        assert 'Site "phi": Dirichlet, but it does not enter' in str(error)
-    else:
-        found = em.values["phi"][..., 1].sort(0).values
-        assert torch.allclose(found, torch.tensor([[0.1], [0.9]]), atol=0.06)
-        assert em.counts["phi"].sum().item() == pytest.approx(x.numel(), rel=1e-6)
-
-
 # ------------------------------------------------------- outliers that no reachable state explains
 
 
@@ -305,9 +242,6 @@ def test_every_class_goes_on_over_an_outlier_and_hard_zeros(dtype, smoothing):
     assert (z.diff(dim=-1) >= 0).all() and not z[:, 0].any()
 
 
-# ------------------------------------------------------------------------------- symbols, dtypes
-
-
 @pytest.mark.parametrize("value", [1.7, -0.5, 0.3, math.inf, math.nan])
 @pytest.mark.parametrize("of_sequence", [False, True])
 def test_a_symbol_with_a_fraction_is_refused(value, of_sequence):
@@ -343,19 +277,34 @@ def test_half_precision_is_refused(dtype, call):
         (CALLS | WITHOUT_LATENTS)[call](model, y)
 
 
-# --------------------------------------------------- levels, refused second fits, stops, threads
+# ----------------------------------------- sizes and shapes of models, second fits, stops, threads
 
 
-@pytest.mark.parametrize("level", [1e3, 1e5])
-def test_an_origin_far_away_changes_nothing_of_a_fit(level):
-    x, found = torch.randn(40, 1, 2).cumsum(0) + 0.3 * torch.randn(40, 1, 2), []
-    for shift in (0.0, level):
-        pyro.set_rng_seed(0)
-        ssl = GaussianSSL(2, hidden_size=4)
-        data = torch.cat([x + shift, torch.full((40, 1, 1), shift)], -1)  # a sensor that is stuck
-        ssl.fit(data, num_epochs=3, num_paths=2, disable_progbar=True)
-        found.append(ssl.covariance[:2, :2])
-    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-9)
+def test_one_step_is_a_mixture():
+    words = torch.randint(5, (1, 8))
+    ssl = TopicalSSL(2, 5, hidden_size=4)
+    history = ssl.fit(words, num_epochs=1, markov_steps=3, disable_progbar=True)
+    assert math.isfinite(history[0].loss) and ssl.perplexity(words) >= 1.0
+
+
+@pytest.mark.parametrize("shape, dim", [((40, 2), 2), ((40, 3), 1)])
+def test_a_shape_of_two_readings_is_refused(shape, dim):
+    """One series of two sensors, or two series of one: not as many series as there are steps."""
+    with pytest.raises(ValueError, match=r"expected \(T, B, E\).*x\[:, None\]"):
+        GaussianSSL(dim, hidden_size=4).fit(torch.randn(shape), disable_progbar=True)
+
+
+def test_data_as_they_come():
+    x, series = torch.randn(40, 6, 1), torch.randn(20, 2, 2).cumsum(0)
+    options = dict(num_epochs=1, disable_progbar=True)
+    for data in (x, x.double(), x.numpy(), x.expand(-1, -1, 2)):
+        IMVLSTM(data.shape[-1], 4).fit(data, torch.randn(40), **options)
+    for data in (series, series.double(), series.numpy(), (9 * series).long()):
+        for mask in (None, torch.ones(20, 2)):
+            GaussianSSL(2, hidden_size=4).fit(data, mask=mask, num_paths=1, **options)
+    words = torch.randint(3, (6, 4)).numpy()
+    vocabulary = Vocabulary.build([["a", "b"]], size=3)
+    TopicalSSL(2, vocabulary, hidden_size=4).fit(words % len(vocabulary), **options)
 
 
 def test_a_refused_fit_leaves_the_fitted_model():
