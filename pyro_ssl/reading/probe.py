@@ -70,9 +70,9 @@ class _Look(NamedTuple):
 class _Probe(StateGrid):
     """Answers ``ssl_transition`` by several looks, one after the other, each checked at once."""
 
-    def __init__(self, looks: list[_Look]) -> None:
+    def __init__(self, looks: Iterator[_Look]) -> None:
         super().__init__()
-        self.looks, self.checked = looks, 0
+        self.looks, self.finished = looks, False
 
     def _answer(self, loop: SSLLoop) -> Iterator[tuple[Tensor, Tensor]]:
         active = loop.active()
@@ -84,7 +84,7 @@ class _Probe(StateGrid):
             with within, frame, EmissionReader(some, len(look.z), sites, look.steps):
                 yield look.steps, look.z
             look.check(loop, sites)
-            self.checked += 1
+        self.finished = True
 
 
 def check_emission_is_local(run: ModelRun, table: Tensor) -> None:
@@ -104,7 +104,7 @@ def check_emission_is_local(run: ModelRun, table: Tensor) -> None:
             f"order ({error}), expected a body that reads as for one step: index by t, and take "
             "sizes from x[t] and z, not from the whole data."
         ) from error
-    if probe.checked < len(probe.looks):
+    if not probe.finished:
         raise EmissionNotLocalError(
             f'Site "{loop.name}": the body left its loop before the last step, expected a body '
             "that runs to its end at each step; write no break or return in it, and leave steps "
@@ -112,8 +112,11 @@ def check_emission_is_local(run: ModelRun, table: Tensor) -> None:
         )
 
 
-def _looks(run: ModelRun, table: Tensor) -> list[_Look]:
-    """The ways to meet the body that the module names, with what the table has for each."""
+def _looks(run: ModelRun, table: Tensor) -> Iterator[_Look]:
+    """The ways to meet the body that the module names, with what the table has for each.
+
+    One at a time: each holds as much as the table.
+    """
     (T, B, S), loop = table.shape, run.loop
     ones = (1,) * (1 + len(loop.batch_shape))
     points = torch.arange(S, device=table.device)
@@ -123,11 +126,12 @@ def _looks(run: ModelRun, table: Tensor) -> list[_Look]:
     steps, every = loop.steps(), torch.arange(S, device=table.device)
     even = (steps - steps % 2).flip(0)
     odd = (steps - steps % 2 + 1).clamp(max=max(T - 1 - T % 2, 0))
-    looks = [_Look(some, grid, table[some], _STEPS) for some in (even, odd)]
+    for some in (even, odd):
+        yield _Look(some, grid, table[some], _STEPS)
     if S > 1:
         for order in (every.flip(0), torch.zeros_like(every)):
             beside = _COUPLED.format("the states that stand beside k")
-            looks.append(_Look(steps, grid[order], table[..., order], beside))
+            yield _Look(steps, grid[order], table[..., order], beside)
     few = torch.cat([steps[:FEW], steps[FEW:][-FEW:]])
     # Nothing is drawn from the generators that the model and the samplers draw from.
     own = torch.Generator(device="cpu").manual_seed(0)
@@ -135,5 +139,4 @@ def _looks(run: ModelRun, table: Tensor) -> list[_Look]:
     paths = torch.randint(S, shape, generator=own, device="cpu").to(table.device)
     met = points[paths].reshape(*shape[:2], *loop.batch_shape, *points.shape[1:])
     expected = table[few].gather(-1, paths.movedim(0, -1))
-    looks.append(_Look(few, met, expected, _COUPLED.format("other steps or sequences of z")))
-    return looks
+    yield _Look(few, met, expected, _COUPLED.format("other steps or sequences of z"))
