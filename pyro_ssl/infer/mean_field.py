@@ -22,6 +22,7 @@ from ..reading.checks import check_placement, require_discrete
 from ..reading.context import Given, all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
+from .dirichlet import Counts
 from .globals import GlobalSites, HasEstimates
 from .markov_em import MarkovEM
 
@@ -155,10 +156,10 @@ class MeanFieldGuide(HasEstimates):
         possible = table.transpose(0, 1) > -torch.inf
         return logits.masked_fill(~possible, -torch.inf).log_softmax(-1)
 
-    def update(self, run: ModelRun, q: Tensor) -> None:
-        """Estimate the Dirichlet sites anew from their expected counts under q ``(B, T, K)``."""
+    def expected_counts(self, run: ModelRun, q: Tensor) -> Counts:
+        """Return the Dirichlet sites' expected counts under q ``(B, T, K)``."""
         if not self._globals:
-            return
+            return {}
 
         def objective(probe: ModelRun) -> tuple[Tensor, Tensor]:
             table = probe.grid.table()
@@ -166,9 +167,12 @@ class MeanFieldGuide(HasEstimates):
             return inside.sum(), probe.log_elsewhere(observed=True)
 
         inside, outside = self._globals.statistics(run, objective)
-        self._globals.estimate(
-            {name: n * run.subsample_factor + outside[name] for name, n in inside.items()}
-        )
+        return {name: n * run.subsample_factor + outside[name] for name, n in inside.items()}
+
+    def update(self, counts: Counts) -> None:
+        """Estimate the Dirichlet sites anew from their expected counts."""
+        if self._globals:
+            self._globals.estimate(counts)
 
     def markov_part(self, run: ModelRun) -> MarkovPart:
         """The table a of ``mean_field_elbo.py``."""

@@ -63,7 +63,10 @@ class MeanFieldELBO(Trace_ELBO):
     def loss(
         self, model: Callable[..., Any], guide: MeanFieldGuide, *args: Any, **kwargs: Any
     ) -> float:
-        """Return -ELBO, estimated where it must be."""
+        """Return -ELBO, estimated where it must be.
+
+        :raises NonFiniteError: if it is not finite, as in the other methods.
+        """
         with torch.no_grad():
             return float(self._evaluate(guide, args, kwargs).loss)
 
@@ -85,16 +88,11 @@ class MeanFieldELBO(Trace_ELBO):
         found = self._evaluate(guide, args, kwargs)
         if is_validation_enabled() and not guide.counts:
             check_transition_learns(found.run)
-        if not bool(found.loss.isfinite()):
-            raise NonFiniteError(
-                f'Site "{found.run.loop.name}": the ELBO is {-found.loss.item()}, expected a '
-                "finite number; q gives weight to a path of probability 0, or a parameter is NaN. "
-                "Nothing was updated."
-            )
+        counts = guide.expected_counts(found.run, found.q)
         if found.loss.requires_grad:
             found.loss.backward()
         guide.markov_part(found.run).add(found.previous, found.log_p, found.active)
-        guide.update(found.run, found.q)
+        guide.update(counts)
         return float(found.loss.detach())
 
     def _evaluate(
@@ -146,6 +144,11 @@ class MeanFieldELBO(Trace_ELBO):
         elbo = elbo + run.log_elsewhere(observed=True) + run.log_elsewhere(observed=False)
         score = score * run.subsample_factor
         loss = -(elbo + score - score.detach())
+        if not bool(loss.isfinite()):
+            raise NonFiniteError(
+                f'Site "{loop.name}": the ELBO is {elbo.item()}, expected a finite number; q gives '
+                "weight to a path of probability 0, or a parameter is NaN. Nothing was updated."
+            )
         return _Evaluation(loss, run, q.detach(), previous, log_p.detach(), active)
 
 

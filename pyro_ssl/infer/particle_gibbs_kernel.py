@@ -20,7 +20,7 @@ from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
 from ..reading.checks import check_reference
-from ..reading.context import all_or_nothing
+from ..reading.context import Before, all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
 from ..smc import Emission
@@ -66,6 +66,8 @@ class ParticleGibbsKernel(MCMCKernel):
         self.num_chains = num_chains
         self.transforms: dict[str, Any] = {}  # Pyro's MCMC asks: no site is constrained here
         self._initial_params: Params | None = None
+        self._drawn = False  # whether these were drawn here, and not given
+        self._before_run: Before | None = None
         self._diagnostics = Diagnostics()
         self._globals = GlobalSites("ParticleGibbs")
         self._program = Program(model)
@@ -79,6 +81,7 @@ class ParticleGibbsKernel(MCMCKernel):
 
         Validation is as it was when the kernel was made.
         """
+        self._before_run, before = None, Before(self)
         program = Program(self.model, args, kwargs)
         with torch.no_grad(), pyro.validation_enabled(self._validate):
             run = program.run()
@@ -92,10 +95,11 @@ class ParticleGibbsKernel(MCMCKernel):
             self._globals.check(run)
         self._program, self._site = program, run.loop.name
         self._diagnostics = Diagnostics()
-        if self._initial_params is None:
-            self._initial_params = self._draw_start(run)
+        if self._initial_params is None or self._drawn:
+            self._initial_params, self._drawn = self._draw_start(run), True
         else:
             self._check_start(run, self._initial_params)
+        self._before_run = before
 
     @property
     def initial_params(self) -> Params:
@@ -105,10 +109,23 @@ class ParticleGibbsKernel(MCMCKernel):
 
     @initial_params.setter
     def initial_params(self, params: Params) -> None:
-        self._initial_params = self._unsqueeze(params)
+        self._initial_params, self._drawn = self._unsqueeze(params), False
 
     def sample(self, params: Params) -> Params:
-        """One update of z, then of every Dirichlet site."""
+        """One update of z, then of every Dirichlet site.
+
+        An error ends the run that :meth:`setup` began, and all is as it was before that. Ctrl-C
+        undoes this update alone.
+        """
+        try:
+            return self._update(params)
+        except Exception:
+            if self._before_run is not None:
+                self._before_run.put_back()
+            raise
+
+    @all_or_nothing
+    def _update(self, params: Params) -> Params:
         params, C = self._unsqueeze(params), self.num_chains
         runs, emissions = self._read_chains({name: params[name] for name in self._globals.sites})
         run, z = runs[0], params[self._site]

@@ -31,6 +31,7 @@ from .estep import SMCSettings, draw_paths
 from .globals import GlobalSites, HasEstimates
 from .markov_em import MarkovEM
 from .path_memory import PathMemory
+from .undo import undone_on_error
 from .warm_start import teach_transition
 
 __all__ = ["StochasticEM"]
@@ -137,17 +138,22 @@ class StochasticEM(HasEstimates):
         fresh = not self._memory or self._memory.is_stale(run)
         path = self._draw(run, emission, old, known)
         given = {**run.subsamples, **self._current}
-        loss = self._ascend(program, given, path)
-        for _ in range(self.num_gradient_steps - 1):
-            self._ascend(program, given, path)
+        parameters = [site["value"].unconstrained() for site in run.params.values()]
+        minibatch = run.subsample_factor != 1.0
+        with undone_on_error(parameters, self.optim):
+            loss = self._ascend(program, given, path)
+            for _ in range(self.num_gradient_steps - 1):
+                self._ascend(program, given, path)
+            # Without minibatches all sequences are here, and counted anew.
+            counts = self._count(run, path, old, known & minibatch) if self._globals else None
         if bool(known.any()):
             seen = run.grid.observed() & known
             moved = (path != old).reshape(*seen.shape, -1).any(-1)
             self.change_rate = float((moved & seen).sum() / seen.sum().clamp(min=1))
         self._memory.store(run, path)
-        if self._globals:
-            self._path_counts = {} if fresh else self._path_counts
-            self._estimate(run, path, old, known)
+        if counts is not None:
+            past = self._path_counts if minibatch and not fresh else {}
+            self._estimate(counts[0], counts[1], past)
         return loss
 
     @all_or_nothing
@@ -186,20 +192,22 @@ class StochasticEM(HasEstimates):
                 "subset, without subsample, then go on with minibatches."
             )
         self._globals.values, self._globals.counts = dict(hmm.values), dict(hmm.counts)
-        self._current, self._memory = dict(hmm.values), PathMemory()
-        teach_transition(
-            run.transition,
-            lambda: run.flatten(hmm.sample_paths(*args, **kwargs)).T,
-            transition_steps,
-            self.optim,
-            lengths=run.grid.lengths,
-            inputs=run.inputs,
-        )
-        path = run.flatten(hmm.sample_paths(*args, **kwargs))
-        self._memory.store(run, path)
-        if self._globals:
-            none = torch.zeros(run.num_sequences, dtype=torch.bool, device=path.device)
-            self._path_counts = self._count(run, path, path, none)[1]
+        self._current, memory, counts = dict(hmm.values), PathMemory(), {}
+        with undone_on_error(run.transition.parameters(), self.optim):
+            teach_transition(
+                run.transition,
+                lambda: run.flatten(hmm.sample_paths(*args, **kwargs)).T,
+                transition_steps,
+                self.optim,
+                lengths=run.grid.lengths,
+                inputs=run.inputs,
+            )
+            path = run.flatten(hmm.sample_paths(*args, **kwargs))
+            if self._globals:
+                none = torch.zeros(run.num_sequences, dtype=torch.bool, device=path.device)
+                counts = self._count(run, path, path, none)[1]
+        memory.store(run, path)
+        self._memory, self._path_counts = memory, counts
 
     def _read(
         self, program: Program, values: dict[str, Tensor] | None = None
@@ -252,7 +260,7 @@ class StochasticEM(HasEstimates):
                 f'Site "{run.loop.name}": log p(z, x) of the drawn paths is {-loss.item()}, and '
                 f"that of the priors {prior.item()}, expected finite numbers; check parameters "
                 'and data for NaN, and write dirichlet="mean" where a prior is learned. Nothing '
-                "was updated by this gradient step."
+                "was updated."
             )
         if is_validation_enabled() and not self._told:
             self._told = True
@@ -264,13 +272,8 @@ class StochasticEM(HasEstimates):
                 parameter.grad = None
         return float(loss.detach())
 
-    def _estimate(self, run: ModelRun, path: Tensor, old: Tensor, known: Tensor) -> None:
+    def _estimate(self, elsewhere: Counts, change: Counts, past: Counts) -> None:
         """Closed-form estimates of the Dirichlet sites from counts over all sequences seen."""
-        minibatch = run.subsample_factor != 1.0
-        if not minibatch:
-            known = torch.zeros_like(known)  # all sequences are here: count them anew
-        elsewhere, change = self._count(run, path, old, known)
-        past = self._path_counts if minibatch else {}
         self._path_counts = {name: past.get(name, 0.0) + n for name, n in change.items()}
         # Scaled to all sequences while some were not met yet.
         share = self._memory.num_known / self._memory.num_sequences

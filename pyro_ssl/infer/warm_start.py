@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import NonFiniteError
 from ..steps import steps_within
 from ..transitions import DiscreteTransition
 from .markov_em import MarkovEM
@@ -95,6 +96,7 @@ def teach_transition(
     :param Tensor lengths: ``(B,)``; by default every path has T steps.
     :param Tensor inputs: exogenous inputs, ``(T, B, input_size)``.
     :param int batch_size: sequences in a step, chosen at random; by default all.
+    :raises NonFiniteError: if the transition gives a path no finite log-probability.
     """
     parameters = [p for p in transition.parameters() if p.requires_grad]
     if not parameters:
@@ -111,7 +113,14 @@ def teach_transition(
                 if lengths is not None:
                     log_p = torch.where(steps_within(lengths[index], T), log_p, 0.0)
                 # Of all sequences, as in stochastic EM, so that Adam and weight decay weigh alike.
-                (-log_p.sum() * (B / len(index))).backward()
+                loss = -log_p.sum() * (B / len(index))
+                if not bool(loss.isfinite()):
+                    raise NonFiniteError(
+                        f"The transition's log p(z) is {-loss.item()} of paths that it is to "
+                        "learn, expected a finite number; check its parameters and inputs for "
+                        "NaN (a learning rate that is too large?)."
+                    )
+                loss.backward()
                 optim(parameters)
                 for parameter in parameters:
                     parameter.grad = None
