@@ -7,9 +7,11 @@ __all__ = [
     "CheckpointError",
     "EmissionNotLocalError",
     "LatentSiteError",
+    "ModelError",
     "NonFiniteError",
     "SMCFailed",
     "SSLError",
+    "model_error",
     "positive_size",
 ]
 
@@ -20,6 +22,13 @@ class SSLError(Exception):
 
 class LatentSiteError(SSLError, ValueError):
     """A latent site stands where the sampler cannot draw it."""
+
+
+class ModelError(SSLError, ValueError):
+    """torch or Pyro refused a line of the model; the error's cause is theirs.
+
+    It is an error of that kind too, so that who catches an ``IndexError`` still does.
+    """
 
 
 class EmissionNotLocalError(SSLError, ValueError):
@@ -36,6 +45,17 @@ class SMCFailed(SSLError, RuntimeError):
 
 class CheckpointError(SSLError, ValueError):
     """A saved file is missing, cut short, altered, or of another kind."""
+
+
+def model_error(message: str, kind: type[Exception]) -> ModelError:
+    """Return a :class:`ModelError` that is also an error of another kind."""
+    if issubclass(ModelError, kind):
+        return ModelError(message)
+    mixed = {
+        "__str__": Exception.__str__,
+        "__reduce__": lambda self: (model_error, (message, kind)),
+    }
+    return type("ModelError", (ModelError, kind), mixed)(message)
 
 
 def positive_size(name: str, size: int) -> int:

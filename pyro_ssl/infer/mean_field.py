@@ -82,6 +82,8 @@ class MeanFieldGuide(HasEstimates):
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample the path from q, and put the Dirichlet sites at their estimates."""
         run = self.read(Program(self.model, args, kwargs))
+        with torch.no_grad():
+            read_emission(run)
         loop, out = run.loop, {}
         with Given(run.subsamples):
             for name in self._globals.sites:

@@ -121,7 +121,7 @@ class ParticleGibbs:
             contextlib.suppress(KeyboardInterrupt),
         ):
             for i in bar:
-                params = kernel.sample(params)
+                params = kernel.update(params)
                 if i >= warmup_steps:
                     draws.append(params)
                 if i == warmup_steps - 1:

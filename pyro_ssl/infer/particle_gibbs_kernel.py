@@ -114,18 +114,18 @@ class ParticleGibbsKernel(MCMCKernel):
     def sample(self, params: Params) -> Params:
         """One update of z, then of every Dirichlet site.
 
-        An error ends the run that :meth:`setup` began, and all is as it was before that. Ctrl-C
-        undoes this update alone.
+        An error ends the run that :meth:`setup` began, and all is as it was before that.
         """
         try:
-            return self._update(params)
-        except Exception:
+            return self.update(params)
+        except BaseException:
             if self._before_run is not None:
                 self._before_run.put_back()
             raise
 
     @all_or_nothing
-    def _update(self, params: Params) -> Params:
+    def update(self, params: Params) -> Params:
+        """Do what :meth:`sample` does; an error undoes this update alone."""
         params, C = self._unsqueeze(params), self.num_chains
         runs, emissions = self._read_chains({name: params[name] for name in self._globals.sites})
         run, z = runs[0], params[self._site]

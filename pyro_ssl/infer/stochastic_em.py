@@ -146,11 +146,11 @@ class StochasticEM(HasEstimates):
                 self._ascend(program, given, path)
             # Without minibatches all sequences are here, and counted anew.
             counts = self._count(run, path, old, known & minibatch) if self._globals else None
+            self._memory.store(run, path)
         if bool(known.any()):
             seen = run.grid.observed() & known
             moved = (path != old).reshape(*seen.shape, -1).any(-1)
             self.change_rate = float((moved & seen).sum() / seen.sum().clamp(min=1))
-        self._memory.store(run, path)
         if counts is not None:
             past = self._path_counts if minibatch and not fresh else {}
             self._estimate(counts[0], counts[1], past)

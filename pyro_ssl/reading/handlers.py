@@ -144,6 +144,7 @@ class StateGrid(Messenger):
 
     def observed(self) -> Tensor:
         """Return the cells at which something was observed and not masked, bool ``(T, B)``."""
+        self._check_observes()
         seen = torch.zeros((), dtype=torch.bool, device=self.loop.device)
         for site in self.sites:
             mask = site.mask
@@ -159,11 +160,7 @@ class StateGrid(Messenger):
         :raises NonFiniteError: on NaN or +inf.
         :raises SMCFailed: where an observation is impossible under every state.
         """
-        if not self.sites:
-            raise EmissionNotLocalError(
-                f'Site "{self.loop.name}": its loop observed nothing; write '
-                'pyro.sample("x", Emission(phi[z]), obs=x[t]) in the body, before any break.'
-            )
+        self._check_observes()
         K = self.sites[0].shape[0]
         if K > 1 and not any(site.varies_with_state() for site in self.sites):
             site = self.sites[0]
@@ -195,6 +192,13 @@ class StateGrid(Messenger):
                 "(a Dirichlet prior with concentration above 1), or mask the observation."
             )
         return total
+
+    def _check_observes(self) -> None:
+        if not self.sites:
+            raise EmissionNotLocalError(
+                f'Site "{self.loop.name}": its loop observed nothing; write '
+                'pyro.sample("x", Emission(phi[z]), obs=x[t]) in the body, before any break.'
+            )
 
     def path(self, z: Tensor) -> Tensor:
         """Return log p(x_t | z_t) of given paths, ``(T, B)`` in and out."""

@@ -104,10 +104,12 @@ def _looks(run: ModelRun, table: Tensor) -> list[_Look]:
             beside = coupled.format("the states that stand beside k")
             looks.append(_Look(steps, grid[order], table[..., order], beside))
     few = torch.cat([steps[:FEW], steps[FEW:][-FEW:]])
-    # Multiples of the golden ratio, of 16 bits, modulo S: no order of steps or sequences, no draws.
-    path = torch.arange(len(few) * B, device=table.device) * 40503 % 65536 % S
-    path = path.reshape(len(few), B)
-    met = points[path].reshape(1, len(few), *loop.batch_shape, *points.shape[1:])
     beside = coupled.format("other steps or sequences of z")
-    looks.append(_Look(few, met, table[few].gather(-1, path.unsqueeze(-1)), beside))
+    cells = torch.arange(len(few) * B, device=table.device).reshape(len(few), B)
+    # Neighbours differ in the first path; the second, the upper bits of multiples of the golden
+    # ratio, has no order of steps or sequences. Neither is drawn.
+    neighbours = cells // B + cells % B
+    for path in (neighbours % S, cells * 40503 % 65536 * S // 65536):
+        met = points[path].reshape(1, len(few), *loop.batch_shape, *points.shape[1:])
+        looks.append(_Look(few, met, table[few].gather(-1, path.unsqueeze(-1)), beside))
     return looks
