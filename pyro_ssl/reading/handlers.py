@@ -268,20 +268,23 @@ class EmissionReader(Messenger):
         if self.steps is not None and from_outside and value.dim() >= -time:
             value = value.index_select(time, self.steps)
         value_batch = value.shape[: value.dim() - fn.event_dim]
+        scale = user_scale(msg, num_inner=self._num_inner)
+        mask = None if msg["mask"] is True else msg["mask"]
+        weights = [tuple(w.shape) for w in (mask, scale) if isinstance(w, Tensor)]
         try:
-            fits = torch.broadcast_shapes(fn.batch_shape, value_batch, shape) == shape
+            fits = torch.broadcast_shapes(fn.batch_shape, value_batch, *weights, shape) == shape
         except RuntimeError:
             fits = False
         if not fits:
             raise EmissionNotLocalError(
                 f'Site "{msg["name"]}": its distribution has batch shape {tuple(fn.batch_shape)} '
-                f"and its value {tuple(value_batch)}, which do not broadcast to (K, T, B) = "
-                f'{tuple(shape)}; the loop of "{loop.name}" gives every state at once, z of shape '
+                f"and its value {tuple(value_batch)}"
+                f"{', its masks and scales ' * bool(weights)}{str(weights)[1:-1]}"
+                f", which do not broadcast to (K, T, B) = {tuple(shape)}; the loop of "
+                f'"{loop.name}" gives every state at once, z of shape '
                 f"{(shape[0],) + (1,) * (len(shape) - 1)}: index by the whole of z, as in phi[z], "
                 "and keep data time first, as in x[t]."
             )
-        scale = user_scale(msg, num_inner=self._num_inner)
-        mask = None if msg["mask"] is True else msg["mask"]
         filler = self.fillers.get(msg["name"])
         self.sites.append(EmissionSite(msg["name"], fn, value, mask, scale, shape, filler))
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyro
@@ -20,14 +20,14 @@ __all__ = ["named_errors"]
 #: where errors are raised that are not the user's own
 _FOREIGN = (*torch.__path__, *pyro.__path__)
 #: and where the line is not to be looked for
-_LIBRARY = (*_FOREIGN, str(Path(__file__).parents[1]))
+_LIBRARY = (*_FOREIGN, str(Path(__file__).parents[1]), contextlib.__file__)
 #: what torch raises from C++, at the line that called it
 _FROM_BELOW = (IndexError, NotImplementedError, RuntimeError, TypeError, ValueError)
 #: what says nothing about the model
 _ELSEWHERE = (SSLError, Warning, MemoryError, RecursionError, OSError, ImportError)
 
 
-@contextmanager
+@contextlib.contextmanager
 def named_errors(grid: StateGrid) -> Iterator[None]:
     """Run a model; say of an error that torch or Pyro raised which line of the model it was.
 

@@ -211,7 +211,8 @@ class ModelRun(NamedTuple):
             if not isinstance(site["fn"], _Subsample) and site["is_observed"] == observed:
                 with naming_site(site["name"]):
                     log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-                total = total + scale_and_mask(log_p, site["scale"], site["mask"]).double().sum()
+                    log_p = scale_and_mask(log_p, site["scale"], site["mask"])
+                total = total + log_p.double().sum()
         return total
 
 

@@ -15,6 +15,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from ..errors import NonFiniteError
 from ..exact import Enumeration, enumerate_paths
 from ..infer.estep import SMCSettings, draw_paths
 from ..reading.checks import require_discrete
@@ -121,6 +122,11 @@ def _enumerate(run: ModelRun, table: Tensor) -> Enumeration:
         run.transition, torch.zeros_like(table), inputs=run.inputs, lengths=run.grid.lengths
     )
     log_prior, scale = prior.log_joint, run.grid.transition_scale  # (B, N)
+    if bool(log_prior.isnan().any()):
+        raise NonFiniteError(
+            f'Site "{run.loop.name}": log p(z) of a path is NaN, expected numbers or -inf; check '
+            "the transition's parameters and inputs."
+        )
     if scale is not None:
         log_prior = torch.where(log_prior == -torch.inf, log_prior, log_prior * scale[:, None])
     steps = torch.arange(T, device=table.device)
