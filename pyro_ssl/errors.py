@@ -3,6 +3,9 @@
 Every message says which site, what was found, what was expected, and the line to write instead.
 """
 
+import operator
+from typing import Any
+
 __all__ = [
     "CheckpointError",
     "EmissionNotLocalError",
@@ -11,6 +14,7 @@ __all__ = [
     "NonFiniteError",
     "SMCFailed",
     "SSLError",
+    "at_least",
     "model_error",
     "positive_size",
 ]
@@ -56,6 +60,14 @@ def model_error(message: str, kind: type[Exception]) -> ModelError:
         "__reduce__": lambda self: (model_error, (message, kind)),
     }
     return type("ModelError", (ModelError, kind), mixed)(message)
+
+
+def at_least(least: int, *values: Any) -> bool:
+    """Return whether settings are integers, none of them below a bound."""
+    try:
+        return all(operator.index(value) >= least for value in values)
+    except TypeError:
+        return False
 
 
 def positive_size(name: str, size: int) -> int:

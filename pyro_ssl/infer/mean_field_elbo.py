@@ -29,7 +29,7 @@ from pyro.infer import Trace_ELBO
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
-from ..errors import NonFiniteError
+from ..errors import NonFiniteError, at_least
 from ..reading.checks import check_transition_learns
 from ..reading.context import all_or_nothing
 from ..reading.program import ModelRun, Program
@@ -52,7 +52,7 @@ class MeanFieldELBO(Trace_ELBO):
     """
 
     def __init__(self, num_particles: int = 2, **kwargs: Any) -> None:
-        if num_particles < 2:
+        if not at_least(2, num_particles):
             raise ValueError(
                 f"num_particles is {num_particles}, expected at least 2: the mean of the other "
                 "draws is the baseline of each."

@@ -15,6 +15,7 @@ from pyro import poutine
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
+from ..errors import at_least
 from ..reading.checks import require_no_latents
 from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission
@@ -140,7 +141,7 @@ class ParticleFilter:
     ) -> Tensor | None:
         """Check what is asked; return the inputs of all steps, ``(T + horizon, B, input_size)``."""
         name, T, wanted = run.loop.name, run.loop.num_steps, run.transition.input_size
-        if not 0 <= start <= T or horizon < 0 or start == T and not horizon:
+        if not at_least(0, start, horizon) or start > T or start == T and not horizon:
             raise ValueError(
                 f'Site "{name}": forecast from start={start} with horizon={horizon}, expected '
                 f"start from 0 to T = {T} and a step after it; write horizon=10 for as many steps "

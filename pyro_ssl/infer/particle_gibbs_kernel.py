@@ -19,6 +19,7 @@ from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
+from ..errors import at_least
 from ..reading.checks import check_reference
 from ..reading.context import Before, all_or_nothing
 from ..reading.emission import read_emission
@@ -63,6 +64,8 @@ class ParticleGibbsKernel(MCMCKernel):
     ) -> None:
         self.model = model
         self.settings = SMCSettings(num_particles, resampling, ancestor_sampling)
+        if not at_least(1, num_chains):
+            raise ValueError(f"num_chains is {num_chains}, expected at least 1, an integer.")
         self.num_chains = num_chains
         self.transforms: dict[str, Any] = {}  # Pyro's MCMC asks: no site is constrained here
         self._initial_params: Params | None = None

@@ -19,7 +19,7 @@ from pyro import poutine
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
-from ..errors import NonFiniteError
+from ..errors import NonFiniteError, at_least
 from ..gradients import gradients
 from ..reading.checks import check_all_learn, check_transition_learns
 from ..reading.context import all_or_nothing
@@ -31,8 +31,8 @@ from .estep import SMCSettings, draw_paths
 from .globals import GlobalSites, HasEstimates
 from .markov_em import MarkovEM
 from .path_memory import PathMemory
-from .undo import undone_on_error
-from .warm_start import teach_transition
+from .undo import pyro_optimiser, undone_on_error
+from .warm_start import check_steps, teach_transition
 
 __all__ = ["StochasticEM"]
 
@@ -101,12 +101,12 @@ class StochasticEM(HasEstimates):
         averaging: float = 0.0,
         draw_dirichlet: bool = False,
     ) -> None:
-        if num_sweeps < 1 or num_gradient_steps < 1:
+        if not at_least(1, num_sweeps, num_gradient_steps):
             raise ValueError(
                 f"num_sweeps is {num_sweeps} and num_gradient_steps {num_gradient_steps}, expected "
                 "at least 1 of each."
             )
-        self.model, self.optim = model, optim
+        self.model, self.optim = model, pyro_optimiser(optim)
         self.settings = SMCSettings(num_particles, resampling, ancestor_sampling)
         self.conditional, self.num_sweeps = conditional, num_sweeps
         self.num_gradient_steps = num_gradient_steps
@@ -171,6 +171,7 @@ class StochasticEM(HasEstimates):
         :param int transition_steps: gradient steps of the transition.
         :returns: the fitted :class:`MarkovEM`, which is also a baseline.
         """
+        check_steps("warm_start", num_steps, transition_steps)
         hmm = MarkovEM(self.model, dirichlet=self._globals.kind)
         for _ in range(num_steps):
             hmm.step(*args, **kwargs)

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["undone_on_error"]
+__all__ = ["pyro_optimiser", "undone_on_error"]
+
+
+def pyro_optimiser(optim: Any) -> Callable[..., Any]:
+    """Return an optimiser as it is.
+
+    :raises TypeError: if it is none that is called with parameters, as Pyro's are.
+    """
+    if callable(optim) and not isinstance(optim, type):
+        return optim
+    found = optim.__name__ if isinstance(optim, type) else type(optim).__name__
+    raise TypeError(
+        f"optim is {found}, expected an optimiser of Pyro, which meets parameters as they come: "
+        'write pyro.optim.Adam({"lr": 0.01}).'
+    )
 
 
 @contextmanager

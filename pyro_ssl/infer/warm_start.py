@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import NonFiniteError
+from ..errors import NonFiniteError, at_least
 from ..steps import steps_within
 from ..transitions import DiscreteTransition
 from .markov_em import MarkovEM
 
-__all__ = ["fit_markov", "teach_transition"]
+__all__ = ["check_steps", "fit_markov", "teach_transition"]
 
 
 def fit_markov(
@@ -56,7 +56,7 @@ def fit_markov(
         >>> hmm.matrix.shape
         torch.Size([3, 3])
     """
-    if num_steps < 1 or num_starts < 1:
+    if not at_least(1, num_steps, num_starts):
         raise ValueError(
             f"fit_markov: num_steps is {num_steps} and num_starts {num_starts}, expected at least "
             "1 of each."
@@ -76,6 +76,18 @@ def fit_markov(
                 best, lowest = copy.copy(hmm), score
     assert best is not None
     return best
+
+
+def check_steps(who: str, num_steps: int, transition_steps: int) -> None:
+    """Check how many steps a warm start is to make.
+
+    :raises ValueError: unless both are integers, 1 at least of the HMM's.
+    """
+    if not (at_least(1, num_steps) and at_least(0, transition_steps)):
+        raise ValueError(
+            f"{who}: num_steps is {num_steps} and transition_steps {transition_steps}, expected "
+            "integers, at least 1 and 0."
+        )
 
 
 def teach_transition(

@@ -15,7 +15,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ..errors import NonFiniteError
+from ..errors import NonFiniteError, at_least
 from ..exact import Enumeration, enumerate_paths
 from ..infer.estep import SMCSettings, draw_paths
 from ..reading.checks import require_discrete
@@ -98,6 +98,8 @@ def invariance_test(
         >>> result.change_rate.shape
         torch.Size([3, 2])
     """
+    if not at_least(1, num_replicates):
+        raise ValueError(f"num_replicates is {num_replicates}, expected at least 1, an integer.")
     settings = SMCSettings(num_particles, resampling, ancestor_sampling)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
