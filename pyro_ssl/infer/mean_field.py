@@ -193,7 +193,15 @@ class MeanFieldGuide(HasEstimates):
             with torch.no_grad():
                 return self._full(run, _log_floored(run.grid.table().softmax(-1).transpose(0, 1)))
 
-        return pyro.param(self._param_name(run), start, event_dim=2)
+        name, store = self._param_name(run), pyro.get_param_store()
+        shape = (*run.full_shape, run.loop.num_steps, run.transition.num_states)
+        if name in store and tuple(store[name].shape) != shape:
+            raise ValueError(
+                f'Site "{run.loop.name}": its q is "{name}" of shape {tuple(store[name].shape)}, '
+                f"expected {shape}, a row for each step of each sequence; for other data write "
+                'MeanFieldGuide(model, name="other").'
+            )
+        return pyro.param(name, start, event_dim=2)
 
     def _full(self, run: ModelRun, log_q: Tensor) -> Tensor:
         """Lay log q ``(B, T, K)`` out over the full plates; those not here start flat."""

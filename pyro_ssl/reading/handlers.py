@@ -280,8 +280,8 @@ class EmissionReader(Messenger):
                 f'Site "{msg["name"]}": its distribution has batch shape {tuple(fn.batch_shape)} '
                 f"and its value {tuple(value_batch)}"
                 f"{', its masks and scales ' * bool(weights)}{str(weights)[1:-1]}"
-                f", which do not broadcast to (K, T, B) = {tuple(shape)}; the loop of "
-                f'"{loop.name}" gives every state at once, z of shape '
+                f", which do not broadcast to (K, T, B) = {tuple(shape)}; expected "
+                f'shapes that do: the loop of "{loop.name}" gives every state at once, z of shape '
                 f"{(shape[0],) + (1,) * (len(shape) - 1)}: index by the whole of z, as in phi[z], "
                 "and keep data time first, as in x[t]."
             )

@@ -15,7 +15,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ..errors import NonFiniteError, at_least
+from ..errors import NonFiniteError, SMCFailed, at_least
 from ..exact import Enumeration, enumerate_paths
 from ..infer.estep import SMCSettings, draw_paths
 from ..reading.checks import require_discrete
@@ -135,7 +135,15 @@ def _enumerate(run: ModelRun, table: Tensor) -> Enumeration:
     if run.grid.lengths is not None:
         within = steps_within(run.grid.lengths, T)
         table = torch.where(within.unsqueeze(-1), table, 0.0)
-    return Enumeration(prior.paths, log_prior + table[steps, :, prior.paths].sum(1).T)
+    log_joint = log_prior + table[steps, :, prior.paths].sum(1).T
+    impossible = (log_joint == -torch.inf).all(-1)
+    if bool(impossible.any()):
+        raise SMCFailed(
+            f'Site "{run.loop.name}": no path has a positive probability given sequence '
+            f"{int(impossible.nonzero()[0])}, expected one at least; give the transition or the "
+            "emission a floor."
+        )
+    return Enumeration(prior.paths, log_joint)
 
 
 def _replicate(
