@@ -106,10 +106,10 @@ def _looks(run: ModelRun, table: Tensor) -> list[_Look]:
     few = torch.cat([steps[:FEW], steps[FEW:][-FEW:]])
     beside = coupled.format("other steps or sequences of z")
     cells = torch.arange(len(few) * B, device=table.device).reshape(len(few), B)
-    # Neighbours differ in the first path; the second, the upper bits of multiples of the golden
-    # ratio, has no order of steps or sequences. Neither is drawn.
-    neighbours = cells // B + cells % B
-    for path in (neighbours % S, cells * 40503 % 65536 * S // 65536):
+    # Neighbours differ in the first path, few steps are not the same backwards in the second, and
+    # the third, upper bits of multiples of the golden ratio, has no order. None is drawn.
+    neighbours, triangles = cells // B + cells % B, cells * (cells + 1) // 2
+    for path in (neighbours % S, triangles % S, cells * 40503 % 65536 * S // 65536):
         met = points[path].reshape(1, len(few), *loop.batch_shape, *points.shape[1:])
         looks.append(_Look(few, met, table[few].gather(-1, path.unsqueeze(-1)), beside))
     return looks

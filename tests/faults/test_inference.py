@@ -10,14 +10,16 @@ import math
 import re
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_ssl.errors import SSLError
+from pyro_ssl import ParticleFilter
+from pyro_ssl.errors import EmissionNotLocalError, SSLError
 from tests.faults.broken_data import BROKEN_DATA
 from tests.faults.broken_models import BROKEN_MODELS
 from tests.faults.digest import digest, same
-from tests.faults.world import CALLS, World, attempt
+from tests.faults.world import CALLS, V, World, attempt
 
 FAULTS = BROKEN_DATA | BROKEN_MODELS
 EACH = 2  # calls of each fault in the unit tier
@@ -77,6 +79,36 @@ def test_is_told_and_changes_nothing(name, call):
     assert error is None and finite(result), error
     if said is not None and fault.late:
         assert told_of_fault() == said
+
+
+#: what couples steps or sequences, and the dimension that it needs more than one of
+COUPLINGS = {
+    "the step before": (lambda z: z.roll(1, -2), 0),
+    "the step after": (lambda z: z.roll(-1, -2), 0),
+    "steps backwards": (lambda z: z.flip(-2), 0),
+    "the first step": (lambda z: z[..., :1, :], 0),
+    "the sequence beside": (lambda z: z.roll(1, -1), 1),
+    "sequences backwards": (lambda z: z.flip(-1), 1),
+    "the first sequence": (lambda z: z[..., :1], 1),
+}
+
+
+@pytest.mark.parametrize("coupling", COUPLINGS)
+def test_coupling_is_seen_at_any_size(coupling):
+    couple, dim = COUPLINGS[coupling]
+
+    def body(t, z, w):
+        pyro.sample("x", dist.Categorical(w.phi[couple(z)]), obs=w.x[t])
+
+    for steps in (1, 2, 3, 4, 6):
+        for size in (1, 2, 3, 4):
+            parts = {"T": steps, "size": size, "x": torch.randint(V, (steps, size)), "body": body}
+            world = World(lambda w, parts=parts: vars(w).update(parts))
+            world.spoil()
+            _, error = attempt(ParticleFilter(world.model, 2).log_likelihood)
+            alone = (steps, size)[dim] == 1
+            assert (error is None) is alone, (steps, size)
+            assert alone or isinstance(error, EmissionNotLocalError)
 
 
 def test_there_are_enough_of_them():
