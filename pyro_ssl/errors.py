@@ -3,13 +3,19 @@
 Every message says which site, what was found, what was expected, and the line to write instead.
 """
 
+import operator
+from typing import Any
+
 __all__ = [
     "CheckpointError",
     "EmissionNotLocalError",
     "LatentSiteError",
+    "ModelError",
     "NonFiniteError",
     "SMCFailed",
     "SSLError",
+    "at_least",
+    "model_error",
     "positive_size",
 ]
 
@@ -20,6 +26,13 @@ class SSLError(Exception):
 
 class LatentSiteError(SSLError, ValueError):
     """A latent site stands where the sampler cannot draw it."""
+
+
+class ModelError(SSLError, ValueError):
+    """torch or Pyro refused a line of the model; the error's cause is theirs.
+
+    It is an error of that kind too, so that who catches an ``IndexError`` still does.
+    """
 
 
 class EmissionNotLocalError(SSLError, ValueError):
@@ -36,6 +49,25 @@ class SMCFailed(SSLError, RuntimeError):
 
 class CheckpointError(SSLError, ValueError):
     """A saved file is missing, cut short, altered, or of another kind."""
+
+
+def model_error(message: str, kind: type[Exception]) -> ModelError:
+    """Return a :class:`ModelError` that is also an error of another kind."""
+    if issubclass(ModelError, kind):
+        return ModelError(message)
+    mixed = {
+        "__str__": Exception.__str__,
+        "__reduce__": lambda self: (model_error, (message, kind)),
+    }
+    return type("ModelError", (ModelError, kind), mixed)(message)
+
+
+def at_least(least: int, *values: Any) -> bool:
+    """Return whether settings are integers, none of them below a bound."""
+    try:
+        return all(operator.index(value) >= least for value in values)
+    except TypeError:
+        return False
 
 
 def positive_size(name: str, size: int) -> int:

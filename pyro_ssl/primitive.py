@@ -16,6 +16,7 @@ resampled.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -26,9 +27,9 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.runtime import apply_stack
-from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
+from .loop_arguments import check_inputs, check_lengths, check_tensor
 from .steps import steps_within
 from .transitions import PathDistribution, Transition
 
@@ -219,11 +220,14 @@ def _describe(
             f'Site "{name}": transition is a {type(transition).__name__}, expected a '
             f'pyro_ssl Transition; write ssl_transition("{name}", LSTMTransition(K, H), T).'
         )
-    T = int(num_steps)
+    try:
+        T = operator.index(num_steps)
+    except TypeError:
+        T = 0
     if T < 1:
         raise ValueError(
             f'Site "{name}": num_steps is {num_steps}, expected at least 1; drop empty sequences '
-            "before the model, and give the rest as lengths=."
+            "before the model, and give the rest as lengths= (and num_steps an integer, len(x))."
         )
     batch_shape = [1] * max((-frame.dim for frame in plates), default=0)
     for frame in plates:
@@ -233,67 +237,8 @@ def _describe(
         for attribute in (*transition._parameters, *transition._modules):
             getattr(transition, attribute)
 
-    like = transition.like
     for what, value in (("lengths", lengths), ("inputs", inputs)):
-        if value is not None and value.device != like.device:
-            raise ValueError(
-                f'Site "{name}": {what} are on {value.device}, but the transition is on '
-                f'{like.device}; expected one device: write {what}={what}.to("{like.device}").'
-            )
-    if lengths is not None:
-        lengths = _check_lengths(name, lengths, T, shape)
-    inputs = _check_inputs(name, transition, inputs, T, shape)
-    return SSLLoop(name, transition, T, inputs, lengths, shape, plates, like.device)
-
-
-def _check_inputs(
-    name: str, transition: Transition, inputs: Tensor | None, T: int, shape: torch.Size
-) -> Tensor | None:
-    if (inputs is not None) != bool(transition.input_size):
-        raise ValueError(
-            f'Site "{name}": the transition reads input_size={transition.input_size} inputs, but '
-            f"inputs {'were' if inputs is not None else 'were not'} given; write "
-            f'ssl_transition("{name}", transition, T, inputs=u) with u of shape (T, B, input_size) '
-            "and LSTMTransition(..., input_size=input_size)."
-        )
-    if inputs is None:
-        return None
-    dtype = transition.like.dtype
-    if inputs.dtype != dtype:
-        raise ValueError(
-            f'Site "{name}": inputs are {inputs.dtype}, but the transition has {dtype} parameters; '
-            f"expected one dtype: write inputs=inputs.to({dtype})."
-        )
-    expected = (T, *shape, transition.input_size)
-    if inputs.dim() == 2 and inputs.shape == (T, transition.input_size):
-        inputs = inputs.reshape((T,) + (1,) * len(shape) + (-1,))
-    try:
-        return inputs.expand(expected).movedim(0, -2)
-    except RuntimeError:
-        raise ValueError(
-            f'Site "{name}": inputs have shape {tuple(inputs.shape)}, expected {expected}, '
-            "time first (or (T, input_size), shared by all sequences)."
-        ) from None
-
-
-def _check_lengths(name: str, lengths: Tensor, T: int, shape: torch.Size) -> Tensor:
-    if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
-        raise ValueError(
-            f'Site "{name}": lengths have dtype {lengths.dtype}, expected integers, one per '
-            "sequence; write lengths=lengths.long()."
-        )
-    try:
-        lengths = lengths.expand(shape)
-    except RuntimeError:
-        raise ValueError(
-            f'Site "{name}": lengths have shape {tuple(lengths.shape)}, expected {tuple(shape)}, '
-            "one per sequence of the plates around the loop."
-        ) from None
-    if is_validation_enabled() and lengths.numel():
-        low, high = (int(v) for v in torch.aminmax(lengths))
-        if low < 0 or high > T:
-            raise ValueError(
-                f'Site "{name}": lengths run from {low} to {high}, expected 0 to num_steps={T}; '
-                "write lengths=lengths.clamp(max=len(x)) if the data were truncated."
-            )
-    return lengths
+        check_tensor(name, what, value, transition.like.device)
+    lengths = check_lengths(name, lengths, T, shape)
+    inputs = check_inputs(name, transition, inputs, lengths, (T, *shape))
+    return SSLLoop(name, transition, T, inputs, lengths, shape, plates, transition.like.device)

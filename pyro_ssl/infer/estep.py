@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..errors import NonFiniteError, SMCFailed
+from ..errors import NonFiniteError, SMCFailed, at_least
 from ..reading.program import ModelRun
 from ..smc import Emission, Surrogate, Sweep, conditional_smc
 from ..smc.resampling import RESAMPLING
@@ -38,8 +38,10 @@ class SMCSettings:
     path_kernel: str = "conditional"
 
     def __post_init__(self) -> None:
-        if self.num_particles < 1:
-            raise ValueError(f"num_particles is {self.num_particles}, expected at least 1.")
+        if not at_least(1, self.num_particles):
+            raise ValueError(
+                f"num_particles is {self.num_particles}, expected at least 1, an integer."
+            )
         if self.resampling not in RESAMPLING:
             raise ValueError(
                 f'resampling is "{self.resampling}", expected one of {sorted(RESAMPLING)}.'
@@ -48,7 +50,7 @@ class SMCSettings:
             raise ValueError(
                 f'path_kernel is "{self.path_kernel}", expected one of {sorted(PATH_KERNELS)}.'
             )
-        if self.ancestor_sampling < 0:
+        if not at_least(0, self.ancestor_sampling):
             raise ValueError(
                 f"ancestor_sampling is {self.ancestor_sampling}, expected 0 (never) or the number "
                 "of steps between redraws of the reference's ancestor."

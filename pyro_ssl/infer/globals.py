@@ -58,7 +58,7 @@ class GlobalSites:
         return bool(self.sites)
 
     def find(self, run: ModelRun) -> dict[str, DirichletSite]:
-        """Find the sites of a run, all of which must be of a known kind.
+        """Find the sites of a run, all of which must be of a known kind; new ones are checked.
 
         :raises LatentSiteError: on a latent site of another distribution, or in a subsampled plate.
         """
@@ -79,7 +79,9 @@ class GlobalSites:
                     f"{self.who} keeps one value of it. Draw it before the plate."
                 )
             found[name] = known
-        self.sites = found
+        new, self.sites = found.keys() - self.sites.keys(), found
+        if new:
+            self._verify(run)
         return found
 
     def check(self, run: ModelRun) -> None:
@@ -89,9 +91,10 @@ class GlobalSites:
 
         :raises LatentSiteError: on a site that is not of a known kind.
         """
+        self.sites = {}  # all are new
         self.find(run)
-        if not self.sites:
-            return
+
+    def _verify(self, run: ModelRun) -> None:
         with undrawn(run.loop.device):  # a transition in training mode draws its dropout
             self._find_reach(run)
             if is_validation_enabled():

@@ -12,6 +12,7 @@ respect to log transition probabilities, expected transitions.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -65,6 +66,8 @@ class MarkovEM(HasEstimates):
     def __init__(
         self, model: Callable[..., Any], *, dirichlet: str = "mean", smoothing: float = 1.0
     ) -> None:
+        if not 0.0 <= smoothing < math.inf:
+            raise ValueError(f"smoothing is {smoothing}, expected pseudo-counts, at least 0.")
         self.model, self.smoothing = model, smoothing
         self._globals = GlobalSites("MarkovEM", kind=dirichlet)
         self._chain: tuple[Tensor, Tensor] | None = None

@@ -22,6 +22,7 @@ from ..reading.checks import check_placement, require_discrete
 from ..reading.context import Given, all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
+from .dirichlet import Counts
 from .globals import GlobalSites, HasEstimates
 from .markov_em import MarkovEM
 
@@ -81,6 +82,8 @@ class MeanFieldGuide(HasEstimates):
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample the path from q, and put the Dirichlet sites at their estimates."""
         run = self.read(Program(self.model, args, kwargs))
+        with torch.no_grad():
+            read_emission(run)
         loop, out = run.loop, {}
         with Given(run.subsamples):
             for name in self._globals.sites:
@@ -155,10 +158,10 @@ class MeanFieldGuide(HasEstimates):
         possible = table.transpose(0, 1) > -torch.inf
         return logits.masked_fill(~possible, -torch.inf).log_softmax(-1)
 
-    def update(self, run: ModelRun, q: Tensor) -> None:
-        """Estimate the Dirichlet sites anew from their expected counts under q ``(B, T, K)``."""
+    def expected_counts(self, run: ModelRun, q: Tensor) -> Counts:
+        """Return the Dirichlet sites' expected counts under q ``(B, T, K)``."""
         if not self._globals:
-            return
+            return {}
 
         def objective(probe: ModelRun) -> tuple[Tensor, Tensor]:
             table = probe.grid.table()
@@ -166,9 +169,12 @@ class MeanFieldGuide(HasEstimates):
             return inside.sum(), probe.log_elsewhere(observed=True)
 
         inside, outside = self._globals.statistics(run, objective)
-        self._globals.estimate(
-            {name: n * run.subsample_factor + outside[name] for name, n in inside.items()}
-        )
+        return {name: n * run.subsample_factor + outside[name] for name, n in inside.items()}
+
+    def update(self, counts: Counts) -> None:
+        """Estimate the Dirichlet sites anew from their expected counts."""
+        if self._globals:
+            self._globals.estimate(counts)
 
     def markov_part(self, run: ModelRun) -> MarkovPart:
         """The table a of ``mean_field_elbo.py``."""
@@ -187,7 +193,15 @@ class MeanFieldGuide(HasEstimates):
             with torch.no_grad():
                 return self._full(run, _log_floored(run.grid.table().softmax(-1).transpose(0, 1)))
 
-        return pyro.param(self._param_name(run), start, event_dim=2)
+        name, store = self._param_name(run), pyro.get_param_store()
+        shape = (*run.full_shape, run.loop.num_steps, run.transition.num_states)
+        if name in store and tuple(store[name].shape) != shape:
+            raise ValueError(
+                f'Site "{run.loop.name}": its q is "{name}" of shape {tuple(store[name].shape)}, '
+                f"expected {shape}, a row for each step of each sequence; for other data write "
+                'MeanFieldGuide(model, name="other").'
+            )
+        return pyro.param(name, start, event_dim=2)
 
     def _full(self, run: ModelRun, log_q: Tensor) -> Tensor:
         """Lay log q ``(B, T, K)`` out over the full plates; those not here start flat."""

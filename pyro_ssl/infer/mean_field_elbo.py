@@ -29,7 +29,7 @@ from pyro.infer import Trace_ELBO
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
-from ..errors import NonFiniteError
+from ..errors import NonFiniteError, at_least
 from ..reading.checks import check_transition_learns
 from ..reading.context import all_or_nothing
 from ..reading.program import ModelRun, Program
@@ -52,7 +52,7 @@ class MeanFieldELBO(Trace_ELBO):
     """
 
     def __init__(self, num_particles: int = 2, **kwargs: Any) -> None:
-        if num_particles < 2:
+        if not at_least(2, num_particles):
             raise ValueError(
                 f"num_particles is {num_particles}, expected at least 2: the mean of the other "
                 "draws is the baseline of each."
@@ -63,7 +63,10 @@ class MeanFieldELBO(Trace_ELBO):
     def loss(
         self, model: Callable[..., Any], guide: MeanFieldGuide, *args: Any, **kwargs: Any
     ) -> float:
-        """Return -ELBO, estimated where it must be."""
+        """Return -ELBO, estimated where it must be.
+
+        :raises NonFiniteError: if it is not finite, as in the other methods.
+        """
         with torch.no_grad():
             return float(self._evaluate(guide, args, kwargs).loss)
 
@@ -85,16 +88,11 @@ class MeanFieldELBO(Trace_ELBO):
         found = self._evaluate(guide, args, kwargs)
         if is_validation_enabled() and not guide.counts:
             check_transition_learns(found.run)
-        if not bool(found.loss.isfinite()):
-            raise NonFiniteError(
-                f'Site "{found.run.loop.name}": the ELBO is {-found.loss.item()}, expected a '
-                "finite number; q gives weight to a path of probability 0, or a parameter is NaN. "
-                "Nothing was updated."
-            )
+        counts = guide.expected_counts(found.run, found.q)
         if found.loss.requires_grad:
             found.loss.backward()
         guide.markov_part(found.run).add(found.previous, found.log_p, found.active)
-        guide.update(found.run, found.q)
+        guide.update(counts)
         return float(found.loss.detach())
 
     def _evaluate(
@@ -146,6 +144,11 @@ class MeanFieldELBO(Trace_ELBO):
         elbo = elbo + run.log_elsewhere(observed=True) + run.log_elsewhere(observed=False)
         score = score * run.subsample_factor
         loss = -(elbo + score - score.detach())
+        if not bool(loss.isfinite()):
+            raise NonFiniteError(
+                f'Site "{loop.name}": the ELBO is {elbo.item()}, expected a finite number; q gives '
+                "weight to a path of probability 0, or a parameter is NaN. Nothing was updated."
+            )
         return _Evaluation(loss, run, q.detach(), previous, log_p.detach(), active)
 
 

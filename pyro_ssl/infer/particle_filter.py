@@ -21,6 +21,8 @@ from pyro import poutine
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
+from ..errors import at_least
+from ..loop_arguments import check_tensor
 from ..reading.checks import require_no_latents
 from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission
@@ -199,7 +201,7 @@ class ParticleFilter:
     ) -> Tensor | None:
         """Check what is asked; return the inputs of all steps, ``(T + horizon, B, input_size)``."""
         name, T, wanted = run.loop.name, run.loop.num_steps, run.transition.input_size
-        if not 0 <= start <= T or horizon < 0 or start == T and not horizon:
+        if not at_least(0, start, horizon) or start > T or start == T and not horizon:
             raise ValueError(
                 f'Site "{name}": forecast from start={start} with horizon={horizon}, expected '
                 f"start from 0 to T = {T} and a step after it; write horizon=10 for as many steps "
@@ -211,14 +213,23 @@ class ParticleFilter:
                 "expected one length; forecast those of each length apart."
             )
         expected = (horizon, run.num_sequences, wanted) if wanted and horizon else None
-        found = None if future is None else tuple(future.reshape(len(future), -1, wanted).shape)
-        if found != expected:
+        check_tensor(name, "future_inputs", future, run.loop.device)
+        found = None if future is None else tuple(future.shape)
+        fits = found == expected
+        if found and expected:
+            ends = found[:1] + found[-1:] == (horizon, wanted)
+            fits = ends and math.prod(found) == math.prod(expected)
+        if not fits:
             raise ValueError(
                 f'Site "{name}": future_inputs are {found}, expected {expected}: the exogenous '
                 "inputs of the steps beyond the data, time first."
             )
         if future is None or run.inputs is None or expected is None:
             return run.inputs
+        if not bool(future.isfinite().all()):
+            raise ValueError(
+                f'Site "{name}": future_inputs hold NaN or inf, expected finite numbers.'
+            )
         return torch.cat([run.inputs, future.reshape(expected).to(run.inputs)])
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelRun:

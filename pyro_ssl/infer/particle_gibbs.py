@@ -18,6 +18,7 @@ from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 from tqdm.auto import trange
 
+from ..errors import at_least
 from ..reading.checks import check_reference, require_no_latents
 from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission
@@ -109,10 +110,10 @@ class ParticleGibbs:
 
         Ctrl-C ends the run, with a warning; the draws that were made are kept.
         """
-        if num_samples < 1 or warmup_steps < 0 or num_chains < 1:
+        if not (at_least(1, num_samples, num_chains) and at_least(0, warmup_steps)):
             raise ValueError(
                 f"num_samples={num_samples}, warmup_steps={warmup_steps}, num_chains={num_chains}: "
-                "expected at least 1, 0 and 1."
+                "expected at least 1, 0 and 1, integers."
             )
         kernel = ParticleGibbsKernel(
             self.model,
@@ -134,7 +135,7 @@ class ParticleGibbs:
             contextlib.suppress(KeyboardInterrupt),
         ):
             for i in bar:
-                params = kernel.sample(params)
+                params = kernel.update(params)
                 if i >= warmup_steps:
                     draws.append(params)
                 if i == warmup_steps - 1:

@@ -19,8 +19,9 @@ from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
+from ..errors import at_least
 from ..reading.checks import check_reference
-from ..reading.context import all_or_nothing
+from ..reading.context import Before, all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
 from ..smc import Emission, Surrogate
@@ -69,9 +70,13 @@ class ParticleGibbsKernel(MCMCKernel):
         self.model = model
         self.settings = SMCSettings(num_particles, resampling, ancestor_sampling, path_kernel)
         self._twisting = Twisting(twist)
+        if not at_least(1, num_chains):
+            raise ValueError(f"num_chains is {num_chains}, expected at least 1, an integer.")
         self.num_chains = num_chains
         self.transforms: dict[str, Any] = {}  # Pyro's MCMC asks: no site is constrained here
         self._initial_params: Params | None = None
+        self._drawn = False  # whether these were drawn here, and not given
+        self._before_run: Before | None = None
         self._diagnostics = Diagnostics()
         self._globals = GlobalSites("ParticleGibbs")
         self._program = Program(model)
@@ -85,6 +90,7 @@ class ParticleGibbsKernel(MCMCKernel):
 
         Validation is as it was when the kernel was made.
         """
+        self._before_run, before = None, Before(self)
         program = Program(self.model, args, kwargs)
         with torch.no_grad(), pyro.validation_enabled(self._validate):
             run = program.run()
@@ -99,10 +105,11 @@ class ParticleGibbsKernel(MCMCKernel):
         self._program, self._site = program, run.loop.name
         self._diagnostics, self._num_sweeps = Diagnostics(), 0
         self._warming_up = warmup_steps > 0
-        if self._initial_params is None:
-            self._initial_params = self._draw_start(run)
+        if self._initial_params is None or self._drawn:
+            self._initial_params, self._drawn = self._draw_start(run), True
         else:
             self._check_start(run, self._initial_params)
+        self._before_run = before
 
     @property
     def initial_params(self) -> Params:
@@ -112,10 +119,23 @@ class ParticleGibbsKernel(MCMCKernel):
 
     @initial_params.setter
     def initial_params(self, params: Params) -> None:
-        self._initial_params = self._unsqueeze(params)
+        self._initial_params, self._drawn = self._unsqueeze(params), False
 
     def sample(self, params: Params) -> Params:
-        """One update of z, then of every Dirichlet site."""
+        """One update of z, then of every Dirichlet site.
+
+        An error ends the run that :meth:`setup` began, and all is as it was before that.
+        """
+        try:
+            return self.update(params)
+        except BaseException:
+            if self._before_run is not None:
+                self._before_run.put_back()
+            raise
+
+    @all_or_nothing
+    def update(self, params: Params) -> Params:
+        """Do what :meth:`sample` does; an error undoes this update alone."""
         params, C = self._unsqueeze(params), self.num_chains
         runs, emissions = self._read_chains({name: params[name] for name in self._globals.sites})
         run, z = runs[0], params[self._site]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..errors import at_least
 from ..reading.program import ModelRun
 
 __all__ = ["perplexity", "scored_cells"]
@@ -16,7 +17,7 @@ def scored_cells(run: ModelRun, start: int) -> Tensor:
     :raises ValueError: if ``start`` is out of range, or no cell is left to score.
     """
     name, T = run.loop.name, run.loop.num_steps
-    if not 0 <= start < T:
+    if not (at_least(0, start) and start < T):
         raise ValueError(
             f'Site "{name}": scores from start={start}, expected 0 to T - 1 = {T - 1}.'
         )

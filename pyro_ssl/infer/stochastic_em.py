@@ -20,9 +20,8 @@ from pyro import poutine
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
-from ..errors import NonFiniteError
-from ..gradients import gradients
-from ..reading.checks import check_all_learn, check_transition_learns
+from ..errors import at_least
+from ..reading.checks import check_transition_learns
 from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
@@ -31,9 +30,11 @@ from .dirichlet import Counts
 from .estep import SMCSettings, draw_paths, next_paths
 from .globals import GlobalSites, HasEstimates
 from .markov_em import MarkovEM
+from .mstep import gradient_step
 from .path_memory import PathMemory
 from .twisting import Twisting
-from .warm_start import teach_transition
+from .undo import pyro_optimiser, undone_on_error
+from .warm_start import check_steps, teach_transition
 
 __all__ = ["StochasticEM"]
 
@@ -110,12 +111,12 @@ class StochasticEM(HasEstimates):
         averaging: float = 0.0,
         draw_dirichlet: bool = False,
     ) -> None:
-        if num_sweeps < 1 or num_gradient_steps < 1:
+        if not at_least(1, num_sweeps, num_gradient_steps):
             raise ValueError(
                 f"num_sweeps is {num_sweeps} and num_gradient_steps {num_gradient_steps}, expected "
                 "at least 1 of each."
             )
-        self.model, self.optim = model, optim
+        self.model, self.optim = model, pyro_optimiser(optim)
         self.settings = SMCSettings(num_particles, resampling, ancestor_sampling, path_kernel)
         self._twisting, self._num_steps = Twisting(twist), 0
         self.conditional, self.num_sweeps = conditional, num_sweeps
@@ -149,18 +150,23 @@ class StochasticEM(HasEstimates):
         twisting = self._twist(run, emission)
         path = self._draw(run, emission, old, known, twisting.surrogate)
         given = {**run.subsamples, **self._current}
-        loss = self._ascend(program, given, path)
-        for _ in range(self.num_gradient_steps - 1):
-            self._ascend(program, given, path)
+        parameters = [site["value"].unconstrained() for site in run.params.values()]
+        minibatch = run.subsample_factor != 1.0
+        with undone_on_error(parameters, self.optim):
+            loss = self._ascend(program, given, path)
+            for _ in range(self.num_gradient_steps - 1):
+                self._ascend(program, given, path)
+            # Without minibatches all sequences are here, and counted anew.
+            counts = self._count(run, path, old, known & minibatch) if self._globals else None
+            self._memory.store(run, path)
         if bool(known.any()):
             seen = run.grid.observed() & known
             moved = (path != old).reshape(*seen.shape, -1).any(-1)
             self.change_rate = float((moved & seen).sum() / seen.sum().clamp(min=1))
-        self._memory.store(run, path)
         self._twisting, self._num_steps = twisting.learned(run, path), self._num_steps + 1
-        if self._globals:
-            self._path_counts = {} if fresh else self._path_counts
-            self._estimate(run, path, old, known)
+        if counts is not None:
+            past = self._path_counts if minibatch and not fresh else {}
+            self._estimate(counts[0], counts[1], past)
         return loss
 
     @all_or_nothing
@@ -178,6 +184,7 @@ class StochasticEM(HasEstimates):
         :param int transition_steps: gradient steps of the transition.
         :returns: the fitted :class:`MarkovEM`, which is also a baseline.
         """
+        check_steps("warm_start", num_steps, transition_steps)
         hmm = MarkovEM(self.model, dirichlet=self._globals.kind)
         for _ in range(num_steps):
             hmm.step(*args, **kwargs)
@@ -199,21 +206,23 @@ class StochasticEM(HasEstimates):
                 "subset, without subsample, then go on with minibatches."
             )
         self._globals.values, self._globals.counts = dict(hmm.values), dict(hmm.counts)
-        self._current, self._memory = dict(hmm.values), PathMemory()
-        teach_transition(
-            run.transition,
-            lambda: run.flatten(hmm.sample_paths(*args, **kwargs)).T,
-            transition_steps,
-            self.optim,
-            lengths=run.grid.lengths,
-            inputs=run.inputs,
-        )
-        path = run.flatten(hmm.sample_paths(*args, **kwargs))
-        self._memory.store(run, path)
+        self._current, memory, counts = dict(hmm.values), PathMemory(), {}
+        with undone_on_error(run.transition.parameters(), self.optim):
+            teach_transition(
+                run.transition,
+                lambda: run.flatten(hmm.sample_paths(*args, **kwargs)).T,
+                transition_steps,
+                self.optim,
+                lengths=run.grid.lengths,
+                inputs=run.inputs,
+            )
+            path = run.flatten(hmm.sample_paths(*args, **kwargs))
+            if self._globals:
+                none = torch.zeros(run.num_sequences, dtype=torch.bool, device=path.device)
+                counts = self._count(run, path, path, none)[1]
+        memory.store(run, path)
+        self._memory, self._path_counts = memory, counts
         self._twisting, self._num_steps = self._twisting.learned(run, path), 0
-        if self._globals:
-            none = torch.zeros(run.num_sequences, dtype=torch.bool, device=path.device)
-            self._path_counts = self._count(run, path, path, none)[1]
 
     def _read(
         self, program: Program, values: dict[str, Tensor] | None = None
@@ -261,38 +270,11 @@ class StochasticEM(HasEstimates):
 
     def _ascend(self, program: Program, values: dict[str, Tensor], path: Tensor) -> float:
         """One gradient step on all parameters, paths and Dirichlet sites given."""
-        with gradients():
-            run = program.run(values)
-            log_p = (run.log_transition(path) + run.log_emission(path)).double().sum()
-            loss = -(log_p * run.subsample_factor + run.log_elsewhere(observed=True))
-            # A prior counts where its own parameters are learned; at a mode it may be infinite.
-            prior = run.log_elsewhere(observed=False)
-            objective = loss - prior if prior.requires_grad else loss
-        parameters = {site["value"].unconstrained() for site in run.params.values()}
-        if not bool(objective.isfinite()):
-            raise NonFiniteError(
-                f'Site "{run.loop.name}": log p(z, x) of the drawn paths is {-loss.item()}, and '
-                f"that of the priors {prior.item()}, expected finite numbers; check parameters "
-                'and data for NaN, and write dirichlet="mean" where a prior is learned. Nothing '
-                "was updated by this gradient step."
-            )
-        if is_validation_enabled() and not self._told:
-            self._told = True
-            check_all_learn(run, objective)
-        if parameters and objective.requires_grad:
-            objective.backward()
-            self.optim([p for p in parameters if p.grad is not None])
-            for parameter in parameters:
-                parameter.grad = None
-        return float(loss.detach())
+        tell, self._told = is_validation_enabled() and not self._told, True
+        return gradient_step(program, values, path, self.optim, tell=tell)
 
-    def _estimate(self, run: ModelRun, path: Tensor, old: Tensor, known: Tensor) -> None:
+    def _estimate(self, elsewhere: Counts, change: Counts, past: Counts) -> None:
         """Closed-form estimates of the Dirichlet sites from counts over all sequences seen."""
-        minibatch = run.subsample_factor != 1.0
-        if not minibatch:
-            known = torch.zeros_like(known)  # all sequences are here: count them anew
-        elsewhere, change = self._count(run, path, old, known)
-        past = self._path_counts if minibatch else {}
         self._path_counts = {name: past.get(name, 0.0) + n for name, n in change.items()}
         # Scaled to all sequences while some were not met yet.
         share = self._memory.num_known / self._memory.num_sequences

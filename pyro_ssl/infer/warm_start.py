@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import NonFiniteError, at_least
 from ..steps import steps_within
 from ..transitions import DiscreteTransition
 from .markov_em import MarkovEM
 
-__all__ = ["fit_markov", "teach_transition"]
+__all__ = ["check_steps", "fit_markov", "teach_transition"]
 
 
 def fit_markov(
@@ -55,7 +56,7 @@ def fit_markov(
         >>> hmm.matrix.shape
         torch.Size([3, 3])
     """
-    if num_steps < 1 or num_starts < 1:
+    if not at_least(1, num_steps, num_starts):
         raise ValueError(
             f"fit_markov: num_steps is {num_steps} and num_starts {num_starts}, expected at least "
             "1 of each."
@@ -77,6 +78,18 @@ def fit_markov(
     return best
 
 
+def check_steps(who: str, num_steps: int, transition_steps: int) -> None:
+    """Check how many steps a warm start is to make.
+
+    :raises ValueError: unless both are integers, 1 at least of the HMM's.
+    """
+    if not (at_least(1, num_steps) and at_least(0, transition_steps)):
+        raise ValueError(
+            f"{who}: num_steps is {num_steps} and transition_steps {transition_steps}, expected "
+            "integers, at least 1 and 0."
+        )
+
+
 def teach_transition(
     transition: DiscreteTransition,
     draw: Callable[[], Tensor],
@@ -95,6 +108,7 @@ def teach_transition(
     :param Tensor lengths: ``(B,)``; by default every path has T steps.
     :param Tensor inputs: exogenous inputs, ``(T, B, input_size)``.
     :param int batch_size: sequences in a step, chosen at random; by default all.
+    :raises NonFiniteError: if the transition gives a path no finite log-probability.
     """
     parameters = [p for p in transition.parameters() if p.requires_grad]
     if not parameters:
@@ -111,7 +125,14 @@ def teach_transition(
                 if lengths is not None:
                     log_p = torch.where(steps_within(lengths[index], T), log_p, 0.0)
                 # Of all sequences, as in stochastic EM, so that Adam and weight decay weigh alike.
-                (-log_p.sum() * (B / len(index))).backward()
+                loss = -log_p.sum() * (B / len(index))
+                if not bool(loss.isfinite()):
+                    raise NonFiniteError(
+                        f"The transition's log p(z) is {-loss.item()} of paths that it is to "
+                        "learn, expected a finite number; check its parameters and inputs for "
+                        "NaN (a learning rate that is too large?)."
+                    )
+                loss.backward()
                 optim(parameters)
                 for parameter in parameters:
                     parameter.grad = None

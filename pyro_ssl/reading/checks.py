@@ -9,11 +9,12 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from torch.nn import Parameter
 
-from ..errors import LatentSiteError
+from ..errors import LatentSiteError, NonFiniteError, SMCFailed
 from .program import ModelRun
 
 __all__ = [
     "check_all_learn",
+    "check_elsewhere",
     "check_placement",
     "check_reference",
     "check_transition_learns",
@@ -120,6 +121,27 @@ def check_placement(run: ModelRun, table: Tensor) -> None:
                 f'"{loop.name}" has {value.dtype} parameters; expected one dtype: write '
                 f"transition.to({table.dtype})."
             )
+
+
+def check_elsewhere(run: ModelRun) -> None:
+    """Check what is observed outside the loop.
+
+    :raises NonFiniteError: if its log-density is NaN or +inf.
+    :raises SMCFailed: if it is impossible.
+    """
+    log_p = run.log_elsewhere(observed=True)
+    if bool(log_p.isfinite()):
+        return
+    names = ", ".join(
+        f'"{name}"'
+        for name, site in run.sites.items()
+        if site["is_observed"] and not isinstance(site["fn"], _Subsample)
+    )
+    error = SMCFailed if log_p == -torch.inf else NonFiniteError
+    raise error(
+        f'Site {names}, outside the loop of "{run.loop.name}": log-density {log_p.item()}, '
+        "expected a finite number; check its parameters, and what is observed there."
+    )
 
 
 def check_reference(run: ModelRun, reference: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -11,10 +12,19 @@ from typing import Any, TypeVar
 import pyro
 import torch
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.runtime import _DIM_ALLOCATOR
+from pyro.poutine.runtime import _DIM_ALLOCATOR, _PYRO_STACK
+from pyro.util import get_rng_state, set_rng_state
 from torch import Tensor
 
-__all__ = ["TURNS", "Given", "all_or_nothing", "own_dims", "private_store", "undrawn"]
+__all__ = [
+    "TURNS",
+    "Before",
+    "Given",
+    "all_or_nothing",
+    "own_dims",
+    "private_store",
+    "undrawn",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -67,28 +77,75 @@ def private_store() -> Iterator[None]:
         yield
 
 
-def all_or_nothing(method: F) -> F:
-    """Let a call that raises leave the random generators and the parameter store as they were.
+class Before:
+    """What a call may change, as it was: kept, to be put back if the call raises.
 
-    What a class keeps of its own it changes only after all checks; but a model that is run to be
-    checked draws numbers and registers parameters. Calls of several threads take turns: handlers
-    that one of them enters would stand around the other's model too.
+    The random generators, the names in Pyro's parameter store, and the attributes of the library's
+    own objects, with those of the objects that these keep. Tensors are kept, not copied: they are
+    to be replaced, or edited after all checks.
+
+    :param owners: the objects.
+    """
+
+    def __init__(self, *owners: Any) -> None:
+        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+        self._generators = get_rng_state()
+        self._names = set(pyro.get_param_store().keys())
+        self._attributes: dict[int, tuple[Any, dict[str, Any]]] = {}
+        for owner in owners:
+            self._keep(owner)
+
+    def _keep(self, owner: Any) -> None:
+        if not _keeps_state(owner) or id(owner) in self._attributes:
+            return
+        attributes = {
+            name: copy.copy(value) if type(value) is dict else value
+            for name, value in vars(owner).items()
+        }
+        self._attributes[id(owner)] = owner, attributes
+        for value in attributes.values():
+            self._keep(value)
+
+    def put_back(self) -> None:
+        """Undo what was done since."""
+        set_rng_state(self._generators)
+        if self._cuda is not None:
+            torch.cuda.set_rng_state_all(self._cuda)
+        store = pyro.get_param_store()
+        for name in set(store.keys()) - self._names:
+            del store[name]
+        for owner, attributes in self._attributes.values():
+            vars(owner).clear()
+            vars(owner).update(attributes)
+
+
+def _keeps_state(value: Any) -> bool:
+    """Whether an object is one of this library's that changes from call to call."""
+    if isinstance(value, torch.nn.Module | tuple | Before) or not hasattr(value, "__dict__"):
+        return False
+    package = __name__.partition(".")[0]
+    return any(kind.__module__.partition(".")[0] == package for kind in type(value).__mro__)
+
+
+def all_or_nothing(method: F) -> F:
+    """Let a call that raises leave everything as it was: see :class:`Before`.
+
+    What is run to be checked draws numbers and registers parameters, and an object may have taken
+    in a part of the result when the rest fails. Gradient steps are ``infer/undo.py``'s.
     """
 
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
-        store = pyro.get_param_store()
-        with TURNS:
-            names, cuda = set(store.keys()), torch.cuda.is_initialized()
-            states = torch.get_rng_state(), torch.cuda.get_rng_state_all() if cuda else []
+        with TURNS:  # handlers that one thread enters would stand around another's model too
+            before, depth = Before(*args), len(_PYRO_STACK)
+            dims = tuple(_DIM_ALLOCATOR._stack)
             try:
                 return method(*args, **kwargs)
-            except Exception:
-                torch.set_rng_state(states[0])
-                if cuda:
-                    torch.cuda.set_rng_state_all(states[1])
-                for name in set(store.keys()) - names:
-                    del store[name]
+            except BaseException:  # Ctrl-C too
+                before.put_back()
+                # A loop that a traceback keeps alive has not left its plates.
+                del _PYRO_STACK[depth:]
+                _DIM_ALLOCATOR._stack[:] = dims
                 raise
 
     return call  # type: ignore[return-value]

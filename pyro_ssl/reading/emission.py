@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pyro.poutine.util import is_validation_enabled
+
 from ..smc import Emission, QuadraticEmission, TableEmission
-from .checks import check_placement
+from .checks import check_elsewhere, check_placement
 from .probe import check_emission_is_local
 from .program import ModelRun
 from .quadratic import find_quadratic, probe_points
@@ -22,6 +24,8 @@ def read_emission(run: ModelRun, *, verify: bool = False) -> Emission:
     """
     table = run.grid.table()
     check_placement(run, table)
+    if is_validation_enabled():
+        check_elsewhere(run)
     if verify:
         check_emission_is_local(run, table)
     if run.is_discrete:

@@ -144,6 +144,7 @@ class StateGrid(Messenger):
 
     def observed(self) -> Tensor:
         """Return the cells at which something was observed and not masked, bool ``(T, B)``."""
+        self._check_observes()
         seen = torch.zeros((), dtype=torch.bool, device=self.loop.device)
         for site in self.sites:
             mask = site.mask
@@ -159,11 +160,7 @@ class StateGrid(Messenger):
         :raises NonFiniteError: on NaN or +inf.
         :raises SMCFailed: where an observation is impossible under every state.
         """
-        if not self.sites:
-            raise EmissionNotLocalError(
-                f'Site "{self.loop.name}": its loop observed nothing; write '
-                'pyro.sample("x", Emission(phi[z]), obs=x[t]) in the body, before any break.'
-            )
+        self._check_observes()
         K = self.sites[0].shape[0]
         if K > 1 and not any(site.varies_with_state() for site in self.sites):
             site = self.sites[0]
@@ -195,6 +192,13 @@ class StateGrid(Messenger):
                 "(a Dirichlet prior with concentration above 1), or mask the observation."
             )
         return total
+
+    def _check_observes(self) -> None:
+        if not self.sites:
+            raise EmissionNotLocalError(
+                f'Site "{self.loop.name}": its loop observed nothing; write '
+                'pyro.sample("x", Emission(phi[z]), obs=x[t]) in the body, before any break.'
+            )
 
     def path(self, z: Tensor) -> Tensor:
         """Return log p(x_t | z_t) of given paths, ``(T, B)`` in and out."""
@@ -264,20 +268,23 @@ class EmissionReader(Messenger):
         if self.steps is not None and from_outside and value.dim() >= -time:
             value = value.index_select(time, self.steps)
         value_batch = value.shape[: value.dim() - fn.event_dim]
+        scale = user_scale(msg, num_inner=self._num_inner)
+        mask = None if msg["mask"] is True else msg["mask"]
+        weights = [tuple(w.shape) for w in (mask, scale) if isinstance(w, Tensor)]
         try:
-            fits = torch.broadcast_shapes(fn.batch_shape, value_batch, shape) == shape
+            fits = torch.broadcast_shapes(fn.batch_shape, value_batch, *weights, shape) == shape
         except RuntimeError:
             fits = False
         if not fits:
             raise EmissionNotLocalError(
                 f'Site "{msg["name"]}": its distribution has batch shape {tuple(fn.batch_shape)} '
-                f"and its value {tuple(value_batch)}, which do not broadcast to (K, T, B) = "
-                f'{tuple(shape)}; the loop of "{loop.name}" gives every state at once, z of shape '
+                f"and its value {tuple(value_batch)}"
+                f"{', its masks and scales ' * bool(weights)}{str(weights)[1:-1]}"
+                f", which do not broadcast to (K, T, B) = {tuple(shape)}; expected "
+                f'shapes that do: the loop of "{loop.name}" gives every state at once, z of shape '
                 f"{(shape[0],) + (1,) * (len(shape) - 1)}: index by the whole of z, as in phi[z], "
                 "and keep data time first, as in x[t]."
             )
-        scale = user_scale(msg, num_inner=self._num_inner)
-        mask = None if msg["mask"] is True else msg["mask"]
         filler = self.fillers.get(msg["name"])
         self.sites.append(EmissionSite(msg["name"], fn, value, mask, scale, shape, filler))
 

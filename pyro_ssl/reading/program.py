@@ -21,6 +21,8 @@ from ..steps import steps_within
 from ..transitions import DiscreteTransition
 from .context import TURNS, Given, own_dims
 from .handlers import StateGrid
+from .model_errors import named_errors
+from .site import naming_site
 
 __all__ = ["ModelRun", "Program"]
 
@@ -73,7 +75,7 @@ class Program:
 
     def answer(self, grid: StateGrid, values: Mapping[str, Tensor]) -> None:
         """Run the model once, its loop answered by ``grid``, and gather nothing else."""
-        with TURNS, own_dims(), Given(values), grid:
+        with TURNS, own_dims(), named_errors(grid), Given(values), grid:
             try:
                 self.model(*self.args, **self.kwargs)
             except ZeroDivisionError as error:
@@ -220,8 +222,10 @@ class ModelRun(NamedTuple):
         total = torch.zeros((), device=self.loop.device, dtype=torch.float64)
         for site in self.sites.values():
             if not isinstance(site["fn"], _Subsample) and site["is_observed"] == observed:
-                log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-                total = total + scale_and_mask(log_p, site["scale"], site["mask"]).double().sum()
+                with naming_site(site["name"]):
+                    log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+                    log_p = scale_and_mask(log_p, site["scale"], site["mask"])
+                total = total + log_p.double().sum()
         return total
 
 
@@ -229,6 +233,12 @@ def _check_subsamples(run: ModelRun) -> None:
     """Check that the plates' indices are there, before anything is drawn or stored by them."""
     for frame in run.loop.plates:
         index, N = run.subsamples.get(frame.name), frame.full_size or frame.size
+        if index is not None and (index.is_floating_point() or index.dtype == torch.bool):
+            raise ValueError(
+                f'Plate "{frame.name}": its subsample is {index.dtype}, expected integers, the '
+                f'places of sequences; write pyro.plate("{frame.name}", N, subsample=index) with '
+                "index.long(), or mask.nonzero().squeeze(-1) of a mask."
+            )
         if index is not None and len(index) and not (0 <= index.min() and index.max() < N):
             raise ValueError(
                 f'Plate "{frame.name}": its subsample holds indices from {int(index.min())} to '

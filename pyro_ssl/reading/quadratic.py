@@ -93,14 +93,14 @@ def fit_quadratic(
 
 
 def _to_mode(function: Quadratic, values: Tensor) -> Tensor:
-    """Λ⁻¹ b by (Λ² + ε²)⁻¹ Λ b, ε what rounding does to Λ: no step along what x ignores."""
+    """Λ⁻¹ b as (Λ + ε)⁻¹ Λ (Λ + ε)⁻¹ b, ε what rounding does to Λ: no step along what x ignores."""
     precision, linear = function.precision.double(), function.linear.double()
     size = 1.0 + precision.abs().amax((-2, -1)) + values.double().abs().amax(-1)
-    rounding = (8.0 * torch.finfo(values.dtype).eps * size).square()
-    square = precision @ precision
-    square = square + torch.diag_embed(rounding.unsqueeze(-1).expand(linear.shape))
-    right = (precision @ linear.unsqueeze(-1)).squeeze(-1)
-    return torch.linalg.solve(square, right).to(function.linear)
+    rounding = 8.0 * torch.finfo(values.dtype).eps * size
+    wider = precision + torch.diag_embed(rounding.unsqueeze(-1).expand(linear.shape))
+    step = torch.linalg.solve_ex(wider, linear.unsqueeze(-1)).result
+    step = torch.linalg.solve_ex(wider, precision @ step).result.squeeze(-1)
+    return step.nan_to_num(0.0, 0.0, 0.0).to(function.linear)
 
 
 def _agrees(found: Tensor, design: Tensor, values: Tensor, rounding: float) -> bool:

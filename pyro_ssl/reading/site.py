@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pyro.distributions as dist
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from .context import undrawn
 
-__all__ = ["EmissionSite", "log_prob", "user_scale"]
+__all__ = ["EmissionSite", "log_prob", "naming_site", "user_scale"]
 
 
 class EmissionSite(NamedTuple):
@@ -34,7 +36,8 @@ class EmissionSite(NamedTuple):
         if self._is_row_per_state():  # rows (V, K), looked up by symbol
             log_p = torch.nn.functional.embedding(self._symbols(), self._rows().T.contiguous())
         else:
-            log_p = self._lay_out(log_prob(self.fn, self._seen_value()))
+            with naming_site(self.name):
+                log_p = self._lay_out(log_prob(self.fn, self._seen_value()))
         return self._weigh(log_p.expand(-1, -1, self.shape[0]))
 
     def path(self, z: Tensor) -> Tensor:
@@ -176,6 +179,24 @@ def _safe_log(p: Tensor) -> Tensor:
     """log p, -inf at 0, with gradient 0 there where none comes in."""
     positive = p > 0
     return torch.where(positive, torch.where(positive, p, 1.0).log(), -torch.inf)
+
+
+@contextmanager
+def naming_site(name: str) -> Iterator[None]:
+    """Say which site's density it is that cannot be taken.
+
+    :raises ValueError: from what its distribution raised.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError) as error:
+        if type(error) not in (ValueError, TypeError, RuntimeError):
+            raise  # out of memory, or one of this library's own
+        raise ValueError(
+            f'Site "{name}": its log-density cannot be taken, expected values in the support of '
+            "its distribution and of its shape. Leave what is missing out by "
+            f"poutine.mask(mask=...), and padding by lengths=. It raised: {error}"
+        ) from error
 
 
 def user_scale(site: dict[str, Any], num_inner: int = 0) -> Tensor | float:

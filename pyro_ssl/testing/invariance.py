@@ -15,6 +15,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from ..errors import NonFiniteError, SMCFailed, at_least
 from ..exact import Enumeration, enumerate_paths
 from ..infer.estep import SMCSettings, draw_paths
 from ..reading.checks import require_discrete
@@ -97,6 +98,8 @@ def invariance_test(
         >>> result.change_rate.shape
         torch.Size([3, 2])
     """
+    if not at_least(1, num_replicates):
+        raise ValueError(f"num_replicates is {num_replicates}, expected at least 1, an integer.")
     settings = SMCSettings(num_particles, resampling, ancestor_sampling)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
@@ -121,13 +124,26 @@ def _enumerate(run: ModelRun, table: Tensor) -> Enumeration:
         run.transition, torch.zeros_like(table), inputs=run.inputs, lengths=run.grid.lengths
     )
     log_prior, scale = prior.log_joint, run.grid.transition_scale  # (B, N)
+    if bool(log_prior.isnan().any()):
+        raise NonFiniteError(
+            f'Site "{run.loop.name}": log p(z) of a path is NaN, expected numbers or -inf; check '
+            "the transition's parameters and inputs."
+        )
     if scale is not None:
         log_prior = torch.where(log_prior == -torch.inf, log_prior, log_prior * scale[:, None])
     steps = torch.arange(T, device=table.device)
     if run.grid.lengths is not None:
         within = steps_within(run.grid.lengths, T)
         table = torch.where(within.unsqueeze(-1), table, 0.0)
-    return Enumeration(prior.paths, log_prior + table[steps, :, prior.paths].sum(1).T)
+    log_joint = log_prior + table[steps, :, prior.paths].sum(1).T
+    impossible = (log_joint == -torch.inf).all(-1)
+    if bool(impossible.any()):
+        raise SMCFailed(
+            f'Site "{run.loop.name}": no path has a positive probability given sequence '
+            f"{int(impossible.nonzero()[0])}, expected one at least; give the transition or the "
+            "emission a floor."
+        )
+    return Enumeration(prior.paths, log_joint)
 
 
 def _replicate(

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 import pyro
 import torch
+from pyro.poutine.runtime import _DIM_ALLOCATOR, _PYRO_STACK
+from pyro.poutine.util import is_validation_enabled
 
 
 def digest_of_folder(folder):
@@ -38,27 +40,74 @@ def digest_of_generators():
     return hashlib.sha256(b"".join([*parts, repr(random.getstate()).encode()])).hexdigest()
 
 
+def digest_of_object(value, seen=None):
+    """Hash what an object of this library, or an optimiser, keeps from call to call."""
+    seen = set() if seen is None else seen
+    if isinstance(value, torch.Tensor):
+        return value.dtype, tuple(value.shape), _hash_of(value)
+    if isinstance(value, torch.optim.Optimizer):
+        value = value.state_dict()
+    if isinstance(value, dict):
+        keys = [key if isinstance(key, str | int) else id(key) for key in value]
+        return list(zip(keys, (digest_of_object(v, seen) for v in value.values()), strict=True))
+    if isinstance(value, list | tuple):
+        return [digest_of_object(v, seen) for v in value]
+    if value is None or isinstance(value, int | float | str):
+        return repr(value)
+    kind = type(value)
+    if not kind.__module__.startswith(("pyro_ssl", "pyro.optim")) or kind.__name__ == "Before":
+        return kind.__name__
+    if id(value) in seen:
+        return "as above"
+    seen.add(id(value))
+    return kind.__name__, digest_of_object(vars(value), seen)
+
+
+def digest_of_module(module):
+    """Hash parameters and buffers, their gradients and flags, and the mode of each part."""
+    parameters = dict(module.named_parameters())
+    return (
+        digest_of_tensors(module.state_dict()),
+        digest_of_tensors({name: p.grad for name, p in parameters.items()}),
+        [p.requires_grad for p in parameters.values()],
+        [part.training for part in module.modules()],
+    )
+
+
+def digest_of_pyro():
+    """Return the handlers and the dimensions that are in use, and how Pyro is set."""
+    taken = [name for name in _DIM_ALLOCATOR._stack if name is not None]
+    return list(_PYRO_STACK), taken, is_validation_enabled(), torch.is_grad_enabled()
+
+
 def digest_of_store():
     """Hash Pyro's parameter store: the unconstrained values by name."""
     store = pyro.get_param_store()
     return digest_of_tensors({name: store[name].unconstrained() for name in store.keys()})
 
 
+def digest(*folders, modules=(), objects=()):
+    """Hash generators, Pyro's state, folders, modules and objects, by these names."""
+    return {
+        "generators": digest_of_generators(),
+        "store": digest_of_store(),
+        "pyro": digest_of_pyro(),
+        "folders": [digest_of_folder(folder) for folder in folders],
+        "modules": [digest_of_module(module) for module in modules],
+        "objects": [digest_of_object(value) for value in objects],
+    }
+
+
 @contextmanager
-def nothing_changes(*folders, modules=()):
-    """The block leaves generators, parameter store, folders and modules as they were."""
-
-    def digest():
-        return {
-            "generators": digest_of_generators(),
-            "store": digest_of_store(),
-            "folders": [digest_of_folder(folder) for folder in folders],
-            "modules": [digest_of_tensors(module.state_dict()) for module in modules],
-        }
-
-    before = digest()
+def nothing_changes(*folders, modules=(), objects=()):
+    """The block leaves generators, Pyro, folders, modules and objects as they were."""
+    before = digest(*folders, modules=modules, objects=objects)
     yield
-    after = digest()
+    same(before, digest(*folders, modules=modules, objects=objects))
+
+
+def same(before, after):
+    """Two digests are the same; tell what differs."""
     assert after == before, [key for key in before if before[key] != after[key]]
 
 

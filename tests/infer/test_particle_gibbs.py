@@ -372,7 +372,7 @@ def test_nothing_before_run():
 
 @pytest.mark.parametrize("wrong", [{"num_samples": 0}, {"warmup_steps": -1}, {"num_chains": 0}])
 def test_run_checks_its_numbers(words, wrong):
-    with pytest.raises(ValueError, match=r"expected at least 1, 0 and 1\."):
+    with pytest.raises(ValueError, match=r"expected at least 1, 0 and 1, integers\."):
         run(TopicModel(), words, **wrong)
 
 

@@ -643,7 +643,7 @@ def _(right, self, values):
 
 
 edited(
-    *("dirichlet", "labels", "one chain's path for the counts of all", ParticleGibbsKernel.sample),
+    *("dirichlet", "labels", "one chain's path for the counts of all", ParticleGibbsKernel.update),
     ("self._counts(run, z)", "self._counts(run, paths[0])"),
 )
 
