@@ -671,7 +671,7 @@ def test_sequences_of_no_length_have_evidence_one(call):
         (lambda n: LSTMTransition(2, n), "hidden_size"),
         (lambda n: ParticleGibbs(None, n), "num_particles"),
         (lambda n: ParticleFilter(None, n), "num_particles"),
-        (lambda n: StochasticEM(None, None, n), "num_particles"),
+        (lambda n: StochasticEM(None, Adam({"lr": 0.1}), n), "num_particles"),
         (lambda n: MeanFieldELBO(n), "num_particles"),
     ],
 )

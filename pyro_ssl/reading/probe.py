@@ -18,7 +18,7 @@ from pyro import poutine
 from pyro.poutine.indep_messenger import IndepMessenger
 from torch import Tensor
 
-from ..errors import EmissionNotLocalError, ModelError, SSLError
+from ..errors import EmissionNotLocalError, ModelError
 from ..primitive import SSLLoop
 from .handlers import EmissionReader, StateGrid
 from .program import ModelRun
@@ -96,10 +96,7 @@ def check_emission_is_local(run: ModelRun, table: Tensor) -> None:
     probe, loop = _Probe(_looks(run, table)), run.loop
     try:
         run.again(probe)
-    except Exception as error:
-        own = isinstance(error, SSLError | torch.cuda.OutOfMemoryError)
-        if own and not isinstance(error, ModelError):
-            raise
+    except ModelError as error:
         raise EmissionNotLocalError(
             f'Site "{loop.name}": the body of its loop failed where t was other steps than all in '
             f"order ({error}), expected a body that reads as for one step: index by t, and take "

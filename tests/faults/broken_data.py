@@ -172,7 +172,7 @@ SIZES = {
     "steps of a fraction": fault(STEPS, T=2.5),
     "steps as text": fault(STEPS, T="three"),
     "steps None": fault(STEPS, T=None),
-    "no sequences": fault("expected to run.*size cannot be zero", size=0, x=integers(T, 0)),
+    "no sequences": fault("size cannot be zero.*expected one sequence", size=0, x=integers(T, 0)),
     "sequences below 0": fault("expected to run.*pyro.plate", size=-1),
     "a plate too large": fault(SHAPE, size=B + 1),
     "a plate of 1": fault(SHAPE, size=1),

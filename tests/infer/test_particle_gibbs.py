@@ -61,9 +61,9 @@ def words():
     return torch.randint(V, (T, B))
 
 
-def run(model, *args, num_samples=3, num_particles=3, seed=0, **kwargs):
+def run(model, *args, num_samples=3, num_particles=3, seed=0, twist="markov", **kwargs):
     pyro.set_rng_seed(seed)
-    pg = ParticleGibbs(model, num_particles)
+    pg = ParticleGibbs(model, num_particles, twist=twist)
     pg.run(*args, num_samples=num_samples, disable_progbar=True, **kwargs)
     return pg
 
