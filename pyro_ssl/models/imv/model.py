@@ -25,17 +25,15 @@ from typing import TYPE_CHECKING, Any
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.infer import TraceEnum_ELBO
 from pyro.ops.indexing import Vindex
 from pyro.optim import ExponentialLR, PyroOptim
 from torch import Tensor
 
-from ...reading.context import private_store
 from ..base import EpochRecord, Model
 from ..epochs import fit_epochs, whole_or_not
 from ..settings import checked
 from .data import Data, check_windows, chunks, filled, parts_of, take
-from .fitting import check_settings, end_epoch, make_svi, no_guide, pyro_optim, run_epoch
+from .fitting import check_settings, end_epoch, make_svi, pyro_optim, run_epoch
 from .forecast import IMVForecast
 from .network import IMVNetwork, Mixture
 
@@ -201,9 +199,11 @@ class IMVLSTM(Model):
             return run_epoch(svi, self.network, train, batch_size, squared_error), math.nan
 
         def score(x: Tensor, y: Tensor, mask: Tensor | None) -> dict[str, float]:
-            forecast = self.predict(x, mask=mask)
-            nll, mse = -forecast.log_prob(y).mean(), (forecast.mean - y).square().mean()
-            return {"nll": float(nll), "mse": float(mse)}
+            nll = -self.log_likelihood(x, y, mask=mask).mean()
+            return {
+                "nll": float(nll),
+                "mse": float((self.predict(x, mask=mask).mean - y).square().mean()),
+            }
 
         how_it_ends: dict[str, Any] = {"patience": patience, "callback": callback}
         how_it_ends |= {"valid": valid, "score": score, "monitor": monitor}
@@ -219,29 +219,16 @@ class IMVLSTM(Model):
         self, x: Tensor | Windows, y: Tensor | None = None, *, mask: Tensor | None = None
     ) -> Tensor:
         """Return log p(y | X) of each window, ``(M,)``."""
-        _, target, _ = self._check("log_likelihood", x, y, mask)
-        assert target is not None
-        return self.predict(x, mask=mask).log_prob(target)
+        return self._log_joint("log_likelihood", x, y, mask).logsumexp(-1)
 
     def posterior(
         self, x: Tensor | Windows, y: Tensor | None = None, *, mask: Tensor | None = None
     ) -> Tensor:
-        """Return q, p(z = n | X, y) of each window, ``(M, N)``, by Pyro's own marginals.
+        """Return q, p(z = n | X, y) of each window, ``(M, N)``.
 
         :raises ValueError: if there is no window, or the data do not fit the model or one another.
         """
-        data = self._check("posterior", x, y, mask)
-        M = len(data[0])
-        if M == 0:
-            raise ValueError("IMVLSTM.posterior: found 0 windows, expected one at least.")
-        if M % _WINDOWS == 1:  # compute_marginals fails at a plate of size 1 (Pyro issue 3102)
-            twice = torch.arange(M + 1, device=data[0].device).clamp(max=M - 1)
-            data = take(data, twice)
-        elbo, out = TraceEnum_ELBO(max_plate_nesting=1), []
-        with private_store(), torch.no_grad(), self._evaluating():
-            for part in chunks(data, _WINDOWS):
-                out.append(elbo.compute_marginals(self.model, no_guide, *part)["variable"].probs)
-        return torch.cat(out)[:M]
+        return self._some("posterior", self._log_joint("posterior", x, y, mask)).softmax(-1)
 
     def importance(
         self, x: Tensor | Windows, y: Tensor | None = None, *, mask: Tensor | None = None
@@ -255,7 +242,22 @@ class IMVLSTM(Model):
 
     def temporal_importance(self, x: Tensor | Windows, *, mask: Tensor | None = None) -> Tensor:
         """Return T^n, the mean of :meth:`attention`, ``(N, T)``; each row sums to 1."""
-        return self.attention(x, mask=mask).mean(0)
+        return self._some("temporal_importance", self.attention(x, mask=mask)).mean(0)
+
+    def _log_joint(self, where: str, x: Any, y: Any, mask: Any) -> Tensor:
+        """log p(z = n, y | X) of each window, ``(M, N)``."""
+        x, y, mask = self._check(where, x, y, mask)
+        assert y is not None
+        log_weights, means, scales, _ = self._mixture(x, mask)
+        normal = dist.Normal(means, scales, validate_args=False)
+        return log_weights + normal.log_prob(y.unsqueeze(1)).sum(-1)
+
+    @staticmethod
+    def _some(where: str, values: Tensor) -> Tensor:
+        """What there is to average, if it is anything."""
+        if not len(values):
+            raise ValueError(f"IMVLSTM.{where}: found 0 windows, expected one at least.")
+        return values
 
     def _check(
         self, where: str, x: Tensor | Windows, y: Tensor | None = None, mask: Tensor | None = None
