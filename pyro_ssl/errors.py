@@ -3,6 +3,8 @@
 Every message says which site, what was found, what was expected, and the line to write instead.
 """
 
+import operator
+
 __all__ = [
     "CheckpointError",
     "EmissionNotLocalError",
@@ -41,8 +43,12 @@ class CheckpointError(SSLError, ValueError):
 def positive_size(name: str, size: int) -> int:
     """Return a size as an integer.
 
-    :raises ValueError: naming it, if it is less than 1.
+    :raises ValueError: naming it, if it is no whole number, or less than 1.
     """
-    if int(size) < 1:
-        raise ValueError(f"{name} must be at least 1, found {size}.")
-    return int(size)
+    try:
+        number = 0 if isinstance(size, bool) else operator.index(size)
+    except (TypeError, ValueError, RuntimeError):
+        number = 0
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, found {size}; expected a whole number.")
+    return number

@@ -12,7 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: Rooms from the ground up: each imports only from itself and from those before it.
 ROOMS = (
-    "errors gradients steps storage cells transitions primitive smc exact reading infer datasets "
+    "errors arguments gradients steps storage cells transitions primitive smc exact reading infer datasets "
     "models belief plotting testing demo"
 ).split()
 

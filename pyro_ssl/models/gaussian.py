@@ -34,7 +34,6 @@ from .settings import checked
 __all__ = ["GaussianSSL"]
 
 INFERENCE = ("particle_gibbs", "smc")
-READS = ("increments", "positions")
 _TRANSITIONS = {"lstm": GaussianLSTMTransition, "mlstm": GaussianMultiplicativeLSTMTransition}
 
 
@@ -80,11 +79,6 @@ class GaussianSSL(Tracker):
     ) -> None:
         if cell not in _TRANSITIONS:
             raise ValueError(f'cell is "{cell}", expected one of {sorted(_TRANSITIONS)}.')
-        if reads not in READS or reads == "increments" and not residual:
-            raise ValueError(
-                f'reads is "{reads}" with residual={residual}, expected one of {READS}, and '
-                'increments with residual=True alone; write reads="positions".'
-            )
         options: dict[str, Any] = {"reads": reads, "residual": residual, "dropout": dropout}
         super().__init__(dim=dim, hidden_size=hidden_size, cell=cell, **options)
         self.transition = _TRANSITIONS[cell](dim, hidden_size, **options)

@@ -235,7 +235,7 @@ OF = {
         "forecast level": (lambda m: FORECAST.interval(1.5), "found level=1.5"),
         "start (T, E)": (lambda m: m.start(D.s[:, 0]), r"write x\[:, None\]"),
         "dim 0": (lambda m: GaussianSSL(0), "dim is 0"),
-        "reads": (lambda m: GaussianSSL(2, reads="steps"), 'reads is "steps"'),
+        "reads": (lambda m: GaussianSSL(2, reads="steps"), 'reads="steps"'),
         "all 1": (
             lambda m: refit(GaussianSSL(1, hidden_size=1), D.s[..., :1], num_particles=1),
             None,
