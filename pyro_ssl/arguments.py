@@ -24,6 +24,7 @@ __all__ = [
     "check_share",
     "check_tensor",
     "may_read",
+    "sizes_of",
     "whole",
 ]
 
@@ -61,6 +62,7 @@ def check_tensor(
     *,
     like: Tensor | None = None,
     integer: bool = False,
+    some: str = "",
     write: str = "",
 ) -> None:
     """Check that an argument is a tensor of a shape, a dtype and a device; it costs no wait.
@@ -69,17 +71,18 @@ def check_tensor(
     :param shape: sizes; a letter stands for any.
     :param Tensor like: of the dtype, unless ``integer``, and the device that are expected.
     :param bool integer: it must be int64; else float32 or float64.
+    :param str some: letters of the sizes that must be 1 at least.
     :param str write: the line to write instead, where the shape is another.
     :raises TypeError: if it is no tensor.
     :raises ValueError: if it is another one.
     """
-    words = _words(shape)
+    words = _words(shape) + (f" with {' and '.join(some)} at least 1" if some else "")
     if not isinstance(value, Tensor):
         raise TypeError(
             f"{where}: {name} is a {type(value).__name__}, expected a tensor of shape {words}; "
             f"write torch.as_tensor({name})."
         )
-    if not _fits(tuple(value.shape), shape):
+    if not _fits(tuple(value.shape), shape, some):
         raise ValueError(
             f"{where}: {name} has shape {tuple(value.shape)}, expected {words}"
             + (f"; write {write}." if write else ".")
@@ -196,12 +199,27 @@ def whole(where: str, name: str, value: Any, least: int) -> int:
     return number
 
 
-def _fits(found: tuple[int, ...], shape: Shape) -> bool:
+def sizes_of(where: str, name: str, shape: Any) -> torch.Size:
+    """Return the shape of what is drawn.
+
+    :raises ValueError: if it is no tuple of whole numbers of 0 or more.
+    """
+    sizes = shape if isinstance(shape, tuple | list) else (-1,)
+    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in sizes):
+        raise ValueError(
+            f"{where}: {name} is {shape}, expected a tuple of whole numbers of 0 or more; write "
+            f"{name}=(100,)."
+        )
+    return torch.Size(sizes)
+
+
+def _fits(found: tuple[int, ...], shape: Shape, some: str) -> bool:
     if shape[:1] == (...,):
         shape = shape[1:]
         found = found[len(found) - len(shape) :] if len(found) >= len(shape) else ()
     return len(found) == len(shape) and all(
-        isinstance(size, str) or size == number for number, size in zip(found, shape, strict=True)
+        number >= (size in some) if isinstance(size, str) else size == number
+        for number, size in zip(found, shape, strict=True)
     )
 
 

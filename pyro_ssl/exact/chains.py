@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..arguments import check_kind
 from ..steps import steps_within
 from ..transitions import DiscreteTransition
+from .arguments import check_chain, check_emission
 from .log_space import apart, hard_sequences, log_filter, log_sample, log_smoother
 
 __all__ = [
@@ -69,11 +71,24 @@ def enumerate_paths(
     :param Tensor log_emission: ``(T, B, K)``.
     :param Tensor inputs: ``(T, B, input_size)``.
     :param Tensor lengths: ``(B,)``: paths with anything but 0 past the length have probability 0.
-    :raises ValueError: if there are more than ``MAX_PATHS`` paths.
+    :raises ValueError: if there are more than ``MAX_PATHS`` paths, or something does not fit.
+    :raises NonFiniteError: if a log-emission is NaN or +inf.
     """
+    where = "enumerate_paths"
+    check_kind(where, "transition", transition, DiscreteTransition, "MarkovTransition(K)")
+    log_emission = check_emission(where, log_emission, lengths)
     T, B, K = log_emission.shape
+    if transition.num_states != K:
+        raise ValueError(
+            f"{where}: log_emission has shape {(T, B, K)}, expected (T, B, "
+            f"{transition.num_states}), one for each state of the {type(transition).__name__}; "
+            f"write {type(transition).__name__}({K}, ...)."
+        )
     if K**T > MAX_PATHS:
-        raise ValueError(f"{K}^{T} paths are too many to enumerate, expected at most {MAX_PATHS}.")
+        raise ValueError(
+            f"{where}: {K}^{T} paths are too many to enumerate, expected at most {MAX_PATHS}; "
+            "write log_emission[:8] for the first steps."
+        )
     device = log_emission.device
     grid = torch.meshgrid([torch.arange(K, device=device)] * T, indexing="ij")
     paths = torch.stack([axis.reshape(-1) for axis in grid], -1)  # (N, T)
@@ -105,6 +120,8 @@ def markov_filter(
     :param Tensor lengths: ``(B,)``.
     :returns: p(z_t | x_{1:t}), ``(T, B, K)``, which past a sequence's length means nothing, and
         log p(x_t | x_{1:t-1}), ``(T, B)``, which is 0 there.
+    :raises ValueError: if something does not fit, or a row is no distribution.
+    :raises NonFiniteError: if a log-emission is NaN or +inf.
 
     Example::
 
@@ -114,6 +131,7 @@ def markov_filter(
         >>> belief[0, 0], log_p[0].exp()
         (tensor([0.7500, 0.2500]), tensor([0.6000]))
     """
+    log_emission = check_chain("markov_filter", initial, matrix, log_emission, lengths)
     belief, log_p, totals = _scaled_filter(initial, matrix, log_emission)
     hard = hard_sequences(totals, lengths)
     if len(hard):
@@ -169,6 +187,7 @@ def markov_marginals(
 
     Past a sequence's length the marginals mean nothing.
     """
+    log_emission = check_chain("markov_marginals", initial, matrix, log_emission, lengths)
     filtered, _, totals = _scaled_filter(initial, matrix, log_emission)
     hard = hard_sequences(totals, lengths)
     if len(hard):
@@ -196,6 +215,7 @@ def sample_markov_paths(
     initial: Tensor, matrix: Tensor, log_emission: Tensor, lengths: Tensor | None = None
 ) -> Tensor:
     """Draw z_{1:T} ~ p(z | x) of an HMM, ``(T, B)``, by forward filtering, backward sampling."""
+    log_emission = check_chain("sample_markov_paths", initial, matrix, log_emission, lengths)
     filtered, _, totals = _scaled_filter(initial, matrix, log_emission)
     hard = hard_sequences(totals, lengths)
     if len(hard):
