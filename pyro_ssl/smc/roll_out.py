@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..transitions import DiscreteTransition, Transition
+from .arguments import check_roll_out
 from .resampling import invert_cdf, monotone_cumsum
 from .sweep import Sweep
 
@@ -34,7 +35,10 @@ def roll_out(
     :param Sweep sweep: unconditional, its particles of equal weight.
     :param int num_steps: S.
     :param Tensor inputs: exogenous inputs of all s + S steps, ``(s + S, B, input_size)``.
+    :raises TypeError: if an argument is of another class.
+    :raises ValueError: if particles have weights, or sizes do not fit; nothing was drawn.
     """
+    check_roll_out(transition, sweep, num_steps, inputs)
     start, B, P = sweep.ancestors.shape
     step = transition.stepper(None if inputs is None else inputs.repeat_interleave(P, 1))
     state, z_prev = sweep.state, sweep.z[-1].flatten(0, 1) if start else None

@@ -43,6 +43,7 @@ from torch import Tensor
 from ..steps import steps_within
 from ..transitions import Transition, map_state
 from .ancestors import PROPOSAL_LAG, ReferencePath
+from .arguments import check_sweep
 from .emissions import Emission
 from .proposal import Asks, Proposal
 from .resampling import RESAMPLING, invert_cdf, monotone_cumsum
@@ -108,6 +109,8 @@ def conditional_smc(
     :param bool forced_move: force the final pick away from the reference.
     :param Tensor transition_scale: ``(B,)``, power to which p(z_t | z_{1:t-1}) is raised.
     :returns: :class:`Sweep`.
+    :raises TypeError: if an argument is of another class.
+    :raises ValueError: if shapes, dtypes, devices or values do not fit; nothing was drawn.
 
     *Reference*: Andrieu, Doucet & Holenstein, "Particle Markov chain Monte Carlo methods", JRSS B
     2010; Lindsten, Jordan & Schön, "Particle Gibbs with ancestor sampling", JMLR 2014.
@@ -122,6 +125,12 @@ def conditional_smc(
         >>> conditional_smc(transition, emission, 10, first.path).path.shape
         torch.Size([7, 2])
     """
+    check_sweep(
+        *(transition, emission, num_particles, reference, lengths, inputs, transition_scale),
+        resampling=resampling,
+        ancestor_sampling=ancestor_sampling,
+        proposal_lag=proposal_lag,
+    )
     T, B = emission.shape
     proposal = emission.proposal(transition, num_particles, transition_scale)
     active = None if lengths is None else steps_within(lengths, T).unsqueeze(-1)  # (T, B, 1)
