@@ -119,7 +119,8 @@ def markov_filter(
     :param Tensor log_emission: log p(x_t | z_t = k), ``(T, B, K)``, of one step at least.
     :param Tensor lengths: ``(B,)``.
     :returns: p(z_t | x_{1:t}), ``(T, B, K)``, which past a sequence's length means nothing, and
-        log p(x_t | x_{1:t-1}), ``(T, B)``, which is 0 there.
+        log p(x_t | x_{1:t-1}), ``(T, B)``, which is 0 there. From an observation of probability 0
+        on, they are NaN and -inf.
     :raises ValueError: if something does not fit, or a row is no distribution.
     :raises NonFiniteError: if a log-emission is NaN or +inf.
 
@@ -186,6 +187,8 @@ def markov_marginals(
     """Return p(z_t | x_{1:T}) of an HMM, ``(T, B, K)``, by forward–backward.
 
     Past a sequence's length the marginals mean nothing.
+
+    :raises ValueError: if a sequence has probability 0, or something does not fit.
     """
     log_emission = check_chain("markov_marginals", initial, matrix, log_emission, lengths)
     filtered, _, totals = _scaled_filter(initial, matrix, log_emission)
@@ -214,7 +217,10 @@ def markov_marginals(
 def sample_markov_paths(
     initial: Tensor, matrix: Tensor, log_emission: Tensor, lengths: Tensor | None = None
 ) -> Tensor:
-    """Draw z_{1:T} ~ p(z | x) of an HMM, ``(T, B)``, by forward filtering, backward sampling."""
+    """Draw z_{1:T} ~ p(z | x) of an HMM, ``(T, B)``, by forward filtering, backward sampling.
+
+    :raises ValueError: if a sequence has probability 0, or something does not fit.
+    """
     log_emission = check_chain("sample_markov_paths", initial, matrix, log_emission, lengths)
     filtered, _, totals = _scaled_filter(initial, matrix, log_emission)
     hard = hard_sequences(totals, lengths)

@@ -49,7 +49,7 @@ def roll_out(
             p = torch.softmax(predicted.expand(B * P, transition.num_states), -1)
             u = torch.rand(B * P, 1, device=p.device, dtype=p.dtype)
             z_prev = invert_cdf(monotone_cumsum(p), u).view(-1)
-            probs.append(p.view(B, P, -1).mean(1))
+            probs.append(p.view(B, P, transition.num_states).mean(1))
         else:
             mean, scale = predicted
             z_prev = mean + scale * torch.randn_like(mean)

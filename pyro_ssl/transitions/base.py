@@ -233,7 +233,8 @@ class DiscreteTransition(Transition):
     ) -> tuple[dist.Categorical, Any]:
         """Advance by one latent; see :meth:`Transition.step`."""
         logits, state = self.step_logits(z_prev, state, inputs)
-        return dist.Categorical(logits=logits), state
+        validate = None if logits.numel() else False  # torch's own check fails at an empty batch
+        return dist.Categorical(logits=logits, validate_args=validate), state
 
     def path_logits(self, z: Tensor, inputs: Tensor | None = None) -> Tensor:
         """Logits of every step of a given path: ``(..., T)`` to ``(..., T, K)``."""

@@ -106,12 +106,14 @@ class PathDistribution(TorchDistribution):
             )
             z_prev = p.expand(batch_shape).sample()
             path.append(z_prev)
+        if not path:
+            is_states = isinstance(self.transition, DiscreteTransition)
+            dtype = torch.long if is_states else self.transition.like.dtype
+            return self.transition.like.new_zeros(batch_shape + self.event_shape, dtype=dtype)
         return self._zero_past_length(torch.stack(path, -1 - num_event_dims), num_event_dims)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Teacher-forced log p(z_{1:T}), one fused call: ``(...) + event_shape`` to ``(...)``."""
-        if self._validate_args:
-            self._validate_sample(value)
         time_dim = -len(self.event_shape)
         where, event = "PathDistribution.log_prob", tuple(self.event_shape)
         is_states, like = len(event) == 1, self.transition.like
@@ -124,6 +126,8 @@ class PathDistribution(TorchDistribution):
             integer=is_states,
             write="value.T for paths (T, B)",
         )
+        if self._validate_args and value.numel():  # torch cannot look at no sequence
+            self._validate_sample(value)
         batch_shape = torch.broadcast_shapes(value.shape[:time_dim], self.batch_shape)
         value = value.expand(batch_shape + value.shape[time_dim:])
         log_p = self.transition.log_prob(value, self._inputs_for(batch_shape))
