@@ -15,7 +15,10 @@ import torch
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
+from .errors import NonFiniteError
+
 __all__ = [
+    "check_finite",
     "check_kind",
     "check_lengths",
     "check_positive",
@@ -23,6 +26,7 @@ __all__ = [
     "check_range",
     "check_share",
     "check_tensor",
+    "check_unit",
     "may_read",
     "sizes_of",
     "whole",
@@ -146,6 +150,31 @@ def check_positive(where: str, name: str, value: Tensor) -> None:
         raise ValueError(
             f"{where}: {name} holds numbers that are not positive, or not finite; expected "
             f"positive ones; write {name}.exp() for logarithms."
+        )
+
+
+def check_finite(where: str, name: str, value: Tensor) -> None:
+    """Check that numbers are finite, where they may be read.
+
+    :raises NonFiniteError: if one is not.
+    """
+    if may_read(value) and not bool(value.isfinite().all()):
+        raise NonFiniteError(
+            f"{where}: {int((~value.isfinite()).sum())} numbers of {name} are not finite, expected "
+            f"none; write {name}.nan_to_num(0.0) where nothing was observed."
+        )
+
+
+def check_unit(where: str, name: str, value: Tensor) -> None:
+    """Check that each number is a probability, where they may be read.
+
+    :raises ValueError: if one is not from 0 to 1.
+    """
+    if value.numel() and may_read(value) and not bool(((value >= 0) & (value <= 1)).all()):
+        low, high = torch.stack(torch.aminmax(value.detach())).tolist()
+        raise ValueError(
+            f"{where}: {name} holds numbers from {low:.6g} to {high:.6g}, expected probabilities "
+            f"from 0 to 1; write {name}.sigmoid() for log-odds."
         )
 
 

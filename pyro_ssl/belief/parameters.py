@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..arguments import check_kind, check_lengths, check_probabilities, check_tensor
+from ..arguments import check_kind, check_lengths, check_probabilities, check_tensor, whole
 from ..models.words import active_cells
 
 __all__ = ["check_hmm", "check_symbols", "stationary_distribution"]
@@ -72,10 +72,17 @@ def check_hmm(matrix: Tensor, emission: Tensor, initial: Tensor | None, caller: 
 
 
 def check_symbols(
-    words: Tensor | None, lengths: Tensor | None, num_symbols: int, caller: str
+    words: Tensor | None,
+    lengths: Tensor | None,
+    num_symbols: int | None,
+    caller: str,
+    *,
+    some: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Check symbols; return them with 0 past the lengths, and which cells hold one, ``(T, B)``.
 
+    :param int num_symbols: V; None for any.
+    :param bool some: there has to be one within the lengths.
     :raises TypeError: if they are no tensor.
     :raises ValueError: if they are not int64 ``(T, B)`` from 0 to V - 1, of one step at least, or
         the lengths do not fit.
@@ -90,12 +97,18 @@ def check_symbols(
         )
     T, B = words.shape
     check_lengths(caller, lengths, T, B, words.device)
+    V = 2**62 if num_symbols is None else whole(caller, "num_symbols", num_symbols, 1)
     active = active_cells(words, lengths)
+    if some and not bool(active.any()):
+        raise ValueError(
+            f"{caller}: found no symbol in words of shape {(T, B)}, expected one at least; write "
+            "lengths of 1 or more."
+        )
     words = words.masked_fill(~active, 0)
     low, high = (int(value) for value in torch.aminmax(words))
-    if low < 0 or high >= num_symbols:
+    if low < 0 or high >= V:
         raise ValueError(
             f"{caller}: found symbols from {low} to {high}, expected 0 to V - 1 = "
-            f"{num_symbols - 1}; give lengths=lengths, where the padding begins."
+            f"{V - 1}; give lengths=lengths, where the padding begins."
         )
     return words, active
