@@ -262,6 +262,7 @@ class IMVLSTM(Model):
     def _check(
         self, where: str, x: Tensor | Windows, y: Tensor | None = None, mask: Tensor | None = None
     ) -> Data:
+        self._check_dtype(f"IMVLSTM.{where}")
         data = check_windows(where, x, y, mask, self.network)
         if data[1] is None and where != "predict":
             raise ValueError(
