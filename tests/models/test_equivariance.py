@@ -1,4 +1,4 @@
-"""GaussianSSL: results do not depend on the origin and the unit of the data."""
+"""GaussianSSL and IMVLSTM: results do not depend on the origin and the unit of the data."""
 
 import functools
 import math
@@ -7,7 +7,7 @@ import pyro
 import pytest
 import torch
 
-from pyro_ssl import GaussianSSL
+from pyro_ssl import IMVLSTM, GaussianSSL
 from pyro_ssl.datasets import noisy_curve
 
 UNITS = [1e-12, 1e-6, 1.0, 1e6, 1e12]
@@ -91,3 +91,67 @@ def test_sensors_in_units_of_their_own():
         results.append((ssl.loading.squeeze(-1), ssl.covariance.diagonal()))
     torch.testing.assert_close(results[0][0] * unit, results[1][0], rtol=1e-6, atol=0.0)
     torch.testing.assert_close(results[0][1] * unit**2, results[1][1], rtol=1e-6, atol=0.0)
+
+
+# ------------------------------------------------------------------------------------ windows
+
+
+@functools.cache
+def forecast(dtype, units=(1.0, 1.0), levels=(0.0, 0.0), constant=None, gaps=False):
+    """Loss, score, forecast and importance of an IMV-LSTM, in the units of x and y."""
+    g = torch.Generator().manual_seed(5)
+    x = torch.randn(40, 5, 3, generator=g, dtype=torch.float64)
+    y = x[:, -2, 1] + 0.1 * torch.randn(40, generator=g, dtype=torch.float64)
+    if constant is not None:
+        x[..., 2] = constant
+    x = (x + levels[0]) * units[0]
+    if gaps:
+        x[::3, 1, 0] = torch.nan
+    y = (y + levels[1]) * units[1]
+    x, y = x.to(dtype), y.to(dtype)
+    pyro.set_rng_seed(0)
+    imv = IMVLSTM(3, 4).to(dtype)
+    how = {"num_epochs": 4, "batch_size": 16, "squared_error": 0.5, "disable_progbar": True}
+    imv.fit(x[:30], y[:30], valid=(x[30:], y[30:]), **how)
+    ahead = imv.predict(x[30:])
+    mean, scales = (v.double() / units[1] for v in (ahead.mean, ahead.scales))
+    low, high = (v.double() / units[1] - levels[1] for v in ahead.interval(0.9))
+    nll = torch.tensor([r.score - math.log(units[1]) for r in imv.history])
+    parts = [mean - levels[1], scales, low, high, nll.double()]
+    parts += [imv.posterior(x, y).double(), imv.attention(x).double()]
+    return parts
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+@pytest.mark.parametrize(
+    "dtype, units, levels, tolerance",
+    [
+        *[(torch.float64, (a, b), (0.0, 0.0), 1e-6) for a, b in [(1e-12, 1e12), (1e12, 1e-12)]],
+        *[(torch.float64, (1.0, 1.0), (a, b), 1e-4) for a, b in [(1e6, -1e6), (-1e3, 0.0)]],
+        (torch.float64, (1e12, 1e-12), (1e6, 1e6), 1e-4),
+        (torch.float32, (1e-12, 1e12), (1e3, -1e3), 0.02),
+    ],
+)
+def test_windows(dtype, units, levels, tolerance, gaps):
+    one = forecast(dtype, gaps=gaps)
+    for a, b in zip(one, forecast(dtype, units, levels, gaps=gaps), strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("constant", [1e-5, -3.0, 1e6])
+@pytest.mark.parametrize("unit", [1e-12, 1e12])
+def test_a_constant_variable(constant, unit):
+    """It tells nothing, wherever it stands."""
+    one = forecast(torch.float64, constant=0.0)
+    for a, b in zip(one, forecast(torch.float64, (unit, 1.0), constant=constant), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
+def test_a_constant_target_and_a_single_window():
+    for num_windows in (1, 6):
+        for value in (0.0, 5.0, 1e12):
+            x, y = torch.randn(num_windows, 3, 2), torch.full((num_windows,), value)
+            imv = IMVLSTM(2, 2)
+            imv.fit(x, y, num_epochs=1, disable_progbar=True)
+            assert imv.predict(x).mean.isfinite().all()
+            assert imv.log_likelihood(x, y).isfinite().all()

@@ -12,7 +12,7 @@ Pyro enumerates z, so that the loss of ``SVI`` with ``TraceEnum_ELBO`` is the ne
 log-likelihood: L without I, less the entropy of q, at q = the posterior. Its gradient is that of L
 with q held fixed. I enters L in a term of its own, which I = mean q minimises for any weights.
 
-Next files to read: ``network.py``, π, μ and σ; ``fitting.py``; ``forecast.py``.
+Next files to read: ``network.py``, π, μ and σ; ``units.py``; ``fitting.py``; ``forecast.py``.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from pyro.ops.indexing import Vindex
 from pyro.optim import ExponentialLR, PyroOptim
 from torch import Tensor
 
-from ..base import EpochRecord, Model
+from ..base import EpochRecord
 from ..epochs import fit_epochs, whole_or_not
 from ..settings import checked
-from .data import Data, check_windows, chunks, filled, parts_of, take
+from .data import Data, check_windows, chunks, parts_of, take
 from .fitting import check_settings, end_epoch, make_svi, pyro_optim, run_epoch
 from .forecast import IMVForecast
-from .network import IMVNetwork, Mixture
+from .network import Mixture
+from .units import InUnits
 
 if TYPE_CHECKING:
     from ...datasets.windows import Windows
@@ -45,7 +46,7 @@ __all__ = ["IMVLSTM"]
 _WINDOWS = 4096  # whose hidden states exist at once while nothing is learned
 
 
-class IMVLSTM(Model):
+class IMVLSTM(InUnits):
     """Forecasts from N input variables, and which of them, and which of their steps, matter.
 
     :param int num_variables: N.
@@ -59,16 +60,16 @@ class IMVLSTM(Model):
         suffer, though q and I still find it.
     :param int num_steps: T, where attention is to learn lags: its bias is then of each step. By
         default it is one, as in the paper, and T is free; T^n then has little contrast.
-    :param float min_scale: what the standard deviations never fall below.
+    :param float min_scale: what the standard deviations never fall below, in units of y's own.
     :raises ValueError: if one of them is out of range.
 
     Data are ``x`` ``(M, T, N)``, windows with the oldest step first; ``y`` ``(M, Y)``, or ``(M,)``
     for one target; and ``mask`` bool ``(M, T, N)``, true where x was observed, NaN counting as not
-    observed; any arrays or lists of numbers will do. What is missing is read as 0, and nothing here
-    scales data: scale x and y to mean 0 and deviation 1, or forecasts depend on their units, as by
-    ``min_scale``. In place of
-    x and y, every method takes :class:`~pyro_ssl.datasets.Windows`, whose gaps are filled already:
-    their x is read as it is, and their mask only where it is given as ``mask``.
+    observed; any arrays or lists of numbers will do. Origin and unit of x and y do not matter: a
+    fit takes the mean and the deviation of each variable and target of its data for them, and what
+    is missing is read as that mean. In place of x and y, every method takes
+    :class:`~pyro_ssl.datasets.Windows`, whose gaps are filled already: their x is read as it is,
+    and their mask only where it is given as ``mask``.
 
     Example::
 
@@ -99,7 +100,6 @@ class IMVLSTM(Model):
             "num_steps": num_steps,
         }
         super().__init__(**config)
-        self.network = IMVNetwork(**config)
 
     @property
     def num_variables(self) -> int:
@@ -122,7 +122,7 @@ class IMVLSTM(Model):
         pyro.module("imv_lstm", self.network)
         with pyro.plate("windows", len(x), subsample=index, device=x.device):
             chosen = (x, y, mask) if index is None else take((x, y, mask), index)
-            log_weights, means, scales, _ = self.network(filled(chosen[0], chosen[2]))
+            log_weights, means, scales, _ = self._read(chosen[0], chosen[2])
             z = pyro.sample(
                 "variable", dist.Categorical(logits=log_weights), infer={"enumerate": "parallel"}
             )
@@ -131,6 +131,7 @@ class IMVLSTM(Model):
             pyro.sample("y", normal.to_event(1), obs=chosen[1])
             if squared_error and chosen[1] is not None:
                 miss = (log_weights.exp().unsqueeze(-1) * means).sum(1) - chosen[1]
+                miss = miss / self.y_unit
                 pyro.factor("squared_error", -squared_error * miss.square().sum(-1))
 
     @checked
@@ -166,9 +167,9 @@ class IMVLSTM(Model):
         :param int num_epochs: at most so many.
         :param int batch_size: windows per gradient step.
         :param float learning_rate: AdamW's, times ``decay`` after each epoch.
-        :param float squared_error: weight of the mean forecast's squared error, which is added to
-            the loss; 0 is EM. The authors' program learns PM2.5 and SML2010 by that error alone,
-            but without the likelihood there are neither scales nor q.
+        :param float squared_error: weight of the mean forecast's squared error, in units of y's
+            variance, which is added to the loss; 0 is EM. The authors' program learns PM2.5 and
+            SML2010 by that error alone, but without the likelihood there are neither scales nor q.
         :param str monitor: the score, ``"nll"`` or ``"mse"``.
         :param optim: another optimiser: of Pyro, of which a scheduler steps after each epoch,
             ``pyro.optim.ReduceLROnPlateau`` by the score; or of torch, a class, which is given
@@ -185,7 +186,9 @@ class IMVLSTM(Model):
             valid = self._check("fit(valid=)", *parts_of(valid))
             if not len(valid[0]):
                 raise ValueError("IMVLSTM.fit: valid has 0 windows; write valid=None, or give one.")
-        train: Data = (filled(x, mask), y, None)
+        assert y is not None
+        self._take_units(x, y, mask)
+        train: Data = (x, y, mask)
         adam = {"lr": learning_rate, "weight_decay": weight_decay}
         schedule: PyroOptim = pyro_optim(optim, adam)
         if optim is None:
@@ -286,5 +289,5 @@ class IMVLSTM(Model):
         """The network's output of all windows, a part at a time."""
         data = self._check("predict", x, None, mask)
         with self._evaluating():
-            out = [self.network(filled(x, mask)) for x, _, mask in chunks(data, _WINDOWS)]
+            out = [self._read(x, mask) for x, _, mask in chunks(data, _WINDOWS)]
         return Mixture(*(torch.cat(values) for values in zip(*out, strict=True)))
