@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..arguments import check_kind
+from ..arguments import check_kind, check_range, check_tensor
 from ..steps import steps_within
 from ..transitions import DiscreteTransition
 from .arguments import check_chain, check_emission
@@ -51,9 +51,15 @@ class Enumeration:
         return self.log_joint.softmax(-1)
 
     def index(self, path: Tensor) -> Tensor:
-        """Return the row of ``paths`` at which each path stands: ``(..., T)`` to ``(...)``."""
+        """Return the row of ``paths`` at which each path stands: ``(..., T)`` to ``(...)``.
+
+        :raises ValueError: if a path is of another length, or holds what is no state.
+        """
         N, T = self.paths.shape
-        K = round(N ** (1 / T)) if T else 1
+        K = round(N ** (1 / T))
+        write = "z.T for paths (T, B)"
+        check_tensor("Enumeration.index", "path", path, (..., T), integer=True, write=write)
+        check_range("Enumeration.index", "path", path, K, "0 to K - 1")
         powers = K ** torch.arange(T - 1, -1, -1, device=path.device)
         return (path * powers).sum(-1)
 

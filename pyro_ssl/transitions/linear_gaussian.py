@@ -80,7 +80,8 @@ class LinearGaussianTransition(GaussianTransition):
         shape, given_as = (self.dim,) * (2 if name == "matrix" else 1), name.removeprefix("log_")
         where = "LinearGaussianTransition"
         write = f"{where}({self.dim}, matrix=A, scale=q) with A (D, D) and the others (D,)"
-        check_tensor(where, given_as, value, shape, write=write)
+        like = next(iter(self._buffers.values()), None)  # the first that was given
+        check_tensor(where, given_as, value, shape, like=like, write=write)
         if name != given_as:
             check_positive(where, given_as, value)
         self.register_buffer(name, value if name == given_as else value.log())

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..arguments import check_probabilities, check_tensor, whole
+from ..arguments import check_probabilities, check_range, check_tensor, whole
 from .base import DiscreteTransition
 
 __all__ = ["MarkovState", "MarkovTransition"]
@@ -62,9 +62,10 @@ class MarkovTransition(DiscreteTransition):
         self.input_size = whole("MarkovTransition", "input_size", input_size, 0)
         given = [("initial", initial, (K,)), ("matrix", matrix, (K, K))]
         write = f"MarkovTransition({K}, initial=p, matrix=A) with p (K,), A (K, K)"
+        like = initial if isinstance(initial, Tensor) else None
         for name, value, shape in given:
             if value is not None:
-                check_tensor("MarkovTransition", name, value, shape, write=write)
+                check_tensor("MarkovTransition", name, value, shape, like=like, write=write)
                 check_probabilities("MarkovTransition", name, value, sums=False)
         # Given probabilities are buffers, through which gradients and sampled values pass.
         if initial is not None:
@@ -92,6 +93,8 @@ class MarkovTransition(DiscreteTransition):
 
     def path_logits(self, z: Tensor, inputs: Tensor | None = None) -> Tensor:
         """Teacher-forced logits, by one row look-up; see the base class."""
+        write = "z.clamp(min=0) where padding is -1"  # which would be the last row
+        check_range("MarkovTransition.path_logits", "z", z, self.num_states, write)
         first = self.initial_logits.expand(z.shape[:-1] + (1, self.num_states))
         logits = torch.cat([first, self.transition_logits[z[..., :-1]]], -2)
         return self._driven(logits[..., : z.shape[-1], :], inputs)

@@ -322,6 +322,17 @@ OTHERS = {
     ),
     "given zeros": (lambda w: tr.MarkovTransition(K, matrix=0 * w.matrix), "add up to 0 to 0"),
     "given list": (lambda w: tr.MarkovTransition(K, initial=[0.5, 0.5]), "initial is a list"),
+    "given dtypes": (
+        lambda w: tr.MarkovTransition(K, initial=w.initial.float(), matrix=w.matrix),
+        "matrix is torch.float64, expected torch.float32",
+    ),
+    "given dtypes of vectors": (
+        lambda w: tr.LinearGaussianTransition(D, matrix=w.matrix, scale=torch.ones(D).float()),
+        "scale is torch.float32, expected torch.float64",
+    ),
+    "path_logits -1": (lambda w: w.chain.path_logits(w.z - 1), "z holds numbers from -1"),
+    "index K": (lambda w: enumerated(w).index(w.z.T + 1), "path holds numbers from . to 2"),
+    "index T": (lambda w: enumerated(w).index(w.z), r"path has shape \(4, 3\), expected \(..., 4"),
     "given scale": (
         lambda w: tr.LinearGaussianTransition(D, scale=torch.tensor([1.0, -1.0])),
         "scale holds numbers that are not positive",
