@@ -18,6 +18,7 @@ from .infer import (
     ParticleGibbs,
     ParticleGibbsKernel,
     StochasticEM,
+    suggest_num_particles,
 )
 from .models import IMVLSTM, GaussianSSL, LanguageModel, TopicalSSL
 from .primitive import ssl_transition
@@ -57,6 +58,7 @@ __all__ = [
     "TopicalSSL",
     "invariance_test",
     "ssl_transition",
+    "suggest_num_particles",
 ]
 
 _ROOMS = ("belief", "datasets", "exact", "mini", "plotting", "testing")

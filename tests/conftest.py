@@ -125,3 +125,12 @@ def _fresh_state(request):
 def device():
     """Where the test runs: ``PYRO_SSL_DEVICE``, the CPU by default."""
     return _device()
+
+
+@pytest.fixture
+def always_twisted(monkeypatch):
+    """Sweeps are twisted however little that is worth: small problems need no twist."""
+    from pyro_ssl.infer import twisting
+
+    monkeypatch.setattr(twisting, "WORTH", float("inf"))
+    monkeypatch.setattr(twisting, "NEGLIGIBLE", -1.0)

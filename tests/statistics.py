@@ -13,7 +13,7 @@ from scipy import stats
 from torch import Tensor
 
 from pyro_ssl import LSTMTransition, MarkovTransition
-from pyro_ssl.smc import TableEmission, conditional_smc
+from pyro_ssl.smc import MarkovSurrogate, TableEmission, conditional_smc
 from pyro_ssl.transitions import DiscreteTransition, MultiplicativeLSTMTransition
 
 ALPHA = 1e-6
@@ -27,6 +27,7 @@ class Problem(NamedTuple):
     lengths: Tensor | None = None  # (S,)
     inputs: Tensor | None = None  # (T, S, input_size)
     transition_scale: Tensor | None = None  # (S,)
+    log_twist: Tensor | None = None  # (T, S, K)
 
     def paths(self) -> Tensor:
         """All K^T paths, ``(K^T, T)``, counting in base K."""
@@ -69,6 +70,8 @@ class Problem(NamedTuple):
         each = {"lengths": self.lengths, "transition_scale": self.transition_scale}
         kwargs = {k: None if v is None else v.repeat(n) for k, v in each.items()}
         kwargs["inputs"] = None if self.inputs is None else self.inputs.repeat(1, n, 1)
+        if self.log_twist is not None:
+            kwargs["twist"] = TableEmission(self.log_twist.repeat(1, n, 1))
         return {
             "transition": self.transition,
             "emission": TableEmission(self.log_emission.repeat(1, n, 1)),
@@ -116,8 +119,13 @@ def random_problem(
     ragged: bool = False,
     inputs: bool = False,
     scaled: bool = False,
+    twist: str | None = None,
 ) -> Problem:
-    """Draw a model and its data. Sharp ones (the default) are where a wrong sampler shows."""
+    """Draw a model and its data. Sharp ones (the default) are where a wrong sampler shows.
+
+    :param twist: ``"noise"`` of any kind, the last step included; or messages of a ``"chain"`` that
+        has nothing to do with the transition.
+    """
     S = 2 if ragged else 1
     if kind in ("lstm", "mlstm"):
         cls = LSTMTransition if kind == "lstm" else MultiplicativeLSTMTransition
@@ -131,13 +139,24 @@ def random_problem(
         for parameter in transition.parameters():
             parameter.data.normal_().mul_(sharpness / 3)
     emission = torch.distributions.Dirichlet(torch.full((K,), concentration)).sample((T, S))
-    return Problem(
+    problem = Problem(
         transition,
         emission.log(),
         lengths=torch.tensor([(T + 1) // 2, T]) if ragged else None,
         inputs=torch.randn(T, S, 2) if inputs else None,
         transition_scale=torch.rand(S) + 0.3 if scaled else None,
     )
+    return problem if twist is None else problem._replace(log_twist=wrong_twist(problem, twist))
+
+
+def wrong_twist(problem: Problem, kind: str) -> Tensor:
+    """log β, ``(T, S, K)``, which has little to do with the problem's future."""
+    T, S, K = problem.log_emission.shape
+    if kind == "noise":
+        return 1.5 * torch.randn(T, S, K)
+    matrix = torch.distributions.Dirichlet(torch.full((K,), 0.5)).sample((K,))
+    emission = TableEmission(problem.log_emission)
+    return MarkovSurrogate(matrix).twist(emission, problem.lengths).table
 
 
 def pairs(case):

@@ -3,12 +3,14 @@
 from .markov_em import MarkovEM
 from .mean_field import MeanFieldGuide
 from .mean_field_elbo import MeanFieldELBO
-from .particle_filter import Forecast, ParticleFilter
+from .particle_filter import Evidence, Forecast, ParticleFilter
 from .particle_gibbs import ParticleGibbs
 from .particle_gibbs_kernel import ParticleGibbsKernel
 from .stochastic_em import StochasticEM
+from .suggest import suggest_num_particles
 
 __all__ = [
+    "Evidence",
     "Forecast",
     "MarkovEM",
     "MeanFieldELBO",
@@ -17,4 +19,5 @@ __all__ = [
     "ParticleGibbs",
     "ParticleGibbsKernel",
     "StochasticEM",
+    "suggest_num_particles",
 ]

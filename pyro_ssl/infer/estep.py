@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..errors import NonFiniteError, SMCFailed
 from ..reading.program import ModelRun
-from ..smc import Emission, Sweep, conditional_smc
+from ..smc import Emission, Surrogate, Sweep, conditional_smc
 from ..smc.resampling import RESAMPLING
 
-__all__ = ["SMCSettings", "draw_paths"]
+__all__ = ["PATH_KERNELS", "SMCSettings", "draw_paths", "next_paths"]
+
+#: how a path is drawn from the last one
+PATH_KERNELS = ("conditional", "independent")
 
 
 @dataclass(frozen=True)
@@ -23,11 +28,14 @@ class SMCSettings:
     :param int num_particles: P.
     :param str resampling: ``"systematic"`` or ``"multinomial"``.
     :param int ancestor_sampling: redraw the reference's ancestor every so many steps; 0: never.
+    :param str path_kernel: ``"conditional"``: conditional SMC; ``"independent"``: then also a fresh
+        path, accepted by particle independent Metropolis-Hastings.
     """
 
     num_particles: int
     resampling: str = "systematic"
     ancestor_sampling: int = 10
+    path_kernel: str = "conditional"
 
     def __post_init__(self) -> None:
         if self.num_particles < 1:
@@ -35,6 +43,10 @@ class SMCSettings:
         if self.resampling not in RESAMPLING:
             raise ValueError(
                 f'resampling is "{self.resampling}", expected one of {sorted(RESAMPLING)}.'
+            )
+        if self.path_kernel not in PATH_KERNELS:
+            raise ValueError(
+                f'path_kernel is "{self.path_kernel}", expected one of {sorted(PATH_KERNELS)}.'
             )
         if self.ancestor_sampling < 0:
             raise ValueError(
@@ -49,19 +61,25 @@ def draw_paths(
     reference: Tensor | None,
     settings: SMCSettings,
     *,
+    surrogate: Surrogate | None = None,
     on_failure: str = "raise",
 ) -> tuple[Sweep, Tensor]:
-    """One sweep for the sequences of a run, or of several chains side by side.
+    r"""One update of the paths of a run, or of several chains side by side.
+
+    Under ``path_kernel="independent"`` a sweep of conditional SMC, whose evidence estimate is Ẑ, is
+    followed by an unconditional one, whose path is taken with probability min(1, Ẑ' / Ẑ): particle
+    independent Metropolis-Hastings (Andrieu, Doucet & Holenstein 2010, section 2.4.2). Both are
+    steps on one extended space, of paths and particles, so the posterior stays invariant.
 
     :param Emission emission: of all C B sequences, chain by chain.
     :param Tensor reference: ``(T, C B, ...)``, or ``None``.
+    :param Surrogate surrogate: twists the sweeps; ``None``: they are not twisted.
     :param str on_failure: what becomes of a sequence whose particles all die: ``"raise"``, or
         ``"keep"`` its reference, with a warning.
-    :returns: the sweep, and the drawn paths ``(T, C B)``.
+    :returns: the (conditional) sweep, and the drawn paths ``(T, C B)``.
     :raises NonFiniteError: if the transition's log-probabilities are NaN.
     :raises SMCFailed: if all particles of a sequence died.
     """
-
     num_chains = emission.shape[1] // max(run.num_sequences, 1)
 
     def tiled(value: Tensor | None, dim: int) -> Tensor | None:
@@ -69,20 +87,61 @@ def draw_paths(
             return value
         return value.repeat(*(num_chains if d == dim else 1 for d in range(value.dim())))
 
-    sweep = conditional_smc(
+    lengths, scale = tiled(run.grid.lengths, 0), tiled(run.grid.transition_scale, 0)
+    sweep_from = partial(
+        conditional_smc,
         run.transition,
         emission,
         settings.num_particles,
-        reference,
-        lengths=tiled(run.grid.lengths, 0),
+        lengths=lengths,
         inputs=tiled(run.inputs, 1),
         resampling=settings.resampling,
         ancestor_sampling=settings.ancestor_sampling,
-        transition_scale=tiled(run.grid.transition_scale, 0),
+        transition_scale=scale,
+        twist=None if surrogate is None else surrogate.twist(emission, lengths, scale),
     )
+    sweep = sweep_from(reference)
+    kept = _kept(run, sweep, reference, settings, on_failure)
+    path = sweep.path if kept is None or reference is None else _choose(kept, reference, sweep.path)
+    if reference is None or settings.path_kernel != "independent":
+        return sweep, path
+    fresh = sweep_from(None)
+    ratio = (fresh.log_likelihood - sweep.log_likelihood).sum(0)  # log Ẑ' - log Ẑ
+    u = torch.rand(ratio.shape, device=ratio.device, dtype=ratio.dtype)
+    accepted = (u.log() < ratio) & ~fresh.failed
+    return sweep, _choose(accepted, fresh.path, path)
+
+
+def next_paths(
+    draw: Callable[..., tuple[Sweep, Tensor]], old: Tensor, known: Tensor, num_sweeps: int
+) -> Tensor:
+    """Sweep on from the last paths; sequences that have none start unconditionally.
+
+    :param draw: :func:`draw_paths`, but for its reference.
+    :param Tensor old: the last paths, ``(T, B, ...)``.
+    :param Tensor known: sequences that have one, bool ``(B,)``.
+    """
+    path = old if bool(known.all()) else _choose(known, old, draw(reference=None)[1])
+    for _ in range(num_sweeps):
+        path = draw(reference=path, on_failure="keep")[1]
+    return path
+
+
+def _choose(which: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """Paths ``(T, B, ...)`` of the sequences ``(B,)`` that are marked, and the others'."""
+    return torch.where(which.reshape(-1, *(1 for _ in one.shape[2:])), one, other)
+
+
+def _kept(
+    run: ModelRun, sweep: Sweep, reference: Tensor | None, settings: SMCSettings, on_failure: str
+) -> Tensor | None:
+    """Sequences that keep their reference as all particles died, ``(B,)``; ``None``: there is none.
+
+    :raises NonFiniteError, SMCFailed: see :func:`draw_paths`.
+    """
     failed = sweep.failed
     if not bool(failed.any()):
-        return sweep, sweep.path
+        return None
     t, b = (~sweep.log_likelihood.isfinite()).nonzero()[0].tolist()
     name, b = run.loop.name, b % run.num_sequences
     if bool(sweep.log_likelihood.isnan().any()):
@@ -100,5 +159,4 @@ def draw_paths(
     if on_failure == "raise" or reference is None:
         raise SMCFailed(message + " Nothing was updated.")
     warnings.warn(message + " Their paths are kept as they were.", RuntimeWarning, stacklevel=3)
-    failed = failed.reshape(-1, *(1 for _ in run.transition.event_shape))
-    return sweep, torch.where(failed, reference, sweep.path)
+    return failed

@@ -1,12 +1,18 @@
 r"""Scores and forecasts by unconditional SMC.
 
 In the fully adapted order p̂(x_t | x_{1:t-1}) = mean_p α_t^p, and the product over t is unbiased for
-p(x_{1:T}). Its logarithm lies below log p(x) on average, by an amount that vanishes as P grows:
-perplexities are, if anything, too high.
+p(x_{1:T}). Its logarithm lies below log p(x) on average, by about half its variance, which vanishes
+as P grows: perplexities are, if anything, too high.
+
+A twist (``smc/twist.py``) takes most of that variance away, but its particles know the future: only
+the evidence of whole sequences means anything then. So a continuation is scored by two runs,
+log p̂(x_{s+1:T} | x_{1:s}) = log Ẑ(x_{1:T}) - log Ẑ(x_{1:s}), of which the second ends at s; and
+one-step-ahead figures come from a filter that is not twisted.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,11 +25,22 @@ from ..reading.checks import require_no_latents
 from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
-from ..smc import Emission, Sweep, roll_out
+from ..smc import Emission, Surrogate, Sweep, roll_out
 from .estep import SMCSettings, draw_paths
 from .scores import perplexity, scored_cells
+from .twisting import Twisting
 
-__all__ = ["Forecast", "ParticleFilter"]
+__all__ = ["Evidence", "Forecast", "ParticleFilter"]
+
+
+class Evidence(NamedTuple):
+    """log Ẑ of each sequence, averaged over runs, and its standard error, both ``batch_shape``.
+
+    Both float64. Ẑ is unbiased for p(x); the error is that of its logarithm, to first order.
+    """
+
+    log_evidence: Tensor
+    standard_error: Tensor
 
 
 class Forecast(NamedTuple):
@@ -48,6 +65,8 @@ class ParticleFilter:
         ``pyro.condition(model, values)`` (as ``StochasticEM.fitted_model`` does).
     :param int num_particles: P.
     :param str resampling: ``"systematic"`` or ``"multinomial"``.
+    :param twist: lets the particles of :meth:`log_evidence`, :meth:`evidence`, :meth:`perplexity`
+        and :meth:`forecast` look ahead; see :class:`ParticleGibbs`.
 
     Example::
 
@@ -64,36 +83,75 @@ class ParticleFilter:
     """
 
     def __init__(
-        self, model: Callable[..., Any], num_particles: int, *, resampling: str = "systematic"
+        self,
+        model: Callable[..., Any],
+        num_particles: int,
+        *,
+        resampling: str = "systematic",
+        twist: Any = "markov",
     ) -> None:
         self.model = model
         self.settings = SMCSettings(num_particles, resampling, ancestor_sampling=0)
+        self._twisting = Twisting(twist)
         self._verified = False
 
     def log_likelihood(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Return log p̂(x_t | x_{1:t-1}), float64 ``(T,) + batch_shape``; 0 past the lengths."""
+        """Return log p̂(x_t | x_{1:t-1}), float64 ``(T,) + batch_shape``; 0 past the lengths.
+
+        Not twisted: each step's particles know the observations before it, and no others.
+        """
         run, sweep = self._filter(args, kwargs)
         return sweep.log_likelihood.reshape((-1,) + run.loop.batch_shape)
 
     def sweep(self, *args: Any, **kwargs: Any) -> Sweep:
-        """Return the sweep itself: particles, ancestors, and the cell's last state."""
+        """Return the sweep itself, not twisted: particles, ancestors, and the cell's last state."""
         return self._filter(args, kwargs)[1]
 
     def log_evidence(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return log Ẑ of each sequence, float64 ``batch_shape``; Ẑ is unbiased for p(x)."""
-        return self.log_likelihood(*args, **kwargs).sum(0)
+        return self._runs(args, kwargs, 1)[0]
+
+    def evidence(self, *args: Any, num_runs: int = 5, **kwargs: Any) -> Evidence:
+        """Return log of the mean of Ẑ over several runs, with its standard error.
+
+        :param int num_runs: at least 2.
+        """
+        if num_runs < 2:
+            raise ValueError(f"num_runs is {num_runs}, expected at least 2; or use log_evidence.")
+        log_z = self._runs(args, kwargs, num_runs)
+        mean = log_z.logsumexp(0) - math.log(num_runs)
+        return Evidence(mean, (log_z - mean).exp().std(0) / math.sqrt(num_runs))
+
+    def spread(self, *args: Any, num_runs: int = 5, **kwargs: Any) -> float:
+        """Return the standard deviation of log Ẑ of a sequence: the root mean square over them.
+
+        :param int num_runs: from which it is taken, at least 2.
+        """
+        if num_runs < 2:
+            raise ValueError(f"num_runs is {num_runs}, expected at least 2.")
+        return float(self._runs(args, kwargs, num_runs).var(0).mean().sqrt())
 
     @all_or_nothing
     def perplexity(self, *args: Any, start: int = 0, **kwargs: Any) -> float:
-        """Return exp(-mean log p̂(x_t | x_{1:t-1})) over the observed cells.
+        """Return exp(-log p̂(x_{s+1:T} | x_{1:s}) / n), n the number of observed cells after s.
 
-        :param int start: leave out the first so many steps of every sequence, which are then only
-            conditioned on.
+        :param int start: s; the first so many steps of every sequence are only conditioned on.
         :raises ValueError: if nothing is left to score.
         """
         run = self._run(args, kwargs)
         cells = scored_cells(run, start)
-        return perplexity(self._draw(run).log_likelihood, cells)
+        with torch.no_grad():
+            emission = self._emission(run)
+            twist = self._twist(run, emission)
+            sweep = draw_paths(run, emission, None, self.settings, surrogate=twist)[0]
+            if twist is None:
+                return perplexity(sweep.log_likelihood, cells)
+            log_p = sweep.log_likelihood.sum(0)
+            if start:
+                before = emission.split(start)[0]
+                sweep = draw_paths(run, before, None, self.settings, surrogate=twist)[0]
+                log_p = log_p - sweep.log_likelihood.sum(0)
+        return float((-log_p[cells.any(0)].sum() / cells.sum()).exp())
 
     @all_or_nothing
     def forecast(
@@ -122,7 +180,8 @@ class ParticleFilter:
         inputs = self._check_forecast(run, start, horizon, future_inputs)
         with torch.no_grad():
             before, after = self._emission(run).split(start)
-            sweep = draw_paths(run, before, None, self.settings)[0]
+            twist = self._twist(run, before) if start else None
+            sweep = draw_paths(run, before, None, self.settings, surrogate=twist)[0]
             paths, probs = roll_out(run.transition, sweep, T - start + horizon, inputs=inputs)
             scored = slice(T - start)
             log_p = after.log_predictive(paths[scored], None if probs is None else probs[scored])
@@ -173,6 +232,23 @@ class ParticleFilter:
         emission = read_emission(run, verify=is_validation_enabled() and not self._verified)
         self._verified = True
         return emission
+
+    def _twist(self, run: ModelRun, emission: Emission) -> Surrogate | None:
+        self._twisting = self._twisting.chosen(run, emission, self.settings.num_particles)
+        return self._twisting.surrogate
+
+    @all_or_nothing
+    @torch.no_grad()
+    def _runs(self, args: tuple[Any, ...], kwargs: dict[str, Any], num_runs: int) -> Tensor:
+        """log Ẑ of several runs, ``(num_runs,) + batch_shape``."""
+        run = self._run(args, kwargs)
+        emission = self._emission(run)
+        twist = self._twist(run, emission)
+        each = [
+            draw_paths(run, emission, None, self.settings, surrogate=twist)[0].log_likelihood
+            for _ in range(num_runs)
+        ]
+        return torch.stack(each).sum(1).reshape((-1,) + run.loop.batch_shape)
 
     @all_or_nothing
     def _filter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[ModelRun, Sweep]:

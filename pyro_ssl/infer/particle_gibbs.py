@@ -24,6 +24,7 @@ from ..reading.emission import read_emission
 from ..reading.program import Program
 from .estep import SMCSettings, draw_paths
 from .particle_gibbs_kernel import Params, ParticleGibbsKernel
+from .twisting import Twisting
 
 __all__ = ["ParticleGibbs"]
 
@@ -39,6 +40,13 @@ class ParticleGibbs:
     :param str resampling: ``"systematic"`` or ``"multinomial"`` (the paper's); both exact.
     :param int ancestor_sampling: redraw the reference's ancestor every so many steps; 0: never,
         which is faster and mixes poorly on long sequences.
+    :param twist: what lets particles look ahead (``smc/twist.py``), exact whatever it is:
+        ``"markov"``, fitted to the transition and used where it spreads the weights less than none
+        does; a Markov chain's matrix ``(K, K)``, a fitted :class:`~pyro_ssl.MarkovEM`, or a
+        ``Surrogate``; ``None``: none.
+    :param str path_kernel: ``"conditional"``; or ``"independent"``, which follows each sweep by a
+        fresh path, accepted by Metropolis-Hastings: twice the cost, for few particles or a very
+        good twist.
 
     *Reference*: Zheng et al. 2017 (arXiv 1711.11179); Andrieu, Doucet & Holenstein, JRSS B 2010;
     Lindsten, Jordan & Schön, JMLR 2014; Chopin & Singh, Bernoulli 2015.
@@ -66,12 +74,15 @@ class ParticleGibbs:
         *,
         resampling: str = "systematic",
         ancestor_sampling: int = 10,
+        twist: Any = "markov",
+        path_kernel: str = "conditional",
     ) -> None:
         self.model = model
-        self.settings = SMCSettings(num_particles, resampling, ancestor_sampling)
+        self.settings = SMCSettings(num_particles, resampling, ancestor_sampling, path_kernel)
+        self._twist, self._twisting = twist, Twisting(twist)
         self.kernel: ParticleGibbsKernel | None = None
         self._samples: Params = {}
-        self._verified = False
+        self._verified, self._num_sweeps = False, 0
 
     @all_or_nothing
     @poutine.block()
@@ -109,6 +120,8 @@ class ParticleGibbs:
             resampling=self.settings.resampling,
             ancestor_sampling=self.settings.ancestor_sampling,
             num_chains=num_chains,
+            twist=self._twist,
+            path_kernel=self.settings.path_kernel,
         )
         if initial_params is not None:
             kernel.initial_params = initial_params
@@ -164,12 +177,14 @@ class ParticleGibbs:
         return {name: value[index] for name, value in pool.items()}
 
     def diagnostics(self) -> dict[str, Any]:
-        """Return ``change_rate`` ``(T,)`` and mean, sd, n_eff, r_hat of label-free functionals."""
+        """Return ``change_rate`` ``(T,)``, mean, sd, n_eff, r_hat of label-free functionals, and
+        how well particles look ahead: :meth:`ParticleGibbsKernel.diagnostics`.
+        """
         return self._ran().diagnostics()
 
     def summary(self) -> None:
         """Print the diagnostics as a table."""
-        print(self._ran()._diagnostics.format())
+        print(self._ran().format())
 
     @all_or_nothing
     @poutine.block()
@@ -188,7 +203,13 @@ class ParticleGibbs:
             self._verified = True
             if reference is not None:
                 reference = check_reference(run, reference)
-            return run.unflatten(draw_paths(run, emission, reference, self.settings)[1])
+            n, twisting = self._num_sweeps + 1, self._twisting
+            if not n & (n - 1):  # as the kernel does
+                twisting = twisting.chosen(run, emission, self.settings.num_particles)
+            how: dict[str, Any] = {"surrogate": twisting.surrogate}
+            path = draw_paths(run, emission, reference, self.settings, **how)[1]
+            self._twisting, self._num_sweeps = twisting, n
+            return run.unflatten(path)
 
     def _ran(self) -> ParticleGibbsKernel:
         if self.kernel is None:

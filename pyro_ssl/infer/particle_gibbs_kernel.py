@@ -27,6 +27,7 @@ from ..smc import Emission
 from .diagnostics import Diagnostics, path_functionals, vector_functionals
 from .estep import SMCSettings, draw_paths
 from .globals import GlobalSites
+from .twisting import Twisting
 
 __all__ = ["Params", "ParticleGibbsKernel"]
 
@@ -43,6 +44,8 @@ class ParticleGibbsKernel(MCMCKernel):
     :param str resampling: ``"systematic"`` or ``"multinomial"``.
     :param int ancestor_sampling: redraw the reference's ancestor every so many steps; 0: never.
     :param int num_chains: C; with more than one, :meth:`sample` takes and returns a leading C.
+    :param twist: see :class:`ParticleGibbs`.
+    :param str path_kernel: see :class:`ParticleGibbs`.
 
     Example::
 
@@ -60,9 +63,12 @@ class ParticleGibbsKernel(MCMCKernel):
         resampling: str = "systematic",
         ancestor_sampling: int = 10,
         num_chains: int = 1,
+        twist: Any = "markov",
+        path_kernel: str = "conditional",
     ) -> None:
         self.model = model
-        self.settings = SMCSettings(num_particles, resampling, ancestor_sampling)
+        self.settings = SMCSettings(num_particles, resampling, ancestor_sampling, path_kernel)
+        self._twisting = Twisting(twist)
         self.num_chains = num_chains
         self.transforms: dict[str, Any] = {}  # Pyro's MCMC asks: no site is constrained here
         self._initial_params: Params | None = None
@@ -91,7 +97,8 @@ class ParticleGibbsKernel(MCMCKernel):
             read_emission(run, verify=self._validate)
             self._globals.check(run)
         self._program, self._site = program, run.loop.name
-        self._diagnostics = Diagnostics()
+        self._diagnostics, self._num_sweeps = Diagnostics(), 0
+        self._warming_up = warmup_steps > 0
         if self._initial_params is None:
             self._initial_params = self._draw_start(run)
         else:
@@ -114,13 +121,15 @@ class ParticleGibbsKernel(MCMCKernel):
         run, z = runs[0], params[self._site]
         z = z.long() if run.is_discrete else z  # Pyro's MCMC keeps all in floats
         reference = torch.cat([run.flatten(chain) for chain in z], 1)
-        path = self._sweep(runs, emissions, reference)
+        twisting = self._adapted(run, emissions[0], reference)
+        path = self._sweep(runs, emissions, reference, twisting)
         before, paths = (p.unflatten(1, (C, -1)).transpose(0, 1) for p in (reference, path))
         new = {self._site: torch.stack([run.unflatten(z) for z in paths])}
         draws = [self._globals.draw(self._counts(run, z)) for z in paths if self._globals]
         for name in self._globals.sites:
             new[name] = torch.stack([draw[name] for draw in draws])
         self._record(runs, before, paths)
+        self._twisting, self._num_sweeps = twisting, self._num_sweeps + 1
         return self._squeeze(new)
 
     def logging(self) -> dict[str, str]:
@@ -128,12 +137,26 @@ class ParticleGibbsKernel(MCMCKernel):
         return {"moved": f"{float(self._diagnostics.change_rate.mean()):.3f}"}
 
     def diagnostics(self) -> dict[str, Any]:
-        """Return change rates, and ESS and R-hat of label-invariant functionals."""
-        return self._diagnostics.report()
+        """Return change rates, ESS and R-hat of label-invariant functionals, and the twist's trial.
+
+        ``twisted`` tells whether sweeps are; ``sd_log_evidence`` and ``effective_share`` are of
+        the last trial (:class:`~pyro_ssl.infer.twisting.Trial`), of what is in use, where there
+        was one.
+        """
+        trial = self._twisting.trial
+        found = {} if trial is None else trial._asdict()
+        return {
+            **self._diagnostics.report(),
+            "twisted": self._twisting.surrogate is not None,
+        } | found
+
+    def format(self) -> str:
+        """Return the diagnostics as a table."""
+        return f"{self._diagnostics.format()}\n{self._twisting.format()}"
 
     def end_warmup(self) -> None:
-        """Forget what was recorded during warm-up."""
-        self._diagnostics = Diagnostics()
+        """Forget what was recorded during warm-up; from here on no surrogate learns from paths."""
+        self._diagnostics, self._warming_up = Diagnostics(), False
 
     # ------------------------------------------------------------------------------- its parts
 
@@ -147,18 +170,36 @@ class ParticleGibbsKernel(MCMCKernel):
             emissions = [read_emission(run) for run in runs]
         return runs, emissions * (self.num_chains // len(emissions))
 
+    def _adapted(self, run: ModelRun, emission: Emission, path: Tensor) -> Twisting:
+        """Choose the twist anew, before sweeps 1, 2, 4, 8, and so on.
+
+        After the warm-up the choice hangs on the sites' values and on fresh random numbers, not on
+        the path, so that it picks among kernels that all leave p(z | φ, x) invariant.
+        """
+        n, twisting = self._num_sweeps + 1, self._twisting
+        if n & (n - 1):
+            return twisting
+        if self._warming_up:
+            twisting = twisting.learned(run, path[:, : run.num_sequences])
+        return twisting.chosen(run, emission, self.settings.num_particles)
+
     def _sweep(
-        self, runs: list[ModelRun], emissions: list[Emission], reference: Tensor | None
+        self,
+        runs: list[ModelRun],
+        emissions: list[Emission],
+        reference: Tensor | None,
+        twisting: Twisting,
     ) -> Tensor:
         """Sweep all chains at once, unless each has a transition or a body of its own."""
         C, first = self.num_chains, emissions[0]
         own_transition = C > 1 and self._globals.reach_transition
         together = None if own_transition else first.beside(emissions[1:])
+        how: dict[str, Any] = {"surrogate": twisting.surrogate}
         if together is not None:
-            return draw_paths(runs[0], together, reference, self.settings)[1]
+            return draw_paths(runs[0], together, reference, self.settings, **how)[1]
         references = [None] * C if reference is None else reference.chunk(C, 1)
         each = zip(runs, emissions, references, strict=True)
-        return torch.cat([draw_paths(*chain, self.settings)[1] for chain in each], 1)
+        return torch.cat([draw_paths(*chain, self.settings, **how)[1] for chain in each], 1)
 
     def _counts(self, run: ModelRun, path: Tensor) -> dict[str, Tensor]:
         """Statistics of the Dirichlet sites for one chain's path, ``(T, B)``."""
@@ -194,7 +235,8 @@ class ParticleGibbsKernel(MCMCKernel):
     def _draw_start(self, run: ModelRun) -> Params:
         values = {n: s.prior_draw((self.num_chains,)) for n, s in self._globals.sites.items()}
         runs, emissions = self._read_chains(values)
-        path = self._sweep(runs, emissions, None)
+        twisting = self._twisting.chosen(runs[0], emissions[0], self.settings.num_particles)
+        path = self._sweep(runs, emissions, None, twisting)
         chains = path.unflatten(1, (self.num_chains, run.num_sequences)).unbind(1)
         return {self._site: torch.stack([run.unflatten(z) for z in chains]), **values}
 

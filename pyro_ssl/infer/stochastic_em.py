@@ -12,6 +12,7 @@ Ahmed & Smola 2017), which ignores the information of later observations on earl
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,15 +26,19 @@ from ..reading.checks import check_all_learn, check_transition_learns
 from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
-from ..smc import Emission
+from ..smc import Emission, Surrogate
 from .dirichlet import Counts
-from .estep import SMCSettings, draw_paths
+from .estep import SMCSettings, draw_paths, next_paths
 from .globals import GlobalSites, HasEstimates
 from .markov_em import MarkovEM
 from .path_memory import PathMemory
+from .twisting import Twisting
 from .warm_start import teach_transition
 
 __all__ = ["StochasticEM"]
+
+#: steps between two choices of the twist
+REFIT_EVERY = 16
 
 
 class StochasticEM(HasEstimates):
@@ -46,6 +51,9 @@ class StochasticEM(HasEstimates):
     :param bool conditional: draw from the exact posterior by conditional SMC, from the last path;
         ``False``: unconditional SMC, biased (P=1: the LLA baseline).
     :param int num_sweeps: sweeps per step, each from the last one's path.
+    :param twist: lets particles look ahead; see :class:`ParticleGibbs`. ``"markov"`` is fitted
+        along the paths as they are learned.
+    :param str path_kernel: see :class:`ParticleGibbs`.
     :param int num_gradient_steps: gradient steps per step, on the paths that the sweeps drew.
     :param str resampling: ``"systematic"`` or ``"multinomial"``.
     :param int ancestor_sampling: redraw the reference's ancestor every so many steps; 0: never.
@@ -96,6 +104,8 @@ class StochasticEM(HasEstimates):
         num_gradient_steps: int = 1,
         resampling: str = "systematic",
         ancestor_sampling: int = 10,
+        twist: Any = "markov",
+        path_kernel: str = "conditional",
         dirichlet: str = "mean",
         averaging: float = 0.0,
         draw_dirichlet: bool = False,
@@ -106,7 +116,8 @@ class StochasticEM(HasEstimates):
                 "at least 1 of each."
             )
         self.model, self.optim = model, optim
-        self.settings = SMCSettings(num_particles, resampling, ancestor_sampling)
+        self.settings = SMCSettings(num_particles, resampling, ancestor_sampling, path_kernel)
+        self._twisting, self._num_steps = Twisting(twist), 0
         self.conditional, self.num_sweeps = conditional, num_sweeps
         self.num_gradient_steps = num_gradient_steps
         self.draw_dirichlet = draw_dirichlet
@@ -135,7 +146,8 @@ class StochasticEM(HasEstimates):
         run, emission = self._read(program)
         old, known = self._memory.recall(run)
         fresh = not self._memory or self._memory.is_stale(run)
-        path = self._draw(run, emission, old, known)
+        twisting = self._twist(run, emission)
+        path = self._draw(run, emission, old, known, twisting.surrogate)
         given = {**run.subsamples, **self._current}
         loss = self._ascend(program, given, path)
         for _ in range(self.num_gradient_steps - 1):
@@ -145,6 +157,7 @@ class StochasticEM(HasEstimates):
             moved = (path != old).reshape(*seen.shape, -1).any(-1)
             self.change_rate = float((moved & seen).sum() / seen.sum().clamp(min=1))
         self._memory.store(run, path)
+        self._twisting, self._num_steps = twisting.learned(run, path), self._num_steps + 1
         if self._globals:
             self._path_counts = {} if fresh else self._path_counts
             self._estimate(run, path, old, known)
@@ -197,6 +210,7 @@ class StochasticEM(HasEstimates):
         )
         path = run.flatten(hmm.sample_paths(*args, **kwargs))
         self._memory.store(run, path)
+        self._twisting, self._num_steps = self._twisting.learned(run, path), 0
         if self._globals:
             none = torch.zeros(run.num_sequences, dtype=torch.bool, device=path.device)
             self._path_counts = self._count(run, path, path, none)[1]
@@ -224,18 +238,26 @@ class StochasticEM(HasEstimates):
                     self._globals.values.setdefault(name, self._current[name])
         return run, emission
 
-    def _draw(self, run: ModelRun, emission: Emission, old: Tensor, known: Tensor) -> Tensor:
+    def _draw(
+        self,
+        run: ModelRun,
+        emission: Emission,
+        old: Tensor,
+        known: Tensor,
+        surrogate: Surrogate | None,
+    ) -> Tensor:
         """The E-step: a path for each sequence, ``(T, B, ...)``."""
+        draw = partial(draw_paths, run, emission, settings=self.settings, surrogate=surrogate)
         if not self.conditional:
-            return draw_paths(run, emission, None, self.settings)[1]
-        path = old
-        if not bool(known.all()):  # sequences not met before start unconditionally
-            fresh = draw_paths(run, emission, None, self.settings)[1]
-            each = known.reshape(-1, *(1 for _ in run.transition.event_shape))
-            path = torch.where(each, old, fresh)
-        for _ in range(self.num_sweeps):
-            path = draw_paths(run, emission, path, self.settings, on_failure="keep")[1]
-        return path
+            return draw(reference=None)[1]
+        return next_paths(draw, old, known, self.num_sweeps)
+
+    def _twist(self, run: ModelRun, emission: Emission) -> Twisting:
+        """Choose the twist anew before steps 1, 2, 4, 8, and every :data:`REFIT_EVERY` later."""
+        n = self._num_steps
+        if n % REFIT_EVERY and n & (n - 1):
+            return self._twisting
+        return self._twisting.chosen(run, emission, self.settings.num_particles)
 
     def _ascend(self, program: Program, values: dict[str, Tensor], path: Tensor) -> float:
         """One gradient step on all parameters, paths and Dirichlet sites given."""

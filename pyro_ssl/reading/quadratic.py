@@ -47,18 +47,16 @@ def find_quadratic(
     found = fit_quadratic(table, points)
     if found is None:
         return None
-    eye = torch.eye(points.shape[-1], device=points.device, dtype=points.dtype)
+    values = table
     for _ in range(LOOKS):
-        size = found.precision.abs().amax((-2, -1), keepdim=True)
-        ridge = torch.finfo(points.dtype).eps * (1.0 + size) * eye
-        step = torch.linalg.solve(found.precision + ridge, found.linear)
+        step = _to_mode(found, values)
         if not bool((step.abs() > FAR).any()):
             break
         center = found.center + step
         values = evaluate(points[:, None, None] + center)
         closer = fit_quadratic(values, points, center, known=True)
         if closer is None:
-            break
+            return None
         found = closer
     return found
 
@@ -71,7 +69,7 @@ def fit_quadratic(
     :param Tensor table: ``(T, B, S)``.
     :param Tensor points: ``(S, D)``, relative to the center.
     :param Tensor center: ``(T, B, D)``; zero where left out.
-    :param bool known: it is quadratic and concave, so that neither is checked.
+    :param bool known: it is quadratic, so that this is not checked.
     :returns: ``None`` if there is none, or none that is concave.
     """
     D, wide, x = points.shape[1], table.double(), points.double()
@@ -84,12 +82,25 @@ def fit_quadratic(
     upper[..., row, column] = found[..., 1 + D :]
     precision = -(upper + upper.mT)
     rounding = torch.finfo(table.dtype).eps
-    if not (known or _agrees(found, design, wide, rounding) and _is_concave(precision, rounding)):
+    if not known and not _agrees(found, design, wide, rounding):
+        return None
+    if not _is_concave(precision, wide, rounding):
         return None
     if center is None:
         center = table.new_zeros((*table.shape[:2], D))
     parts = (found[..., 0], found[..., 1 : 1 + D], precision)
     return Quadratic(center, *(part.to(table.dtype) for part in parts))
+
+
+def _to_mode(function: Quadratic, values: Tensor) -> Tensor:
+    """Λ⁻¹ b by (Λ² + ε²)⁻¹ Λ b, ε what rounding does to Λ: no step along what x ignores."""
+    precision, linear = function.precision.double(), function.linear.double()
+    size = 1.0 + precision.abs().amax((-2, -1)) + values.double().abs().amax(-1)
+    rounding = (8.0 * torch.finfo(values.dtype).eps * size).square()
+    square = precision @ precision
+    square = square + torch.diag_embed(rounding.unsqueeze(-1).expand(linear.shape))
+    right = (precision @ linear.unsqueeze(-1)).squeeze(-1)
+    return torch.linalg.solve(square, right).to(function.linear)
 
 
 def _agrees(found: Tensor, design: Tensor, values: Tensor, rounding: float) -> bool:
@@ -99,8 +110,12 @@ def _agrees(found: Tensor, design: Tensor, values: Tensor, rounding: float) -> b
     return not bool((rest > 200.0 * rounding * size).any())
 
 
-def _is_concave(precision: Tensor, rounding: float) -> bool:
-    """Whether Λ is positive semi-definite: a little more of the diagonal then makes it definite."""
-    ridge = 1e3 * rounding * (precision.abs().amax((-2, -1)) + 1.0)
-    more = torch.diag_embed(ridge.unsqueeze(-1).expand(precision.shape[:-1]))
+def _is_concave(precision: Tensor, values: Tensor, rounding: float) -> bool:
+    """Whether Λ is positive semi-definite: a little more of the diagonal then makes it definite.
+
+    What rounding does to Λ goes with the values that it was found from, large ones far from the
+    mode; near it they are small, and the answer is sharp.
+    """
+    size = 1.0 + precision.abs().amax((-2, -1)) + values.abs().amax(-1)
+    more = torch.diag_embed((1e3 * rounding * size).unsqueeze(-1).expand(precision.shape[:-1]))
     return not bool(torch.linalg.cholesky_ex(precision + more).info.any())

@@ -35,10 +35,11 @@ class BodyEmission(Emission):
 
     :param ModelRun run: of the model, for B sequences.
     :param int num_chains: C; the emission is that of C B sequences, chain by chain.
+    :param Emission twist: log β_t of these, quadratic in z_t, that is added; see ``smc/twist.py``.
     """
 
-    def __init__(self, run: ModelRun, num_chains: int = 1) -> None:
-        self.model_run, self.num_chains = run, num_chains
+    def __init__(self, run: ModelRun, num_chains: int = 1, twist: Emission | None = None) -> None:
+        self.model_run, self.num_chains, self.twist = run, num_chains, twist
         self.shape = (run.loop.num_steps, num_chains * run.num_sequences)
         self._steps, self._active = run.loop.steps(), run.loop.active()
         self._fillers = {site.name: site.a_possible_value() for site in run.grid.sites}
@@ -69,6 +70,10 @@ class BodyEmission(Emission):
                 "expected a body that runs to its end at each step; write no break or return in it."
             )
         return loop.result
+
+    def times(self, twist: Emission) -> BodyEmission:
+        """Let the sweep meet the body and β at once; see the base class."""
+        return BodyEmission(self.model_run, self.num_chains, twist)
 
     def beside(self, others: Sequence[Emission]) -> BodyEmission | None:
         """Return as many chains of one body; see the base class."""
@@ -102,7 +107,8 @@ class BodyEmission(Emission):
             by_chain = z.unflatten(0, (C, B)).transpose(1, 2)  # (C, P, B, D)
             yield self._steps[t], by_chain.reshape(C * P, 1, *loop.batch_shape, *z.shape[2:])
             log_p = torch.stack([site.table() for site in sites]).sum(0)  # (1, B, C P)
-            return log_p.view(B, C, P).transpose(0, 1).reshape(C * B, P)
+            log_p = log_p.view(B, C, P).transpose(0, 1).reshape(C * B, P)
+            return log_p if self.twist is None else log_p + self.twist.log_prob(t, z)
 
 
 class _DrivenLoop(StateGrid):

@@ -1,24 +1,30 @@
 """Conditional SMC, in tensors only.
 
 Read ``sweep.py`` first, the algorithm and why it is right; then ``resampling.py`` and
-``ancestors.py``, and a proposal: ``discrete.py``, ``gaussian.py``, ``expanded.py``.
+``ancestors.py``, and a proposal: ``discrete.py``, ``gaussian.py``, ``expanded.py``; ``twist.py``
+and ``surrogate.py`` let particles look ahead.
 """
 
 from .emissions import Emission, QuadraticEmission, TableEmission
 from .proposal import LookAhead, Proposal
 from .resampling import multinomial, systematic
 from .roll_out import RollOut, roll_out
+from .surrogate import LinearSurrogate, MarkovSurrogate, Surrogate, fit_surrogate
 from .sweep import Sweep, conditional_smc
 
 __all__ = [
     "Emission",
+    "LinearSurrogate",
     "LookAhead",
+    "MarkovSurrogate",
     "Proposal",
     "QuadraticEmission",
     "RollOut",
+    "Surrogate",
     "Sweep",
     "TableEmission",
     "conditional_smc",
+    "fit_surrogate",
     "multinomial",
     "roll_out",
     "systematic",

@@ -57,6 +57,23 @@ class Emission(ABC):
         raise AssertionError(f"a sweep that is given a {type(self).__name__} asked for it")
 
     @abstractmethod
+    def times(self, twist: Emission) -> Emission:
+        """Return log p(x_t | z_t) + log β_t(z_t): what a twisted sweep draws by (``twist.py``).
+
+        :param Emission twist: log β_t, of the same kind of latent and as many steps and sequences.
+        """
+
+    def log_prob(self, t: int, z: Tensor) -> Tensor:
+        """Return log p(x_t | z_t = z) of z ``(B, P) + event_shape``: ``(B, P)``.
+
+        :raises TypeError: if the emission is not known without running the user's model.
+        """
+        raise TypeError(
+            f"{type(self).__name__}: it is not known step by step, expected a TableEmission or a "
+            "QuadraticEmission as a twist."
+        )
+
+    @abstractmethod
     def beside(self, others: Sequence[Emission]) -> Emission | None:
         """Return this emission and others side by side, as one of as many sequences in all.
 
@@ -114,9 +131,23 @@ class TableEmission(Emission):
         """Return the exact proposal; see the base class."""
         return StatesProposal(self.table, num_particles, scale)
 
+    def times(self, twist: Emission) -> TableEmission:
+        """Add tables; see the base class."""
+        if not isinstance(twist, TableEmission) or twist.table.shape != self.table.shape:
+            raise _does_not_fit(twist, f"a TableEmission of {tuple(self.table.shape)} (T, B, K)")
+        return TableEmission(self.table + twist.table)
+
+    def log_prob(self, t: int, z: Tensor) -> Tensor:
+        """Look z up; see the base class."""
+        return self.table[t].gather(-1, z)
+
     def beside(self, others: Sequence[Emission]) -> TableEmission:
         """Return tables side by side; see the base class."""
         return TableEmission(torch.cat([e.table for e in (self, *others)], 1))  # type: ignore[attr-defined]
+
+    def select(self, index: Tensor) -> TableEmission:
+        """Return some of the sequences, ``(N,)``; of several chains, those of the first."""
+        return TableEmission(self.table[:, index])
 
     def split(self, t: int) -> tuple[TableEmission, TableEmission]:
         """Cut the table; see the base class."""
@@ -168,10 +199,25 @@ class QuadraticEmission(Emission):
         """Return the exact proposal; see the base class."""
         return QuadraticProposal(self.function, num_particles, scale)
 
+    def times(self, twist: Emission) -> QuadraticEmission:
+        """Add functions; see the base class."""
+        shape = tuple(self.function.center.shape)
+        if not isinstance(twist, QuadraticEmission) or twist.function.center.shape != shape:
+            raise _does_not_fit(twist, f"a QuadraticEmission of {shape} (T, B, D)")
+        return QuadraticEmission(*self.function.plus(twist.function))
+
+    def log_prob(self, t: int, z: Tensor) -> Tensor:
+        """Evaluate the function; see the base class."""
+        return self.function.each(lambda part: part[t].unsqueeze(1)).value(z)
+
     def beside(self, others: Sequence[Emission]) -> QuadraticEmission:
         """Return functions side by side; see the base class."""
         functions = [e.function for e in (self, *others)]  # type: ignore[attr-defined]
         return QuadraticEmission(*(torch.cat(parts, 1) for parts in zip(*functions, strict=True)))
+
+    def select(self, index: Tensor) -> QuadraticEmission:
+        """Return some of the sequences, ``(N,)``; of several chains, those of the first."""
+        return QuadraticEmission(*self.function.each(lambda part: part[:, index]))
 
     def split(self, t: int) -> tuple[QuadraticEmission, QuadraticEmission]:
         """Cut all four tensors; see the base class."""
@@ -183,3 +229,9 @@ class QuadraticEmission(Emission):
         """Return log mean_p p(x_t | z_t^p); see the base class."""
         at_draws = self.function.value(paths.movedim(2, 0))  # (P, T, B)
         return at_draws.logsumexp(0) - math.log(paths.shape[2])
+
+
+def _does_not_fit(twist: Emission, expected: str) -> ValueError:
+    shape = twist.table.shape if isinstance(twist, TableEmission) else twist.shape
+    found = f"{type(twist).__name__} of {tuple(shape)}"
+    return ValueError(f"The twist is a {found}, expected {expected}, as the emission is.")

@@ -30,6 +30,17 @@ class Quadratic(NamedTuple):
         curved = (self.precision @ away.unsqueeze(-1)).squeeze(-1)
         return self.constant + (away * (self.linear - 0.5 * curved)).sum(-1)
 
+    def plus(self, other: Quadratic) -> Quadratic:
+        """Return the sum of two, about the center of this one."""
+        away = self.center - other.center
+        curved = (other.precision @ away.unsqueeze(-1)).squeeze(-1)
+        return Quadratic(
+            self.center,
+            self.constant + other.value(self.center),
+            self.linear + other.linear - curved,
+            self.precision + other.precision,
+        )
+
     def each(self, function: Callable[[Tensor], Tensor]) -> Quadratic:
         """Apply a function to its four tensors."""
         return Quadratic(*map(function, self))

@@ -1,8 +1,9 @@
-"""Particles that run on under the transition, from where an unconditional sweep left them."""
+"""Particles that run on under the transition alone."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from .arguments import check_roll_out
 from .resampling import invert_cdf, monotone_cumsum
 from .sweep import Sweep
 
-__all__ = ["RollOut", "roll_out"]
+__all__ = ["Draw", "RollOut", "roll_out", "run_on"]
 
 
 class RollOut(NamedTuple):
@@ -24,6 +25,44 @@ class RollOut(NamedTuple):
 
     paths: Tensor
     state_probs: Tensor | None
+
+
+class Draw(NamedTuple):
+    """One step of N rows: z_{t-1} (``None`` at t = 0), p(z_t | z_{1:t-1}), and z_t drawn from it.
+
+    ``predicted`` is probabilities ``(N, K)``, or ``Moments`` ``(N, D)``.
+    """
+
+    z_prev: Tensor | None
+    predicted: Any
+    z: Tensor
+
+
+@torch.no_grad()
+def run_on(
+    transition: Transition,
+    z_prev: Tensor | None,
+    state: Any,
+    steps: Iterable[int],
+    inputs: Tensor | None,
+    num_rows: int,
+) -> Iterator[Draw]:
+    """Draw the given steps of N rows from the transition, one after the other.
+
+    :param z_prev: ``(N,) + event_shape``, or ``None`` before the first step.
+    :param inputs: exogenous inputs by row, of all steps from 0, ``(T, N, input_size)``.
+    """
+    step = transition.stepper(inputs)
+    for t in steps:
+        predicted, state = step(z_prev, state, t)
+        if isinstance(transition, DiscreteTransition):
+            predicted = torch.softmax(predicted.expand(num_rows, transition.num_states), -1)
+            u = torch.rand(num_rows, 1, device=predicted.device, dtype=predicted.dtype)
+            z = invert_cdf(monotone_cumsum(predicted), u).view(-1)
+        else:
+            z = predicted.mean + predicted.scale * torch.randn_like(predicted.mean)
+        yield Draw(z_prev, predicted, z)
+        z_prev = z
 
 
 @torch.no_grad()
@@ -40,18 +79,11 @@ def roll_out(
     """
     check_roll_out(transition, sweep, num_steps, inputs)
     start, B, P = sweep.ancestors.shape
-    step = transition.stepper(None if inputs is None else inputs.repeat_interleave(P, 1))
-    state, z_prev = sweep.state, sweep.z[-1].flatten(0, 1) if start else None
+    by_row = None if inputs is None else inputs.repeat_interleave(P, 1)
+    z_prev, steps = sweep.z[-1].flatten(0, 1) if start else None, range(start, start + num_steps)
     paths, probs = [], []
-    for t in range(start, start + num_steps):
-        predicted, state = step(z_prev, state, t)
+    for draw in run_on(transition, z_prev, sweep.state, steps, by_row, B * P):
+        paths.append(draw.z.unflatten(0, (B, P)))
         if isinstance(transition, DiscreteTransition):
-            p = torch.softmax(predicted.expand(B * P, transition.num_states), -1)
-            u = torch.rand(B * P, 1, device=p.device, dtype=p.dtype)
-            z_prev = invert_cdf(monotone_cumsum(p), u).view(-1)
-            probs.append(p.view(B, P, transition.num_states).mean(1))
-        else:
-            mean, scale = predicted
-            z_prev = mean + scale * torch.randn_like(mean)
-        paths.append(z_prev.unflatten(0, (B, P)))
+            probs.append(draw.predicted.view(B, P, transition.num_states).mean(1))
     return RollOut(torch.stack(paths), torch.stack(probs) if probs else None)

@@ -47,6 +47,7 @@ from .arguments import check_sweep
 from .emissions import Emission
 from .proposal import Asks, Proposal
 from .resampling import RESAMPLING, invert_cdf, monotone_cumsum
+from .twist import TwistedProposal
 
 __all__ = ["Sweep", "conditional_smc"]
 
@@ -61,7 +62,8 @@ class Sweep(NamedTuple):
     estimate, when there was no reference. It is -inf or NaN where all particles of a sequence
     had weight zero, or NaN; such a sequence's draws mean nothing. ``state`` is the cell's state
     after the last step, rows ``(B P, ...)``; ``weights`` ``(B, P)`` those of the particles there,
-    of mean 1, ``None`` where all are equal.
+    of mean 1, ``None`` where all are equal. ``chosen_by`` ``(T, B, P)`` float64 is what ancestors
+    were drawn by, w_{t-1} α_t over a constant of the step and sequence.
     """
 
     path: Tensor
@@ -70,6 +72,16 @@ class Sweep(NamedTuple):
     log_likelihood: Tensor
     state: Any
     weights: Tensor | None = None
+    chosen_by: Tensor | None = None
+
+    @property
+    def effective_size(self) -> Tensor:
+        """(Σ_p w)² / Σ_p w² of the weights that ancestors were drawn by, float64 ``(T, B)``.
+
+        From 1 to P; NaN where all weights are zero.
+        """
+        assert self.chosen_by is not None
+        return self.chosen_by.sum(-1).square() / self.chosen_by.square().sum(-1)
 
     @property
     def failed(self) -> Tensor:
@@ -91,6 +103,7 @@ def conditional_smc(
     proposal_lag: int = PROPOSAL_LAG,
     forced_move: bool = True,
     transition_scale: Tensor | None = None,
+    twist: Emission | None = None,
 ) -> Sweep:
     """One sweep of conditional SMC, batched over sequences.
 
@@ -108,6 +121,10 @@ def conditional_smc(
         1. Exact at any L; from T upwards it is a plain Gibbs draw.
     :param bool forced_move: force the final pick away from the reference.
     :param Tensor transition_scale: ``(B,)``, power to which p(z_t | z_{1:t-1}) is raised.
+    :param Emission twist: log β_t(z_t), a guess at log p(x_{t+1:T} | z_t) up to a constant of each
+        step and sequence, 0 at every sequence's last step (``twist.py``): a :class:`TableEmission`
+        or :class:`QuadraticEmission`, as the latents are. Exact for any that does not depend on the
+        reference. The log-likelihoods of single steps then mean nothing, only their sum does.
     :returns: :class:`Sweep`.
     :raises TypeError: if an argument is of another class.
     :raises ValueError: if shapes, dtypes, devices or values do not fit; nothing was drawn.
@@ -132,7 +149,10 @@ def conditional_smc(
         proposal_lag=proposal_lag,
     )
     T, B = emission.shape
-    proposal = emission.proposal(transition, num_particles, transition_scale)
+    drawn_by = emission if twist is None else emission.times(twist)
+    proposal = drawn_by.proposal(transition, num_particles, transition_scale)
+    if twist is not None:
+        proposal = TwistedProposal(proposal, twist.log_prob)
     active = None if lengths is None else steps_within(lengths, T).unsqueeze(-1)  # (T, B, 1)
     kept = None
     if reference is not None:
@@ -141,7 +161,7 @@ def conditional_smc(
             transition, reference, proposal, active, inputs, every=every, lag=proposal_lag
         )
     by_row = None if inputs is None else inputs.repeat_interleave(num_particles, 1)
-    sweep = emission.run(
+    sweep = drawn_by.run(
         _sweep(
             transition,
             proposal,
@@ -184,6 +204,7 @@ def _sweep(
     slots = torch.arange(P, device=device)
     first_rows = torch.arange(B, device=device).unsqueeze(-1) * P  # row of each slot 0
     u = torch.rand(T, B, P, device=device, dtype=torch.float64)
+    chosen_by = torch.empty(shape, device=device, dtype=torch.float64)  # w_{t-1} α_t
     particles = torch.empty((*shape, *proposal.event_shape), device=device, dtype=proposal.dtype)
     ancestors = torch.empty(shape, device=device, dtype=torch.long)
     log_likelihood = torch.empty(T, B, device=device, dtype=torch.float64)
@@ -195,6 +216,7 @@ def _sweep(
         alpha, shift, gamma = yield from proposal.look_ahead(t, prior)
         if weights is not None:
             alpha = alpha * weights
+        chosen_by[t] = alpha
         log_likelihood[t] = alpha.mean(-1).log_().add_(shift)
 
         first = None if reference is None else reference.ancestor(t, state, prior, weights)
@@ -217,7 +239,7 @@ def _sweep(
         particles[t], ancestors[t], z = z_t, a, z_t.flatten(0, 1)
     slot = _final_slot(weights, (B, P), move, device)
     path = _trace_back(particles, ancestors, slot)
-    return Sweep(path, particles, ancestors, log_likelihood, state, weights)
+    return Sweep(path, particles, ancestors, log_likelihood, state, weights, chosen_by)
 
 
 def _normalised(log_w: Tensor) -> tuple[Tensor, Tensor]:

@@ -169,6 +169,12 @@ SWEEP = {
         dict(transition=lambda w: w.driven, inputs=lambda w: w.u.float()),
         "inputs is torch.float32",
     ),
+    "twist itself": (dict(twist=lambda w: w.table), "expected a TableEmission of"),
+    "twist of vectors": (dict(twist=lambda w: w.quadratic), "expected a TableEmission of"),
+    "twist T": (
+        dict(twist=lambda w: smc.TableEmission(w.table[:2])),
+        r"expected a TableEmission of \(4, 3, 2\)",
+    ),
     "scale": (dict(transition_scale=lambda w: torch.ones(2)), "transition_scale has shape"),
 }
 

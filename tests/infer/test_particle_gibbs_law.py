@@ -106,7 +106,8 @@ def emit(z, phi):
 SETTINGS = [
     {"num_particles": 2, "ancestor_sampling": 0},
     {"num_particles": 3, "ancestor_sampling": 2},
-    {"num_particles": 3, "resampling": "multinomial", "ancestor_sampling": 1},
+    {"num_particles": 3, "resampling": "multinomial", "ancestor_sampling": 1, "twist": None},
+    {"num_particles": 2, "ancestor_sampling": 0, "path_kernel": "independent"},
 ]
 
 
@@ -116,7 +117,9 @@ def name(settings):
 
 @pytest.mark.stage("statistical")
 @pytest.mark.parametrize("settings", SETTINGS, ids=name)
-def test_sampler_that_redraws_the_data_keeps_the_prior(settings, T=3, B=2, R=4000, num_steps=10):
+def test_sampler_that_redraws_the_data_keeps_the_prior(
+    settings, always_twisted, T=3, B=2, R=4000, num_steps=10
+):
     """|z| < 4.5 for each of 49 functionals (false alarms: 3e-4 for all of them)."""
     transition = sharp_lstm()
     prior = functionals(*joint_draws(transition, T, B, 500_000))
@@ -137,8 +140,10 @@ def test_sampler_that_redraws_the_data_keeps_the_prior(settings, T=3, B=2, R=400
 
 @pytest.mark.stage("nightly")
 @pytest.mark.parametrize("settings", SETTINGS, ids=name)
-def test_sampler_that_redraws_the_data_keeps_the_prior_for_long(settings):
-    test_sampler_that_redraws_the_data_keeps_the_prior(settings, R=20_000, num_steps=40)
+def test_sampler_that_redraws_the_data_keeps_the_prior_for_long(settings, always_twisted):
+    test_sampler_that_redraws_the_data_keeps_the_prior(
+        settings, always_twisted, R=20_000, num_steps=40
+    )
 
 
 # --------------------------------------------------------- the posterior, parameters integrated out
@@ -187,7 +192,7 @@ X = torch.tensor([[0, 2], [0, 1], [2, 2]])  # (T, B)
 
 @pytest.mark.stage("statistical")
 @pytest.mark.parametrize("ancestor_sampling", [0, 1])
-def test_paths_with_phi_integrated_out(ancestor_sampling, R=50_000, num_steps=3):
+def test_paths_with_phi_integrated_out(ancestor_sampling, always_twisted, R=50_000, num_steps=3):
     """Each of 2 p-values above ALPHA."""
     transition = sharp_lstm()
     z = all_paths(*X.shape)
@@ -207,7 +212,7 @@ def test_paths_with_phi_integrated_out(ancestor_sampling, R=50_000, num_steps=3)
 
 @pytest.mark.stage("statistical")
 @pytest.mark.parametrize("kind", ["lstm", "hmm"])
-def test_chains_with_parameters_integrated_out(kind, num_chains=500, num_steps=2):
+def test_chains_with_parameters_integrated_out(kind, always_twisted, num_chains=500, num_steps=2):
     """The same by chains, each with parameters of its own; in an HMM also in the transition.
 
     Each of 2 p-values above ALPHA.
@@ -242,8 +247,8 @@ def test_chains_with_parameters_integrated_out(kind, num_chains=500, num_steps=2
 
 @pytest.mark.stage("nightly")
 @pytest.mark.parametrize("kind", ["lstm", "hmm"])
-def test_many_chains_with_parameters_integrated_out(kind):
-    test_chains_with_parameters_integrated_out(kind, num_chains=10_000, num_steps=3)
+def test_many_chains_with_parameters_integrated_out(kind, always_twisted):
+    test_chains_with_parameters_integrated_out(kind, always_twisted, num_chains=10_000, num_steps=3)
 
 
 # ----------------------------------------------------------------------------------------- counts

@@ -57,12 +57,12 @@ def prepared(suite, name):
 # --------------------------------------------------------------------------- the sweep over states
 
 
-MODEL = ("kind", "seed", "scale", "sharpness")
+MODEL = ("kind", "seed", "scale", "sharpness", "twist")
 
 
-def kernel_of(K, T, P, sharpness=4.0, seed=0, kind="lstm", scale=None, **settings):
+def kernel_of(K, T, P, sharpness=4.0, seed=0, kind="lstm", scale=None, twist=None, **settings):
     torch.manual_seed(seed)
-    problem = random_problem(K, T, kind=kind, sharpness=sharpness)
+    problem = random_problem(K, T, kind=kind, sharpness=sharpness, twist=twist)
     if scale is not None:
         problem = problem._replace(transition_scale=torch.tensor([scale]))
     return problem, test_movement.exact_kernel(problem, P, **settings)
@@ -77,6 +77,8 @@ SHARP = {"seed": 3, "sharpness": 16.0}
 @check("states", "kernel, Gibbs", seed=3, sharpness=8.0, lag=9)
 @check("states", "kernel, lag", **SHARP, T=4, lag=1)
 @check("states", "kernel, echo", kind="echo", T=4, lag=1)
+@check("states", "kernel, twisted", seed=3, sharpness=8.0, twist="noise", P=3)
+@check("states", "kernel, twisted, Gibbs", seed=3, sharpness=8.0, twist="noise", lag=9)
 @check("states", "kernel, padded", seed=1, sharpness=8.0, scale=5.0, padding=2, lag=9)
 def kernel(P=2, T=3, padding=0, num_draws=40_000, lag=0, **settings):
     """Each row of the exact matrix p(new path | reference)."""

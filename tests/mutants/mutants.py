@@ -24,6 +24,7 @@ from pyro_ssl.smc.expanded import ExpandedProposal
 from pyro_ssl.smc.product import _Unrolled
 from pyro_ssl.smc.resampling import RESAMPLING, invert_cdf
 from pyro_ssl.smc.sweep import conditional_smc
+from pyro_ssl.smc.twist import TwistedProposal
 from tests.mutants.inject import Mutant, edit, replace
 
 MUTANTS: list[Mutant] = []
@@ -142,6 +143,50 @@ def _(right, weights, shape, move, device):
 edited(
     *("states", "kernel", "final slot by the last look-ahead weights", SWEEP),
     ("_final_slot(weights,", "_final_slot(alpha.nan_to_num(1.0) + 1e-9,"),
+)
+
+
+# ------------------------------------------------------------------------------------- the twist
+
+LOG_WEIGHT = (TwistedProposal, "log_weight")
+
+
+@mutant("states", "kernel, twisted", "twist: never taken back", LOG_WEIGHT)
+def _(right, self, t, gamma, rows, z):
+    return self.proposal.log_weight(t, gamma, rows, z)
+
+
+@mutant("states", "kernel, twisted", "twist: taken back twice", LOG_WEIGHT)
+def _(right, self, t, gamma, rows, z):
+    log_w = yield from right(self, t, gamma, rows, z)
+    return 2.0 * log_w
+
+
+@mutant("states", "kernel, twisted", "twist: that of the step before", LOG_WEIGHT)
+def _(right, self, t, gamma, rows, z):
+    return right(self, max(t - 1, 0), gamma, rows, z)
+
+
+@mutant("states", "kernel, twisted", "twist: last step taken for 1", FINAL_SLOT)
+def _(right, weights, *args):
+    return right(None, *args)
+
+
+@mutant("states", "kernel, twisted", "twist: reference's own weight left out", LOG_WEIGHT)
+def _(right, self, t, gamma, rows, z):
+    log_w = yield from right(self, t, gamma, rows, z)
+    return torch.cat([torch.zeros_like(log_w[:, :1]), log_w[:, 1:]], 1)
+
+
+@mutant("states", "kernel, twisted", "twist: it knows the reference", LOG_WEIGHT)
+def _(right, self, t, gamma, rows, z):
+    log_w = yield from right(self, t, gamma, rows, z)
+    return log_w + (z == z[:, :1]).to(log_w.dtype)
+
+
+edited(
+    *("states", "kernel, twisted, Gibbs", "twist: forgotten in ancestor sampling", ANCESTOR),
+    ("weight = weight * weights", "pass"),
 )
 
 

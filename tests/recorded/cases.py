@@ -81,20 +81,21 @@ def _sharp(transition):
 
 def _sweeps(model, **settings):
     """Three sweeps, each from the last path."""
-    sampler, path = ParticleGibbs(model, **settings), None
+    sampler, path = ParticleGibbs(model, twist=None, **settings), None
     for _ in range(3):
         path = sampler.sweep(path)
     return path
 
 
 def _chains(model, **settings):
-    sampler = ParticleGibbs(model, **settings)
+    sampler = ParticleGibbs(model, twist=None, **settings)
     sampler.run(num_samples=3, num_chains=2, disable_progbar=True)
     return torch.cat([value[-1].flatten() for value in sampler.get_samples().values()])
 
 
 def _learned(model, **settings):
-    em = StochasticEM(model, pyro.optim.Adam({"lr": 0.05}), dirichlet="mean", **settings)
+    settings |= {"twist": None, "dirichlet": "mean"}
+    em = StochasticEM(model, pyro.optim.Adam({"lr": 0.05}), **settings)
     for _ in range(3):
         em.step()
     return em.paths

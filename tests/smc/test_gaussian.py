@@ -154,6 +154,20 @@ def test_a_far_emission_is_read_about_its_top_in_float32():
     torch.testing.assert_close(emission.function.value(z).double(), exact, rtol=0, atol=0.05)
 
 
+@pytest.mark.parametrize("dtype, level", [(torch.float64, 1e3), (torch.float32, 30.0)])
+def test_a_far_emission_of_one_coordinate_is_read_as_quadratic(dtype, level):
+    """Λ has a zero eigenvalue, and rounding goes with the square of the distance."""
+    transition = LinearGaussianTransition(D).to(dtype)
+    x = (level * torch.randn(5, 3)).to(dtype)
+
+    def model():
+        with pyro.plate("sequences", 3):
+            for t, z in ssl_transition("z", transition, 5):
+                pyro.sample("x", dist.Normal(z[..., 0], 1.0), obs=x[t])
+
+    assert isinstance(read_emission(Program(model).run()), QuadraticEmission)
+
+
 @pytest.mark.parametrize("kind", ["count", "sensor"])
 def test_any_other_is_not(kind):
     run = Program(OneDim(kind).model).run()

@@ -24,6 +24,7 @@ FACTORS = {
     "ancestor_sampling": (0, 1, 3),
     "proposal_lag": (1, 2, 4),
     "forced_move": (True, False),
+    "twist": (None, "chain", "noise"),
 }
 
 
@@ -35,9 +36,9 @@ def allowed(case):
 MULTIPLICATIVE = [
     {"kind": "mlstm", **dict(zip(tuple(FACTORS)[1:], levels, strict=True))}
     for levels in (
-        (3, 4, (6.0, 0.3), True, True, False, 3, "systematic", 1, 2, True),
-        (2, 6, (6.0, 1.0), False, True, True, 2, "multinomial", 3, 1, False),
-        (4, 3, (1.0, 1.0), True, False, False, 10, "systematic", 0, 1, True),
+        (3, 4, (6.0, 0.3), True, True, False, 3, "systematic", 1, 2, True, "noise"),
+        (2, 6, (6.0, 1.0), False, True, True, 2, "multinomial", 3, 1, False, None),
+        (4, 3, (1.0, 1.0), True, False, False, 10, "systematic", 0, 1, True, "chain"),
     )
 ]
 CASES = covering_list(FACTORS, allowed, 90) + MULTIPLICATIVE
@@ -48,13 +49,14 @@ def name(case):
     flags = [flag for flag in ("ragged", "inputs", "scaled", "forced_move") if case[flag]]
     shape = f"K{case['K']}-T{case['T']}-P{case['num_particles']}"
     redraw = f"AS{case['ancestor_sampling']}-L{case['proposal_lag']}"
+    flags += [] if case["twist"] is None else [case["twist"]]
     return "-".join([case["kind"], model, shape, redraw, case["resampling"], *flags])
 
 
 def check(case, num_draws, num_models=1):
     torch.manual_seed(torch.initial_seed() + 1000 * CASES.index(case))
     sharpness, concentration = case["model"]
-    data = {key: case[key] for key in ("kind", "K", "T", "ragged", "inputs", "scaled")}
+    data = {key: case[key] for key in ("kind", "K", "T", "ragged", "inputs", "scaled", "twist")}
     settings = {key: case[key] for key in case if key not in data and key != "model"}
     for _ in range(num_models):
         problem = random_problem(sharpness=sharpness, concentration=concentration, **data)
@@ -96,6 +98,13 @@ def test_invariance_where_all_memory_is_long(K, T, P, resampling, num_draws=70_0
         settings = {"ancestor_sampling": 1, "proposal_lag": 1, "forced_move": False}
         p_value = one_sweep_p_value(problem, num_draws, P, resampling=resampling, **settings)
         assert p_value > ALPHA
+
+
+@pytest.mark.stage("nightly")
+@pytest.mark.parametrize("case", [case for case in CASES if case["twist"]], ids=name)
+def test_invariance_of_twisted_sweeps(case):
+    """Each of about 60 p-values above ALPHA."""
+    check(case, 200_000)
 
 
 @pytest.mark.stage("nightly")

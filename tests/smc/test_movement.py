@@ -53,6 +53,9 @@ def exact_kernel(problem, P, resampling, ancestor_sampling, proposal_lag, forced
     T, _, K = problem.log_emission.shape
     scale = 1.0 if problem.transition_scale is None else problem.transition_scale.item()
     emission = problem.log_emission[:, 0].exp().tolist()
+    twist = problem.log_twist
+    beta = torch.ones(T, K) if twist is None else twist[:, 0].exp()
+    beta = beta.tolist()
     paths = [tuple(path) for path in problem.paths().tolist()]
     prior = {}  # p(z_t | z_{1:t-1}) by z_{1:t}
     for t in range(1, T + 1):
@@ -65,20 +68,27 @@ def exact_kernel(problem, P, resampling, ancestor_sampling, proposal_lag, forced
         begun = len(prefix)
         return math.prod(prior[prefix + reference[begun:s]] for s in range(start + 1, stop + 1))
 
+    def weight(prefix):
+        """1 / β of the last latent, which takes the twist back"""
+        return 1.0 / beta[len(prefix) - 1][prefix[-1]] if prefix else 1.0
+
     def first_law(prefixes, reference, t):
         """Law of the reference's ancestor: propose by the near future, accept by the far one."""
         if not ancestor_sampling or t == 0:
             return [1.0] + [0.0] * (P - 1)
         middle = min(t + proposal_lag, T)
-        near = normalised([prior_of(reference, z, t, middle) for z in prefixes])
+        near = [weight(z) * prior_of(reference, z, t, middle) for z in prefixes]
+        near = normalised(near)
         far = [prior_of(reference, z, middle, T) for z in prefixes]
         law = [q * min(1.0, f / far[0]) for q, f in zip(near, far, strict=True)]
         return [1.0 - sum(law[1:]), *law[1:]]
 
     def moves(prefixes, reference, t):
         """All ways to extend P prefixes by step t, with their probabilities."""
-        joint = [[prior[z + (k,)] * emission[t][k] for k in range(K)] for z in prefixes]
-        weights = normalised([sum(row) for row in joint])
+        joint = [
+            [prior[z + (k,)] * emission[t][k] * beta[t][k] for k in range(K)] for z in prefixes
+        ]
+        weights = normalised([weight(z) * sum(row) for z, row in zip(prefixes, joint, strict=True)])
         proposals = [normalised(row) for row in joint]
         for first, p_first in enumerate(first_law(prefixes, reference, t)):
             law = LAWS[resampling](weights, first) if p_first else {}
@@ -99,10 +109,17 @@ def exact_kernel(problem, P, resampling, ancestor_sampling, proposal_lag, forced
             particles = after
         out = [0.0] * len(paths)
         for prefixes, p in particles.items():
-            chosen = prefixes[1:] if forced_move else prefixes
-            for path in chosen:
-                out[paths.index(path)] += p / len(chosen)
+            for path, share in zip(prefixes, last_law(prefixes), strict=True):
+                out[paths.index(path)] += p * share
         return out
+
+    def last_law(prefixes):
+        """Law of the final slot: by weight, or Liu's move among the others"""
+        w = normalised([weight(z) for z in prefixes])
+        if not forced_move:
+            return w
+        law = [v / (1.0 - w[0]) * min(1.0, (1.0 - w[0]) / (1.0 - v)) for v in w[1:]]
+        return [1.0 - sum(law), *law]
 
     return torch.tensor([row(path) for path in paths])
 
@@ -152,11 +169,12 @@ def name(value):
     return "-".join(map(str, value.values() if isinstance(value, dict) else value))
 
 
+@pytest.mark.parametrize("twist", [None, "noise"])
 @pytest.mark.parametrize("shape, settings", CASES, ids=name)
-def test_exact_kernel_leaves_the_posterior_invariant(shape, settings):
+def test_exact_kernel_leaves_the_posterior_invariant(shape, settings, twist):
     K, T, P = shape
     torch.manual_seed(torch.initial_seed() + 10 * K + T)
-    problem = random_problem(K, T, sharpness=4.0)
+    problem = random_problem(K, T, sharpness=4.0, twist=twist)
     kernel = exact_kernel(problem, P, **settings)
     posterior = problem.log_joint()[0].softmax(-1)
     assert torch.allclose(kernel.sum(-1), torch.ones(K**T), rtol=0, atol=1e-12)
@@ -164,12 +182,13 @@ def test_exact_kernel_leaves_the_posterior_invariant(shape, settings):
 
 
 @pytest.mark.stage("statistical")
+@pytest.mark.parametrize("twist", [None, "noise"])
 @pytest.mark.parametrize("shape, settings", CASES, ids=name)
-def test_sampler_follows_the_exact_kernel(shape, settings, num_draws=25_000):
-    """From each reference, each of 540 p-values above ALPHA."""
+def test_sampler_follows_the_exact_kernel(shape, settings, twist, num_draws=25_000):
+    """From each reference, each of 1,080 p-values above ALPHA."""
     K, T, P = shape
     torch.manual_seed(torch.initial_seed() + 10 * K + T)
-    problem = random_problem(K, T, sharpness=8.0)
+    problem = random_problem(K, T, sharpness=8.0, twist=twist)
     kernel = exact_kernel(problem, P, **settings)
     counts = empirical_kernel(problem, P, num_draws, **settings)
     for row, law in zip(counts, kernel, strict=True):
@@ -177,9 +196,10 @@ def test_sampler_follows_the_exact_kernel(shape, settings, num_draws=25_000):
 
 
 @pytest.mark.stage("nightly")
+@pytest.mark.parametrize("twist", [None, "noise"])
 @pytest.mark.parametrize("shape, settings", CASES, ids=name)
-def test_sampler_follows_the_exact_kernel_in_many_draws(shape, settings):
-    test_sampler_follows_the_exact_kernel(shape, settings, num_draws=400_000)
+def test_sampler_follows_the_exact_kernel_in_many_draws(shape, settings, twist):
+    test_sampler_follows_the_exact_kernel(shape, settings, twist, num_draws=400_000)
 
 
 @pytest.mark.stage("statistical")

@@ -1,0 +1,230 @@
+r"""Which surrogate twists the sweeps of an inference class, and whether any does.
+
+Read ``smc/twist.py`` and ``smc/surrogate.py`` first. A poor surrogate leaves the draws right and
+makes them move less: where z_t copies a latent of long ago, what z_{t-1} says of the future
+misleads. So it is tried before it is used, beside none: two unconditional sweeps over a few
+sequences, compared by
+
+.. math:: \sum_t (1 / \mathrm{ESS}_t - 1 / P),
+
+the relative variance of log Ẑ to first order, to which the share of a path that a sweep renews
+goes with. Nothing here looks at a reference path once an exact sampler runs.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..reading.program import ModelRun
+from ..smc import Emission, LinearSurrogate, MarkovSurrogate, Surrogate, fit_surrogate
+from ..smc.emissions import QuadraticEmission, TableEmission
+from ..smc.surrogate import surrogate_along
+from ..smc.sweep import conditional_smc
+from ..steps import steps_within
+from .markov_em import MarkovEM
+
+__all__ = ["Trial", "Twisting"]
+
+#: sequences and runs of each in a trial
+TRIAL_SEQUENCES, TRIAL_RUNS = 16, 4
+#: sequences that a surrogate along paths learns from at once, or an eighth of all
+LEARN_SEQUENCES = 8
+#: a twist has to lower the spread by this factor, and this much, to be worth what it costs
+WORTH, NEGLIGIBLE = 0.9, 0.01
+#: weight of the past in what a surrogate along paths is fitted to
+DECAY = 0.9
+
+
+class Trial(NamedTuple):
+    """What a trial found.
+
+    ``spread`` is Σ_t (1 / ESS_t - 1 / P) and ``sd_log_evidence`` the standard deviation of log Ẑ of
+    one sequence, each averaged over sequences; ``effective_share`` is ESS over P, averaged over
+    steps.
+    """
+
+    spread: float
+    sd_log_evidence: float
+    effective_share: float
+
+
+class Twisting:
+    """The twist of one inference object.
+
+    :param how: ``"markov"``: fitted to the transition; a matrix ``(K, K)``, a fitted
+        :class:`MarkovEM` or a :class:`~pyro_ssl.smc.Surrogate`: that one; ``None``: no twist.
+    """
+
+    def __init__(self, how: Any) -> None:
+        self.how = _checked(how)
+        #: in use; ``None``: sweeps are not twisted
+        self.surrogate: Surrogate | None = None
+        #: the last trial of what is in use, and of sweeps without a twist
+        self.trial: Trial | None = None
+        self.trial_without: Trial | None = None
+        self._along: Surrogate | None = None
+        self._sums: tuple[Tensor, Tensor] | None = None
+        self._fitted: tuple[Any, Surrogate] | None = None
+        self._told = False
+
+    def learned(self, run: ModelRun, path: Tensor) -> Twisting:
+        """Return a copy whose candidate is fitted along drawn paths too, ``(T, B, ...)``.
+
+        The past is forgotten slowly. For EM, and for the warm-up of a sampler: such a surrogate
+        holds a share of the paths.
+        """
+        if self.how != "markov" or not run.is_discrete:
+            return self
+        new = copy.copy(self)
+        B = path.shape[1]
+        index = torch.randperm(B, device=path.device)[: max(LEARN_SEQUENCES, B // 8)]
+        lengths = None if run.grid.lengths is None else run.grid.lengths[index]
+        inputs = None if run.inputs is None else run.inputs[:, index]
+        now = surrogate_along(run.transition, path[:, index], lengths, inputs)
+        if self._sums is not None:
+            now = tuple(DECAY * a + b for a, b in zip(self._sums, now, strict=True))  # type: ignore[assignment]
+        new._sums, new._along = now, MarkovSurrogate.from_sums(*now)
+        return new
+
+    @torch.no_grad()
+    def chosen(self, run: ModelRun, emission: Emission, num_particles: int) -> Twisting:
+        """Try the candidate on sequences of a run; return a copy with what is better from here on.
+
+        :param Emission emission: of the run's sequences, perhaps of several chains.
+        """
+        new = copy.copy(self)
+        new.surrogate = new.trial = new.trial_without = None
+        candidate = new._candidate(run)
+        if candidate is None or num_particles < 2 or not (run.num_sequences and run.loop.num_steps):
+            return new
+        if not isinstance(emission, TableEmission | QuadraticEmission):
+            return new
+        some = _Some(run, emission)
+        without, found = (some.try_out(s, num_particles) for s in (None, candidate))
+        if found.spread < WORTH * without.spread - NEGLIGIBLE:
+            new.surrogate, new.trial, new.trial_without = candidate, found, without
+            return new
+        new.trial = new.trial_without = without
+        if found.spread > without.spread and self.how != "markov" and not self._told:
+            new._told = True
+            warnings.warn(
+                f'Site "{run.loop.name}": the twist that was given spreads the weights of '
+                "particles more than none does, expected less; sweeps go on without it. Write "
+                'twist="markov" to have one fitted.',
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return new
+
+    def format(self) -> str:
+        """Return one line on what is in use."""
+        if self.trial is None:
+            return "no twist was tried"
+        now, plain = self.trial, self.trial_without or self.trial
+        line = (
+            f"{'twisted' if self.surrogate else 'not twisted'}: sd of log Ẑ of a sequence "
+            f"{now.sd_log_evidence:.2f}, effective particles {now.effective_share:.0%}"
+        )
+        return (
+            line
+            if self.surrogate is None
+            else (f"{line} (without: {plain.sd_log_evidence:.2f}, {plain.effective_share:.0%})")
+        )
+
+    def _candidate(self, run: ModelRun) -> Surrogate | None:
+        if self.how is None:
+            return None
+        if isinstance(self.how, Surrogate):
+            _check_kind(run, self.how)
+            return self.how
+        if self._along is not None:  # at the posterior: closer than prior paths are
+            return self._along
+        key = _state_of(run)
+        if self._fitted is None or self._fitted[0] != key:
+            surrogate = fit_surrogate(run.transition, run.loop.num_steps, inputs=run.inputs)
+            self._fitted = key, surrogate
+        return self._fitted[1]
+
+
+class _Some:
+    """A few sequences of a run, each several times."""
+
+    def __init__(self, run: ModelRun, emission: TableEmission | QuadraticEmission) -> None:
+        B = run.num_sequences
+        index = torch.randperm(B, device=run.loop.device)[:TRIAL_SEQUENCES]
+        self.num_sequences = len(index)
+        runs = max(TRIAL_RUNS, TRIAL_SEQUENCES // len(index))
+        index = index.repeat(runs)
+        self.transition, self.emission = run.transition, emission.select(index)
+        grid, inputs = run.grid, run.inputs
+        self.lengths = None if grid.lengths is None else grid.lengths[index]
+        self.scale = None if grid.transition_scale is None else grid.transition_scale[index]
+        self.inputs = None if inputs is None else inputs[:, index]
+
+    def try_out(self, surrogate: Surrogate | None, num_particles: int) -> Trial:
+        """One unconditional sweep."""
+        twist = None
+        if surrogate is not None:
+            twist = surrogate.twist(self.emission, self.lengths, self.scale)
+        sweep = conditional_smc(
+            self.transition,
+            self.emission,
+            num_particles,
+            lengths=self.lengths,
+            inputs=self.inputs,
+            transition_scale=self.scale,
+            twist=twist,
+        )
+        size = sweep.effective_size.nan_to_num(1.0)  # all weights zero: as bad as one particle
+        if self.lengths is not None:
+            active = steps_within(self.lengths, len(size))
+            size = torch.where(active, size, float(num_particles))
+        spread = (1.0 / size - 1.0 / num_particles).sum(0).mean()
+        log_z = sweep.log_likelihood.sum(0).view(-1, self.num_sequences)
+        sd = log_z.var(0).mean().sqrt()
+        share = size.mean() / num_particles
+        values = torch.stack([spread, sd, share]).tolist()
+        return Trial(*(math.inf if math.isnan(value) else value for value in values))
+
+
+def _checked(how: Any) -> Any:
+    if isinstance(how, MarkovEM):
+        how = how.matrix
+    if isinstance(how, Tensor) and how.dim() == 2 and how.shape[0] == how.shape[1]:
+        rows = how.double().sum(-1)
+        if bool((how >= 0).all()) and torch.allclose(rows, torch.ones_like(rows), atol=1e-3):
+            return MarkovSurrogate(how)
+    if how is None or how == "markov" or isinstance(how, Surrogate):
+        return how
+    found = f"a tensor {tuple(how.shape)}" if isinstance(how, Tensor) else repr(how)
+    raise ValueError(
+        f'twist is {found}, expected "markov", None, a matrix (K, K) whose rows sum to 1, a fitted '
+        "MarkovEM, or a Surrogate."
+    )
+
+
+def _check_kind(run: ModelRun, surrogate: Surrogate) -> None:
+    kind = MarkovSurrogate if run.is_discrete else LinearSurrogate
+    size = (run.transition.num_states,) if run.is_discrete else run.transition.event_shape
+    found = tuple(surrogate.matrix.shape[-1:]) if hasattr(surrogate, "matrix") else None
+    if not isinstance(surrogate, kind) or found != tuple(size):
+        raise ValueError(
+            f'Site "{run.loop.name}": the twist is a {type(surrogate).__name__} of {found}, '
+            f"expected a {kind.__name__} of {tuple(size)}, as the latents are; write "
+            'twist="markov" to have one fitted.'
+        )
+
+
+def _state_of(run: ModelRun) -> tuple[Any, ...]:
+    """What tells whether a surrogate is still that of the transition; the draws hang on it not."""
+    transition = run.transition
+    tensors = [*transition.parameters(), *transition.buffers()]
+    tensors += [] if run.inputs is None else [run.inputs]
+    state = tuple((t.data_ptr(), t._version, tuple(t.shape)) for t in tensors)
+    return type(transition), run.loop.num_steps, state
