@@ -182,7 +182,10 @@ ROLL = {
     "S 0": (dict(num_steps=0), "num_steps is 0, expected a whole number of 1 or more"),
     "S 1.5": (dict(num_steps=1.5), "num_steps is 1.5"),
     "no sweep": (dict(found=lambda w: w.z), "sweep is a Tensor, expected a Sweep"),
-    "weights": (dict(found=lambda w: w.swept._replace(weights=torch.ones(B, P))), "have weights"),
+    "weights": (
+        dict(found=lambda w: w.swept._replace(weights=torch.arange(1.0, 1 + P).expand(B, P))),
+        "have weights",
+    ),
     "vectors": (dict(transition=lambda w: w.vectors), r"expected \(T, B, P\) and \(2,\)"),
     "inputs": (dict(transition=lambda w: w.driven, inputs=lambda w: w.u), r"expected \(6, 3, 1\)"),
 }
