@@ -116,7 +116,11 @@ def enumerate_paths(
 
 
 def markov_filter(
-    initial: Tensor, matrix: Tensor, log_emission: Tensor, lengths: Tensor | None = None
+    initial: Tensor,
+    matrix: Tensor,
+    log_emission: Tensor,
+    lengths: Tensor | None = None,
+    scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Filter an HMM by the forward algorithm, scaled at each step; differentiable.
 
@@ -124,6 +128,7 @@ def markov_filter(
     :param Tensor matrix: p(z_t = j | z_{t-1} = i) in row i, ``(K, K)``.
     :param Tensor log_emission: log p(x_t | z_t = k), ``(T, B, K)``, of one step at least.
     :param Tensor lengths: ``(B,)``.
+    :param Tensor scale: a power of p(z), ``(B,)``, in logarithms throughout; by default 1.
     :returns: p(z_t | x_{1:t}), ``(T, B, K)``, which past a sequence's length means nothing, and
         log p(x_t | x_{1:t-1}), ``(T, B)``, which is 0 there. From an observation of probability 0
         on, they are NaN and -inf.
@@ -139,16 +144,19 @@ def markov_filter(
         (tensor([0.7500, 0.2500]), tensor([0.6000]))
     """
     log_emission = check_chain("markov_filter", initial, matrix, log_emission, lengths)
-    belief, log_p, totals = _scaled_filter(initial, matrix, log_emission)
-    hard = hard_sequences(totals, lengths)
-    if len(hard):
-        belief, log_p = apart(
-            lambda e, n: _scaled_filter(initial, matrix, e)[:2],
-            lambda e, n: log_filter(initial, matrix, e)[1:],
-            log_emission,
-            None,
-            hard,
-        )
+    if scale is not None:
+        belief, log_p = log_filter(initial, matrix, log_emission, scale)[1:]
+    else:
+        belief, log_p, totals = _scaled_filter(initial, matrix, log_emission)
+        hard = hard_sequences(totals, lengths)
+        if len(hard):
+            belief, log_p = apart(
+                lambda e, n: _scaled_filter(initial, matrix, e)[:2],
+                lambda e, n: log_filter(initial, matrix, e)[1:],
+                log_emission,
+                None,
+                hard,
+            )
     if lengths is not None:
         log_p = torch.where(steps_within(lengths, len(log_p)), log_p, 0.0)
     return belief, log_p
@@ -172,7 +180,11 @@ def _scaled_filter(
 
 
 def markov_log_likelihood(
-    initial: Tensor, matrix: Tensor, log_emission: Tensor, lengths: Tensor | None = None
+    initial: Tensor,
+    matrix: Tensor,
+    log_emission: Tensor,
+    lengths: Tensor | None = None,
+    scale: Tensor | None = None,
 ) -> Tensor:
     """Return log p(x_t | x_{1:t-1}) of an HMM, ``(T, B)``, by the forward algorithm.
 
@@ -182,8 +194,9 @@ def markov_log_likelihood(
     :param Tensor initial: p(z_1), ``(K,)``.
     :param Tensor matrix: p(z_t = j | z_{t-1} = i) in row i, ``(K, K)``.
     :param Tensor log_emission: ``(T, B, K)``.
+    :param Tensor scale: a power of p(z), ``(B,)``; by default 1.
     """
-    return markov_filter(initial, matrix, log_emission, lengths)[1]
+    return markov_filter(initial, matrix, log_emission, lengths, scale)[1]
 
 
 @torch.no_grad()
@@ -221,16 +234,23 @@ def markov_marginals(
 
 @torch.no_grad()
 def sample_markov_paths(
-    initial: Tensor, matrix: Tensor, log_emission: Tensor, lengths: Tensor | None = None
+    initial: Tensor,
+    matrix: Tensor,
+    log_emission: Tensor,
+    lengths: Tensor | None = None,
+    scale: Tensor | None = None,
 ) -> Tensor:
     """Draw z_{1:T} ~ p(z | x) of an HMM, ``(T, B)``, by forward filtering, backward sampling.
 
+    :param Tensor scale: a power of p(z), ``(B,)``; by default 1.
     :raises ValueError: if a sequence has probability 0, or something does not fit.
     """
     log_emission = check_chain("sample_markov_paths", initial, matrix, log_emission, lengths)
     filtered, _, totals = _scaled_filter(initial, matrix, log_emission)
     hard = hard_sequences(totals, lengths)
-    if len(hard):
+    if scale is not None:
+        path = log_sample(initial, matrix, log_emission, lengths, scale)
+    elif len(hard):
         (path,) = apart(
             lambda e, n: (sample_markov_paths(initial, matrix, e, n),),
             lambda e, n: (log_sample(initial, matrix, e, n),),

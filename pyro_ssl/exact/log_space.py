@@ -57,14 +57,17 @@ def apart(
 
 
 def log_filter(
-    initial: Tensor, matrix: Tensor, log_emission: Tensor
+    initial: Tensor, matrix: Tensor, log_emission: Tensor, scale: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return p(z_t | x_{1:t}), its logarithm and itself, ``(T, B, K)``; and log p(x_t | x_{1:t-1}).
 
     The last is ``(T, B)``. From an observation of probability 0 on, it is -inf and the others NaN:
     there is nothing left to condition on.
+
+    :param Tensor scale: of log p(z) of each sequence, ``(B,)``: a power of the chain's
+        probabilities, which as a number would underflow.
     """
-    log_matrix, predicted = _log(matrix), _log(initial).expand(log_emission.shape[1:])
+    log_matrix, predicted = _log(matrix, scale), _log(initial, scale).expand(log_emission.shape[1:])
     beliefs, scales = [], []
     for emission in log_emission.clamp(min=LOG_ZERO).unbind():
         joint = predicted + emission
@@ -98,25 +101,33 @@ def log_smoother(
 
 
 def log_sample(
-    initial: Tensor, matrix: Tensor, log_emission: Tensor, lengths: Tensor | None
+    initial: Tensor,
+    matrix: Tensor,
+    log_emission: Tensor,
+    lengths: Tensor | None,
+    scale: Tensor | None = None,
 ) -> Tensor:
     """Draw z_{1:T} ~ p(z | x), ``(T, B)``.
 
     :raises ValueError: if a sequence has probability 0.
     """
-    beliefs, log_matrix = _possible(initial, matrix, log_emission), _log(matrix)
+    beliefs = _possible(initial, matrix, log_emission, scale)
+    log_matrix = _log(matrix, scale).expand(beliefs.shape[1], -1, -1)  # (B, K, K)
+    every = torch.arange(len(log_matrix), device=beliefs.device)
     path = [torch.multinomial(beliefs[-1].softmax(-1), 1).squeeze(-1)]
     for t in range(len(beliefs) - 2, -1, -1):
-        weights = beliefs[t] + log_matrix[:, path[0]].T
+        weights = beliefs[t] + log_matrix[every, :, path[0]]
         if lengths is not None:
             weights = torch.where((lengths <= t + 1).unsqueeze(-1), beliefs[t], weights)
         path.insert(0, torch.multinomial(weights.softmax(-1), 1).squeeze(-1))
     return torch.stack(path)
 
 
-def _possible(initial: Tensor, matrix: Tensor, log_emission: Tensor) -> Tensor:
+def _possible(
+    initial: Tensor, matrix: Tensor, log_emission: Tensor, scale: Tensor | None = None
+) -> Tensor:
     """log p(z_t | x_{1:t}) of sequences that can be, ``(T, B, K)``."""
-    beliefs, _, log_p = log_filter(initial, matrix, log_emission)
+    beliefs, _, log_p = log_filter(initial, matrix, log_emission, scale)
     dead = log_p.isneginf()
     if bool(dead.any()):
         t = int(dead.any(1).nonzero()[0])
@@ -128,6 +139,12 @@ def _possible(initial: Tensor, matrix: Tensor, log_emission: Tensor) -> Tensor:
     return beliefs
 
 
-def _log(p: Tensor) -> Tensor:
-    """log p with :data:`LOG_ZERO` for log 0, whose gradient is then 0 and not NaN."""
-    return torch.where(p > 0, p.clamp(min=torch.finfo(p.dtype).tiny).log(), LOG_ZERO)
+def _log(p: Tensor, scale: Tensor | None = None) -> Tensor:
+    """log p with :data:`LOG_ZERO` for log 0, whose gradient is then 0 and not NaN.
+
+    :param Tensor scale: a factor for each sequence, ``(B,)``, whose dimension then comes first.
+    """
+    log_p = p.clamp(min=torch.finfo(p.dtype).tiny).log()
+    if scale is not None:
+        log_p = log_p * scale.reshape(-1, *(1 for _ in p.shape))
+    return torch.where(p > 0, log_p, LOG_ZERO)

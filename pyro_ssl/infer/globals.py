@@ -156,7 +156,10 @@ class HasEstimates:
 
     @property
     def counts(self) -> Counts:
-        """The (expected) counts that the estimates come from."""
+        """The (expected) counts that the estimates come from.
+
+        Those of a site with one entry are 0: it is 1 whatever they are, so nothing tells them.
+        """
         return dict(self._globals.counts)
 
     @property

@@ -198,12 +198,18 @@ class MarkovEM(HasEstimates):
         """Draw z ~ p(z | x) of the HMM, int64, ``batch_shape + (T,)``."""
         run = self._run(Program(self.model, args, kwargs))
         path = sample_markov_paths(
-            self.initial, self.matrix, run.grid.table(), lengths=run.grid.lengths
+            self.initial,
+            self.matrix,
+            run.grid.table(),
+            lengths=run.grid.lengths,
+            scale=run.grid.transition_scale,
         )
         return run.unflatten(path)
 
     def _forward(self, run: ModelRun, table: Tensor, initial: Tensor, matrix: Tensor) -> Tensor:
-        return markov_log_likelihood(initial, matrix, table, lengths=run.grid.lengths)
+        return markov_log_likelihood(
+            initial, matrix, table, lengths=run.grid.lengths, scale=run.grid.transition_scale
+        )
 
     def _run(self, program: Program) -> ModelRun:
         """Run the model; the first time, check it and break the symmetry between the states."""

@@ -234,7 +234,8 @@ class ParticleFilter:
         return emission
 
     def _twist(self, run: ModelRun, emission: Emission) -> Surrogate | None:
-        self._twisting = self._twisting.chosen(run, emission, self.settings.num_particles)
+        P = self.settings.num_particles
+        self._twisting = self._twisting.chosen(run, emission, P, for_scores=True)
         return self._twisting.surrogate
 
     @all_or_nothing

@@ -23,7 +23,7 @@ from ..reading.checks import check_reference
 from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
-from ..smc import Emission
+from ..smc import Emission, Surrogate
 from .diagnostics import Diagnostics, path_functionals, vector_functionals
 from .estep import SMCSettings, draw_paths
 from .globals import GlobalSites
@@ -149,6 +149,11 @@ class ParticleGibbsKernel(MCMCKernel):
             **self._diagnostics.report(),
             "twisted": self._twisting.surrogate is not None,
         } | found
+
+    @property
+    def surrogate(self) -> Surrogate | None:
+        """What twists the sweeps now; ``None``: they are not twisted."""
+        return self._twisting.surrogate
 
     def format(self) -> str:
         """Return the diagnostics as a table."""

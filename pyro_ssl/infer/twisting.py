@@ -35,8 +35,10 @@ __all__ = ["Trial", "Twisting"]
 TRIAL_SEQUENCES, TRIAL_RUNS = 16, 4
 #: sequences that a surrogate along paths learns from at once, or an eighth of all
 LEARN_SEQUENCES = 8
-#: a twist has to lower the spread by this factor, and this much, to be worth what it costs
-WORTH, NEGLIGIBLE = 0.9, 0.01
+#: a twist has to lower the spread by this factor to be worth what it costs
+WORTH = 0.9
+#: and by this much: where sweeps renew nearly all there is little to gain
+NEGLIGIBLE = 0.3
 #: weight of the past in what a surrogate along paths is fitted to
 DECAY = 0.9
 
@@ -93,10 +95,13 @@ class Twisting:
         return new
 
     @torch.no_grad()
-    def chosen(self, run: ModelRun, emission: Emission, num_particles: int) -> Twisting:
+    def chosen(
+        self, run: ModelRun, emission: Emission, num_particles: int, *, for_scores: bool = False
+    ) -> Twisting:
         """Try the candidate on sequences of a run; return a copy with what is better from here on.
 
         :param Emission emission: of the run's sequences, perhaps of several chains.
+        :param bool for_scores: any lower spread is welcome, not only one that renews paths faster.
         """
         new = copy.copy(self)
         new.surrogate = new.trial = new.trial_without = None
@@ -107,7 +112,7 @@ class Twisting:
             return new
         some = _Some(run, emission)
         without, found = (some.try_out(s, num_particles) for s in (None, candidate))
-        if found.spread < WORTH * without.spread - NEGLIGIBLE:
+        if found.spread < WORTH * without.spread - (0.0 if for_scores else NEGLIGIBLE):
             new.surrogate, new.trial, new.trial_without = candidate, found, without
             return new
         new.trial = new.trial_without = without

@@ -71,22 +71,24 @@ def all_or_nothing(method: F) -> F:
     """Let a call that raises leave the random generators and the parameter store as they were.
 
     What a class keeps of its own it changes only after all checks; but a model that is run to be
-    checked draws numbers and registers parameters.
+    checked draws numbers and registers parameters. Calls of several threads take turns: handlers
+    that one of them enters would stand around the other's model too.
     """
 
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
         store = pyro.get_param_store()
-        names, cuda = set(store.keys()), torch.cuda.is_initialized()
-        states = torch.get_rng_state(), torch.cuda.get_rng_state_all() if cuda else []
-        try:
-            return method(*args, **kwargs)
-        except Exception:
-            torch.set_rng_state(states[0])
-            if cuda:
-                torch.cuda.set_rng_state_all(states[1])
-            for name in set(store.keys()) - names:
-                del store[name]
-            raise
+        with TURNS:
+            names, cuda = set(store.keys()), torch.cuda.is_initialized()
+            states = torch.get_rng_state(), torch.cuda.get_rng_state_all() if cuda else []
+            try:
+                return method(*args, **kwargs)
+            except Exception:
+                torch.set_rng_state(states[0])
+                if cuda:
+                    torch.cuda.set_rng_state_all(states[1])
+                for name in set(store.keys()) - names:
+                    del store[name]
+                raise
 
     return call  # type: ignore[return-value]

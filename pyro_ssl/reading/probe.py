@@ -2,9 +2,10 @@
 
 The body runs once, vectorised, so it may do what no step could: look at other steps, sequences or
 states, or carry a Python value from one step to the next. Then the table would be of another model
-than Pyro's own trace. The probe meets the same body differently, in one more run of the model:
-steps in reverse order, states in another order, a path of its own on a few steps, and as at first
-once more. In all of these log p(x_t | z_t = k) of a cell must stay the same.
+than Pyro's own trace, or of another than the code reads as. The probe meets the same body
+differently, in one more run of the model: half of the steps, each twice, backwards; the other half;
+states in another order; and a few steps with random paths. In all of these log p(x_t | z_t = k) of
+a cell must stay the same.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pyro import poutine
 from pyro.poutine.indep_messenger import IndepMessenger
 from torch import Tensor
 
-from ..errors import EmissionNotLocalError
+from ..errors import EmissionNotLocalError, SSLError
 from ..primitive import SSLLoop
 from .handlers import EmissionReader, StateGrid
 from .program import ModelRun
@@ -26,8 +27,23 @@ from .site import EmissionSite
 
 __all__ = ["check_emission_is_local"]
 
-#: steps of the path that the body meets, at either end of the data
+#: steps of the paths that the body meets, at either end of the data
 FEW = 2
+
+#: latents that these paths have together, at the least: of few cells there are several paths
+ENOUGH = 64
+
+_COUPLED = (
+    "depends on {0}, expected a function of z_t alone: use z elementwise or as an index, as in "
+    "phi[z], without roll, cumsum or a mean over it."
+)
+_STEPS = (
+    "changes with the steps that are met before or beside it: the body carries a value from step "
+    "to step, draws random numbers, centres or normalises over steps, or a number of each step "
+    "lands on the sequences. Lay such data out before the loop, as in "
+    "x_before = torch.cat([torch.zeros_like(x[:1]), x[:-1]]), and write x_before[t]; of numbers w "
+    "of each step write w[t].unsqueeze(-1)."
+)
 
 
 class _Look(NamedTuple):
@@ -38,23 +54,37 @@ class _Look(NamedTuple):
     expected: Tensor  # (n, B, S), what the table has there
     mend: str
 
+    def check(self, loop: SSLLoop, sites: list[EmissionSite]) -> None:
+        """Compare what the body observed with the table."""
+        again: Tensor | float = sum(site.table() for site in sites)
+        rtol = 1e-3 if self.expected.dtype == torch.float32 else 1e-6
+        if not isinstance(again, Tensor) or not torch.allclose(
+            again.expand_as(self.expected), self.expected, rtol=rtol, atol=rtol, equal_nan=True
+        ):
+            name = sites[0].name if sites else loop.name
+            raise EmissionNotLocalError(
+                f'Site "{name}": log p(x_t | z_t), in the loop of "{loop.name}", {self.mend}'
+            )
+
 
 class _Probe(StateGrid):
-    """Answers ``ssl_transition`` by several looks, one after the other."""
+    """Answers ``ssl_transition`` by several looks, one after the other, each checked at once."""
 
-    def __init__(self, looks: list[_Look]) -> None:
+    def __init__(self, looks: Iterator[_Look]) -> None:
         super().__init__()
-        self.looks = looks
-        self.found: list[list[EmissionSite]] = []
+        self.looks, self.finished = looks, False
 
     def _answer(self, loop: SSLLoop) -> Iterator[tuple[Tensor, Tensor]]:
+        active = loop.active()
         for look in self.looks:
-            self.found.append([])
-            some, active = loop._replace(num_steps=len(look.steps)), loop.active()
+            sites: list[EmissionSite] = []
+            some = loop._replace(num_steps=len(look.steps))
             within = poutine.mask(mask=True if active is None else active[look.steps])
             frame = IndepMessenger(f"{loop.name}_states", len(look.z), dim=loop.time_dim - 1)
-            with within, frame, EmissionReader(some, len(look.z), self.found[-1], look.steps):
+            with within, frame, EmissionReader(some, len(look.z), sites, look.steps):
                 yield look.steps, look.z
+            look.check(loop, sites)
+        self.finished = True
 
 
 def check_emission_is_local(run: ModelRun, table: Tensor) -> None:
@@ -63,51 +93,50 @@ def check_emission_is_local(run: ModelRun, table: Tensor) -> None:
     :param Tensor table: what the run read, ``(T, B, S)``.
     :raises EmissionNotLocalError: if it does; the message has the line to write instead.
     """
-    probe = _Probe(_looks(run, table))
-    run.again(probe)
-    loop = run.loop
-    for look, sites in zip(probe.looks, probe.found, strict=False):
-        again = torch.stack([site.table() for site in sites]).sum(0)
-        rtol = 1e-3 if table.dtype == torch.float32 else 1e-6
-        if not torch.allclose(again, look.expected, rtol=rtol, atol=rtol, equal_nan=True):
-            raise EmissionNotLocalError(
-                f'Site "{sites[0].name}": log p(x_t | z_t), in the loop of "{loop.name}", '
-                f"{look.mend}"
-            )
+    probe, loop = _Probe(_looks(run, table)), run.loop
+    try:
+        run.again(probe)
+    except (SSLError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise EmissionNotLocalError(
+            f'Site "{loop.name}": the body of its loop failed where t was other steps than all in '
+            f"order ({error}), expected a body that reads as for one step: index by t, and take "
+            "sizes from x[t] and z, not from the whole data."
+        ) from error
+    if not probe.finished:
+        raise EmissionNotLocalError(
+            f'Site "{loop.name}": the body left its loop before the last step, expected a body '
+            "that runs to its end at each step; write no break or return in it, and leave steps "
+            "out by lengths= or poutine.mask."
+        )
 
 
-def _looks(run: ModelRun, table: Tensor) -> list[_Look]:
-    """The ways to meet the body that the module names, with what the table has for each."""
-    (_, B, S), loop = table.shape, run.loop
+def _looks(run: ModelRun, table: Tensor) -> Iterator[_Look]:
+    """The ways to meet the body that the module names, with what the table has for each.
+
+    One at a time: each holds as much as the table.
+    """
+    (T, B, S), loop = table.shape, run.loop
     ones = (1,) * (1 + len(loop.batch_shape))
     points = torch.arange(S, device=table.device)
     if not run.is_discrete:
         points = probe_points(run.transition)
     grid = points.reshape(S, *ones, *points.shape[1:])
     steps, every = loop.steps(), torch.arange(S, device=table.device)
-    coupled = (
-        "depends on {0}, expected a function of z_t alone: use z elementwise or as an index, as "
-        "in phi[z], without roll, cumsum or a mean over it."
-    )
-    backwards = (
-        "changes when the steps are met in another order: the body carries a value from step to "
-        "step, draws random numbers, or a number of each step lands on the sequences. Lay lagged "
-        "data out before the loop, x_before = torch.cat([torch.zeros_like(x[:1]), x[:-1]]), and "
-        "write x_before[t]; of numbers w of each step write w[t].unsqueeze(-1)."
-    )
-    looks = [
-        _Look(steps.flip(0), grid, table.flip(0), backwards),
-        _Look(steps, grid, table, backwards),
-    ]
+    even = (steps - steps % 2).flip(0)
+    odd = (steps - steps % 2 + 1).clamp(max=max(T - 1 - T % 2, 0))
+    for some in (even, odd):
+        yield _Look(some, grid, table[some], _STEPS)
     if S > 1:
         for order in (every.flip(0), torch.zeros_like(every)):
-            beside = coupled.format("the states that stand beside k")
-            looks.append(_Look(steps, grid[order], table[..., order], beside))
+            beside = _COUPLED.format("the states that stand beside k")
+            yield _Look(steps, grid[order], table[..., order], beside)
     few = torch.cat([steps[:FEW], steps[FEW:][-FEW:]])
-    # Multiples of the golden ratio, of 16 bits, modulo S: no order of steps or sequences, no draws.
-    path = torch.arange(len(few) * B, device=table.device) * 40503 % 65536 % S
-    path = path.reshape(len(few), B)
-    met = points[path].reshape(1, len(few), *loop.batch_shape, *points.shape[1:])
-    beside = coupled.format("other steps or sequences of z")
-    looks.append(_Look(few, met, table[few].gather(-1, path.unsqueeze(-1)), beside))
-    return looks
+    # Nothing is drawn from the generators that the model and the samplers draw from.
+    own = torch.Generator(device="cpu").manual_seed(0)
+    shape = (max(1, ENOUGH // max(1, len(few) * B)), len(few), B)
+    paths = torch.randint(S, shape, generator=own, device="cpu").to(table.device)
+    met = points[paths].reshape(*shape[:2], *loop.batch_shape, *points.shape[1:])
+    expected = table[few].gather(-1, paths.movedim(0, -1))
+    yield _Look(few, met, expected, _COUPLED.format("other steps or sequences of z"))

@@ -74,7 +74,16 @@ class Program:
     def answer(self, grid: StateGrid, values: Mapping[str, Tensor]) -> None:
         """Run the model once, its loop answered by ``grid``, and gather nothing else."""
         with TURNS, own_dims(), Given(values), grid:
-            self.model(*self.args, **self.kwargs)
+            try:
+                self.model(*self.args, **self.kwargs)
+            except ZeroDivisionError as error:
+                if not _is_pyros(error):
+                    raise
+                raise ValueError(
+                    f"A plate of the model, or its subsample, is empty ({error}), expected one "
+                    "sequence at least, as Pyro does; leave an empty batch out: "
+                    "if len(index): em.step(data, index)."
+                ) from error
 
 
 class ModelRun(NamedTuple):
@@ -112,9 +121,11 @@ class ModelRun(NamedTuple):
     @property
     def inputs(self) -> Tensor | None:
         """Exogenous inputs, time first: ``(T, B, input_size)``."""
-        if self.loop.inputs is None:
+        inputs = self.loop.inputs
+        if inputs is None:
             return None
-        return self.loop.inputs.flatten(0, -3).transpose(0, 1)
+        shape = (self.num_sequences, *inputs.shape[-2:])  # without a plate there is no B to flatten
+        return inputs.reshape(shape).transpose(0, 1)
 
     @property
     def subsamples(self) -> dict[str, Tensor]:
@@ -190,7 +201,9 @@ class ModelRun(NamedTuple):
 
     def emission_at(self, points: Tensor) -> Tensor:
         """Return log p(x_t | z_t) at vectors ``(S, T, B, D)``: ``(T, B, S)``; differentiable."""
-        grid = StateGrid(points.unflatten(2, self.loop.batch_shape or (1,)))
+        grid = StateGrid(
+            points.reshape(*points.shape[:2], *self.loop.batch_shape, points.shape[-1])
+        )
         self.again(grid)
         return grid.table()
 
@@ -222,3 +235,11 @@ def _check_subsamples(run: ModelRun) -> None:
                 f"{int(index.max())}, expected 0 to N - 1 = {N - 1}; write "
                 f'pyro.plate("{frame.name}", N, subsample=index) with N sequences in all.'
             )
+
+
+def _is_pyros(error: Exception) -> bool:
+    """Whether an error was raised by Pyro's handlers, not by the user's own code."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals["__name__"].startswith("pyro.poutine")
