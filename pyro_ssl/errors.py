@@ -73,8 +73,12 @@ def at_least(least: int, *values: Any) -> bool:
 def positive_size(name: str, size: int) -> int:
     """Return a size as an integer.
 
-    :raises ValueError: naming it, if it is less than 1.
+    :raises ValueError: naming it, if it is no whole number, or less than 1.
     """
-    if int(size) < 1:
-        raise ValueError(f"{name} must be at least 1, found {size}.")
-    return int(size)
+    try:
+        number = 0 if isinstance(size, bool) else operator.index(size)
+    except (TypeError, ValueError, RuntimeError):
+        number = 0
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, found {size}; expected a whole number.")
+    return number

@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..arguments import check_finite, check_tensor, whole
 from ..cells import RecurrentCell
 from ..models import LanguageModel
 from ..transitions import RecurrentTransition
 from ..transitions.base import like_of
+from .parameters import check_symbols
 
 __all__ = ["kmeans", "nearest", "visited_states"]
 
@@ -36,8 +38,12 @@ def kmeans(points: Tensor, num_clusters: int, *, num_iterations: int = 30, seed:
         tensor([[0.1000],
                 [5.1000]])
     """
-    N, K = len(points), num_clusters
-    if not 1 <= K <= N:
+    check_tensor("kmeans", "points", points, ("N", "D"), write="points[:, None] if D is 1")
+    check_finite("kmeans", "points", points)
+    N, K = len(points), whole("kmeans", "num_clusters", num_clusters, 1)
+    whole("kmeans", "num_iterations", num_iterations, 0)
+    seed = whole("kmeans", "seed", seed, 0)
+    if K > N:
         raise ValueError(
             f"kmeans: found {N} points for num_clusters={K}; expected from 1 cluster to one for "
             "each point."
@@ -77,10 +83,14 @@ def visited_states(source: nn.Module | Tensor, words: Tensor) -> Tensor:
         of any network, ``(T, B, H)``.
     :param Tensor words: int64 ``(T, B)``.
     :raises TypeError: if the source is none of these.
-    :raises ValueError: if the transition reads exogenous inputs.
+    :raises ValueError: if the transition reads exogenous inputs, or the words do not fit.
     """
     if isinstance(source, Tensor):
         return source
+    sizes = {LanguageModel: "vocab_size", RecurrentTransition: "num_states"}
+    size = next((name for kind, name in sizes.items() if isinstance(source, kind)), "input_size")
+    if isinstance(source, LanguageModel | RecurrentTransition | RecurrentCell | nn.LSTM):
+        check_symbols(words, None, int(getattr(source, size)), "visited_states")
     if isinstance(source, LanguageModel):
         start = torch.full_like(words[:1], source.vocab_size)
         return source.recurrent(source.embedding(torch.cat([start, words])))[0][1:]

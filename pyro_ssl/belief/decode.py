@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..arguments import check_tensor, check_unit, whole
+
 __all__ = ["JointStates", "most_probable_states", "product_belief"]
 
 #: joint beliefs over more units than this are refused: 2^k numbers each
@@ -45,6 +47,8 @@ def product_belief(probs: Tensor) -> Tensor:
         >>> product_belief(torch.tensor([0.9, 0.2]))           # 00, 01, 10, 11
         tensor([0.0800, 0.0200, 0.7200, 0.1800])
     """
+    check_tensor("product_belief", "probs", probs, (..., "k"), write="probs[None] for one unit")
+    check_unit("product_belief", "probs", probs)
     if probs.shape[-1] > MAX_UNITS:
         raise ValueError(
             f"product_belief: {probs.shape[-1]} units have 2^{probs.shape[-1]} joint states, "
@@ -80,11 +84,15 @@ def most_probable_states(
             "most_probable_states: expected either probs or logits; write "
             "most_probable_states(probs, m), or most_probable_states(None, m, logits=logits)."
         )
+    where = "most_probable_states"
     if logits is None:
         assert probs is not None
+        check_tensor(where, "probs", probs, (..., "k"), write="probs[None] for one unit")
+        check_unit(where, "probs", probs)
         logits = torch.logit(probs)
-    k, m = logits.shape[-1], num_states
-    if m < 1 or k < 31 and m > 2**k:
+    check_tensor(where, "logits", logits, (..., "k"), write="logits[None] for one unit")
+    k, m = logits.shape[-1], whole(where, "num_states", num_states, 1)
+    if k < 31 and m > 2**k:
         raise ValueError(
             f"most_probable_states: num_states is {m}, expected from 1 to 2^{k}, as many as {k} "
             "units have."

@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..arguments import whole
 from .filter import GateRNN, exact_filter, from_hmm
+from .parameters import check_hmm, check_symbols
 
 __all__ = ["LinearGap", "linear_gap"]
 
@@ -84,6 +86,10 @@ def linear_gap(
         >>> round(float(gap.gap.abs().max()), 2), gap.path_kl.shape
         (0.28, torch.Size([3, 1]))
     """
+    num_points = whole("linear_gap", "num_points", num_points, 1)
+    check_hmm(matrix, emission, initial, "linear_gap")
+    if y is not None:
+        check_symbols(y, None, emission.shape[1], "linear_gap")
     gate = from_hmm(matrix, emission, initial)
     if not isinstance(gate, GateRNN):
         raise ValueError(

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..arguments import check_kind
 from ..cells import (
     IMVFullLSTM,
     IMVFullLSTMCell,
@@ -31,7 +32,7 @@ from ..cells import (
 )
 from ..transitions.recurrent_base import RecurrentBase
 from .filter import GateRNN
-from .inputs import as_vectors, what_the_cell_reads
+from .inputs import as_vectors, check_state, what_the_cell_reads
 
 __all__ = ["GateReading", "gate_weights", "read_gates"]
 
@@ -104,11 +105,14 @@ def read_gates(
             "inputs: write torch.cat([inputs, exogenous], -1)."
         )
     _check_kind(source, layer)
+    check_kind("read_gates", "inputs", inputs, Tensor, "torch.as_tensor(inputs)")
     assert isinstance(source, nn.LSTM | nn.LSTMCell | RecurrentCell)
     imv_layer = isinstance(source, IMVFullLSTM | IMVTensorLSTM)
     if imv_layer or isinstance(source, nn.LSTM) and source.batch_first:
         inputs = inputs.transpose(0, 1)
     x = as_vectors(inputs, source)
+    if state is not None:
+        check_state(source, state, x)
     if imv_layer and state is not None:
         state = tuple(s.flatten(1) for s in state)
     if isinstance(source, _BY_STEP):
@@ -252,5 +256,5 @@ def _check_kind(source: nn.Module, layer: int) -> None:
             "a belief about the past then."
         )
     layers = source.num_layers if isinstance(source, nn.LSTM) else 1
-    if not 0 <= layer < layers:
+    if not isinstance(layer, int) or not 0 <= layer < layers:
         raise ValueError(f"read_gates: layer is {layer}, expected one from 0 to {layers - 1}.")

@@ -88,8 +88,10 @@ def dependency_graph(
             f"dependency_graph: found no gate {gate!r}, expected one of {[*weights]}, or None for "
             "all of them together."
         )
-    if threshold < 0:
-        raise ValueError(f"dependency_graph: threshold is {threshold}, expected 0 or more.")
+    if not 0 <= threshold < math.inf:
+        raise ValueError(
+            f"dependency_graph: threshold is {threshold}, expected 0 or more; write threshold=0.1."
+        )
     chosen = list(weights.values()) if gate is None else [weights[gate]]
     H = chosen[0].shape[-1]
     strength = torch.stack([weight.abs() for weight in chosen]).reshape(-1, H, H).amax(0)

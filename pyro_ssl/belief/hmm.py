@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..arguments import whole
 from ..infer import MarkovEM
 from ..infer.dirichlet import normalised
 from ..primitive import ssl_transition
@@ -104,7 +105,7 @@ class ExtractedHMM:
 
         :param int num_steps: T.
         """
-        K = self.num_states
+        K, num_steps = self.num_states, whole("ExtractedHMM", "num_steps", num_steps, 0)
         logits = self.matrix.log().expand(num_steps, K, K).clone()
         logits[:1] = self.initial.log()
         return dist.DiscreteHMM(
@@ -132,7 +133,7 @@ class ExtractedHMM:
 
     def perplexity(self, words: Tensor, lengths: Tensor | None = None) -> float:
         """Return exp(-mean log p(x_t | x_{1:t-1}))."""
-        _, active = check_symbols(words, lengths, self.num_symbols, "ExtractedHMM.perplexity")
+        _, active = check_symbols(words, lengths, self.num_symbols, "ExtractedHMM", some=True)
         return float((-self.log_prob(words, lengths).sum() / active.sum()).exp())
 
     def states(self, h: Tensor, words: Tensor) -> Tensor:
@@ -162,6 +163,7 @@ class ExtractedHMM:
         :param Tensor lengths: ``(B,)``.
         :param int num_epochs: iterations over all of the data.
         """
+        whole("ExtractedHMM.refine", "num_epochs", num_epochs, 0)
         # One pseudo-count a row, as in to_hmm: EM never leaves a 0, and 0 times log 0 is NaN.
         prior = torch.ones_like(self.emission) + 1.0 / self.num_symbols
         start = normalised(self.emission.clamp(min=1e-9))
@@ -242,8 +244,8 @@ def to_hmm(
         )
     if isinstance(source, GatePOMDP):
         raise ValueError("to_hmm: a GatePOMDP visits no states; write to_hmm(pomdp, evidence=a).")
+    words, active = check_symbols(words, lengths, num_symbols, "to_hmm", some=True)
     V = int(words.max()) + 1 if num_symbols is None else num_symbols
-    words, active = check_symbols(words, lengths, V, "to_hmm")
     h = visited_states(source, words)
     if h.shape[:2] != words.shape:
         raise ValueError(

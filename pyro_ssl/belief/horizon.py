@@ -23,6 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..arguments import check_kind, check_lengths, check_positive, check_range, check_tensor, whole
 from ..errors import NonFiniteError
 from ..steps import steps_within
 from ..transitions import DiscreteTransition, GaussianTransition, Moments, Transition
@@ -98,12 +99,24 @@ def memory_horizon(
         >>> found.tv, found.horizon
         (tensor([0.7000, 0.0000, 0.0000]), 1)
     """
+    where = "memory_horizon"
+    check_kind(where, "transition", transition, Transition, "model.transition")
+    max_lag, num_paths = (
+        whole(where, "max_lag", max_lag, 1),
+        whole(where, "num_paths", num_paths, 1),
+    )
+    num_positions = whole(where, "num_positions", num_positions, 1)
     if z is None:
         T = 3 * max_lag if length is None else length
-        shape = (num_paths,) if inputs is None else (inputs.shape[0],)
+        batch = (num_paths,) if inputs is None else (inputs.shape[0],)
         T = T if inputs is None else inputs.shape[1]
-        z = PathDistribution(transition, T, inputs=inputs, batch_shape=shape).sample()
+        z = PathDistribution(transition, T, inputs=inputs, batch_shape=batch).sample()
+    event, like = tuple(transition.event_shape), transition.like
+    check_tensor(
+        where, "z", z, ("N", "T", *event), like=like, integer=not event, some="N", write="z[None]"
+    )
     N, T = z.shape[:2]
+    check_lengths(where, lengths, T, N, z.device)
     _check(z, lengths, max_lag, num_changes, transition)
     n, last = min(num_positions, T - max_lag), T - 1 - max_lag
     places = [round(last * i / max(n - 1, 1)) for i in range(n)]
@@ -151,8 +164,8 @@ def _after_change(
         sign = torch.randint_like(z[:, s], 2) * 2 - 1
         moved = z[:, s] + size * sign * before.scale[:, s]
         after = transition.path_moments(_replaced(z, s, moved), inputs)
-        later = (Moments(*(m[:, s + 1 :] for m in moments)) for moments in (before, after))
-        out.append(gaussian_total_variation(*later))
+        old, new = (Moments(*(m[:, s + 1 :] for m in moments)) for moments in (before, after))
+        out.append(_total_variation(old, new))
     return torch.stack(out).mean(0)
 
 
@@ -170,12 +183,31 @@ def gaussian_total_variation(p: Moments, q: Moments, *, num_draws: int = 64) -> 
     means. At D = 1 it is exact for any scales, from the points where the two densities cross.
     Otherwise E_p max(0, 1 - q/p) is estimated by a mean over draws, without bias.
 
+    :raises ValueError: if shapes differ, or a scale is not positive.
+
     Example::
 
         >>> p = Moments(torch.tensor([0.0]), torch.tensor([1.0]))
         >>> gaussian_total_variation(p, Moments(torch.tensor([2.0]), torch.tensor([1.0])))
         tensor(0.6827)
     """
+    for name, moments in {"p": p, "q": q}.items():
+        for part, value in zip(Moments._fields, moments, strict=True):
+            shape = tuple(p.mean.shape)
+            check_tensor(
+                "gaussian_total_variation",
+                f"{name}.{part}",
+                value,
+                shape,
+                like=p.mean,
+                write="both",
+            )
+        check_positive("gaussian_total_variation", f"{name}.scale", moments.scale)
+    whole("gaussian_total_variation", "num_draws", num_draws, 1)
+    return _total_variation(p, q, num_draws)
+
+
+def _total_variation(p: Moments, q: Moments, num_draws: int = 64) -> Tensor:
     distance, ratio = (q.mean - p.mean) / p.scale, q.scale / p.scale
     apart = torch.linalg.vector_norm(distance, dim=-1)
     exact = torch.erf(apart / math.sqrt(8.0))
@@ -218,12 +250,13 @@ def _check(
 ) -> None:
     """Refuse paths that are too short, and more changes than there are other states."""
     longest = z.shape[1] if lengths is None else int(lengths.max())
-    if not 1 <= max_lag < longest or not len(z):
+    if not max_lag < longest or not len(z):
         raise ValueError(
             f"memory_horizon: found {len(z)} paths of up to {longest} steps for max_lag={max_lag}; "
             f"expected at least one of {max_lag + 1} steps; write max_lag={max(longest - 1, 1)}."
         )
     if isinstance(transition, DiscreteTransition):
+        check_range("memory_horizon", "z", z, transition.num_states, "0 to K - 1")
         others = transition.num_states - 1
         if not 1 <= num_changes <= others:
             raise ValueError(

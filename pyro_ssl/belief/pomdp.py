@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..arguments import check_probabilities, check_range, check_tensor, check_unit, whole
 from ..models import LanguageModel
 from ..transitions import RecurrentTransition
 from .decode import product_belief
@@ -32,16 +33,24 @@ __all__ = ["GatePOMDP", "joint_states", "to_pomdp"]
 
 #: kernels are refused for more units than this: 4^k numbers
 MAX_UNITS = 10
+_MOST_BITS = 24
 
 
 def joint_states(num_units: int, *, device: torch.device | str | None = None) -> Tensor:
     """Return all strings of k bits, int64 ``(2^k, k)``, unit 0 the most significant.
+
+    :raises ValueError: if k is no whole number, or more than 24.
 
     Example::
 
         >>> joint_states(2).tolist()
         [[0, 0], [0, 1], [1, 0], [1, 1]]
     """
+    if whole("joint_states", "num_units", num_units, 0) > _MOST_BITS:
+        raise ValueError(
+            f"joint_states: num_units is {num_units}, expected at most {_MOST_BITS}; write "
+            "most_probable_states(probs, m) for the likeliest of more units."
+        )
     shifts = torch.arange(num_units - 1, -1, -1, device=device)
     return (torch.arange(2**num_units, device=device).unsqueeze(-1) >> shifts) & 1
 
@@ -63,15 +72,35 @@ class GatePOMDP(NamedTuple):
         return len(self.weight)
 
     def action(self, action: Tensor) -> Tensor:
-        """Return the action ``(..., k)``, by the policy where symbols were given."""
-        return action if action.is_floating_point() else self.policy[action]
+        """Return the action ``(..., k)``, by the policy where symbols were given.
+
+        :raises ValueError: if it is of another size, or a symbol is outside the policy.
+        """
+        where, like = "GatePOMDP", self.weight
+        if isinstance(action, Tensor) and not action.is_floating_point():
+            check_tensor(where, "symbols", action, (...,), like=like, integer=True)
+            check_range(where, "symbols", action, len(self.policy), "0 to V - 1")
+            return self.policy[action]
+        write = "symbols, or one number for each unit"
+        check_tensor(where, "action", action, (..., self.num_units), like=like, write=write)
+        return action
 
     def update(self, belief: Tensor, action: Tensor) -> Tensor:
         """Return the gate's next belief σ(W_h h + a), ``(..., k)``.
 
         :param Tensor belief: ``(..., k)``; 0 and 1 stand for known states.
+        :raises ValueError: if belief or action is of another size, or no probability.
         """
-        return torch.sigmoid(belief @ self.weight.T + self.action(action))
+        self._check_belief(belief)
+        return self._update(belief, self.action(action))
+
+    def _update(self, belief: Tensor, action: Tensor) -> Tensor:
+        return torch.sigmoid(belief @ self.weight.T + action)
+
+    def _check_belief(self, belief: Tensor) -> None:
+        where, shape = "GatePOMDP", (..., self.num_units)
+        check_tensor(where, "belief", belief, shape, like=self.weight, write="one for each unit")
+        check_unit(where, "belief", belief)
 
     def rollout(self, symbols: Tensor, belief: Tensor | None = None) -> Tensor:
         """Return the belief after each symbol, ``(T, B, k)``.
@@ -79,9 +108,12 @@ class GatePOMDP(NamedTuple):
         :param Tensor symbols: int64 ``(T, B)``.
         :param Tensor belief: before the first, ``(B, k)``; by default ``start``.
         """
+        where = "GatePOMDP.rollout"
+        check_tensor(where, "symbols", symbols, ("T", "B"), integer=True, some="T")
         out, h = [], self.start if belief is None else belief
+        self._check_belief(h)
         for action in self.action(symbols):
-            h = self.update(h, action)
+            h = self._update(h, action)
             out.append(h)
         return torch.stack(out)
 
@@ -100,8 +132,15 @@ class GatePOMDP(NamedTuple):
         return product_belief(self.update(bits, self.action(action).unsqueeze(-2)))
 
     def exact_update(self, joint: Tensor, action: Tensor) -> Tensor:
-        """Return the next distribution over joint states, ``(..., 2^k)``, from any other."""
-        return (joint.unsqueeze(-2) @ self.kernel(action)).squeeze(-2)
+        """Return the next distribution over joint states, ``(..., 2^k)``, from any other.
+
+        :raises ValueError: if ``joint`` is of another size, or no distribution.
+        """
+        kernel, shape = self.kernel(action), (..., 2**self.num_units)
+        write = "product_belief(belief)"
+        check_tensor("GatePOMDP", "joint", joint, shape, like=self.weight, write=write)
+        check_probabilities("GatePOMDP", "joint", joint)
+        return (joint.unsqueeze(-2) @ kernel).squeeze(-2)
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..arguments import whole
 from .decode import JointStates, most_probable_states, product_belief
 from .gates import read_gates
 
@@ -140,5 +141,17 @@ def belief_view(
 
 
 def _of(value: Tensor, units: Sequence[int] | None) -> Tensor:
-    """The chosen units of ``(..., H)``."""
-    return value if units is None else value[..., list(units)]
+    """The chosen units of ``(..., H)``.
+
+    :raises ValueError: if there is no such unit, none at all, or one twice.
+    """
+    if units is None:
+        return value
+    H, listed = value.shape[-1], hasattr(units, "__iter__")
+    chosen = [whole("BeliefView", "a unit", unit, 0) for unit in units] if listed else []
+    if not chosen or max(chosen) >= H or len(set(chosen)) < len(chosen):
+        raise ValueError(
+            f"BeliefView: found units={units}, expected different numbers from 0 to {H - 1}, one "
+            "at least; write units=[0]."
+        )
+    return value[..., chosen]

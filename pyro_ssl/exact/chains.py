@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..arguments import check_kind, check_range, check_tensor
 from ..steps import steps_within
 from ..transitions import DiscreteTransition
+from .arguments import check_chain, check_emission
 from .log_space import apart, hard_sequences, log_filter, log_sample, log_smoother
 
 __all__ = [
@@ -49,9 +51,15 @@ class Enumeration:
         return self.log_joint.softmax(-1)
 
     def index(self, path: Tensor) -> Tensor:
-        """Return the row of ``paths`` at which each path stands: ``(..., T)`` to ``(...)``."""
+        """Return the row of ``paths`` at which each path stands: ``(..., T)`` to ``(...)``.
+
+        :raises ValueError: if a path is of another length, or holds what is no state.
+        """
         N, T = self.paths.shape
-        K = round(N ** (1 / T)) if T else 1
+        K = round(N ** (1 / T))
+        write = "z.T for paths (T, B)"
+        check_tensor("Enumeration.index", "path", path, (..., T), integer=True, write=write)
+        check_range("Enumeration.index", "path", path, K, "0 to K - 1")
         powers = K ** torch.arange(T - 1, -1, -1, device=path.device)
         return (path * powers).sum(-1)
 
@@ -69,11 +77,24 @@ def enumerate_paths(
     :param Tensor log_emission: ``(T, B, K)``.
     :param Tensor inputs: ``(T, B, input_size)``.
     :param Tensor lengths: ``(B,)``: paths with anything but 0 past the length have probability 0.
-    :raises ValueError: if there are more than ``MAX_PATHS`` paths.
+    :raises ValueError: if there are more than ``MAX_PATHS`` paths, or something does not fit.
+    :raises NonFiniteError: if a log-emission is NaN or +inf.
     """
+    where = "enumerate_paths"
+    check_kind(where, "transition", transition, DiscreteTransition, "MarkovTransition(K)")
+    log_emission = check_emission(where, log_emission, lengths)
     T, B, K = log_emission.shape
+    if transition.num_states != K:
+        raise ValueError(
+            f"{where}: log_emission has shape {(T, B, K)}, expected (T, B, "
+            f"{transition.num_states}), one for each state of the {type(transition).__name__}; "
+            f"write {type(transition).__name__}({K}, ...)."
+        )
     if K**T > MAX_PATHS:
-        raise ValueError(f"{K}^{T} paths are too many to enumerate, expected at most {MAX_PATHS}.")
+        raise ValueError(
+            f"{where}: {K}^{T} paths are too many to enumerate, expected at most {MAX_PATHS}; "
+            "write log_emission[:8] for the first steps."
+        )
     device = log_emission.device
     grid = torch.meshgrid([torch.arange(K, device=device)] * T, indexing="ij")
     paths = torch.stack([axis.reshape(-1) for axis in grid], -1)  # (N, T)
@@ -109,7 +130,10 @@ def markov_filter(
     :param Tensor lengths: ``(B,)``.
     :param Tensor scale: a power of p(z), ``(B,)``, in logarithms throughout; by default 1.
     :returns: p(z_t | x_{1:t}), ``(T, B, K)``, which past a sequence's length means nothing, and
-        log p(x_t | x_{1:t-1}), ``(T, B)``, which is 0 there.
+        log p(x_t | x_{1:t-1}), ``(T, B)``, which is 0 there. From an observation of probability 0
+        on, they are NaN and -inf.
+    :raises ValueError: if something does not fit, or a row is no distribution.
+    :raises NonFiniteError: if a log-emission is NaN or +inf.
 
     Example::
 
@@ -119,6 +143,7 @@ def markov_filter(
         >>> belief[0, 0], log_p[0].exp()
         (tensor([0.7500, 0.2500]), tensor([0.6000]))
     """
+    log_emission = check_chain("markov_filter", initial, matrix, log_emission, lengths)
     if scale is not None:
         belief, log_p = log_filter(initial, matrix, log_emission, scale)[1:]
     else:
@@ -181,7 +206,10 @@ def markov_marginals(
     """Return p(z_t | x_{1:T}) of an HMM, ``(T, B, K)``, by forward–backward.
 
     Past a sequence's length the marginals mean nothing.
+
+    :raises ValueError: if a sequence has probability 0, or something does not fit.
     """
+    log_emission = check_chain("markov_marginals", initial, matrix, log_emission, lengths)
     filtered, _, totals = _scaled_filter(initial, matrix, log_emission)
     hard = hard_sequences(totals, lengths)
     if len(hard):
@@ -215,7 +243,9 @@ def sample_markov_paths(
     """Draw z_{1:T} ~ p(z | x) of an HMM, ``(T, B)``, by forward filtering, backward sampling.
 
     :param Tensor scale: a power of p(z), ``(B,)``; by default 1.
+    :raises ValueError: if a sequence has probability 0, or something does not fit.
     """
+    log_emission = check_chain("sample_markov_paths", initial, matrix, log_emission, lengths)
     filtered, _, totals = _scaled_filter(initial, matrix, log_emission)
     hard = hard_sequences(totals, lengths)
     if scale is not None:

@@ -25,8 +25,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..arguments import sizes_of
 from ..steps import steps_within
 from ..transitions import LinearGaussianTransition
+from .arguments import check_kalman
 
 __all__ = [
     "KalmanFilter",
@@ -91,7 +93,8 @@ def kalman_filter(
     :param Tensor lengths: integers ``(B,)``: steps at or past a sequence's length are not
         observed, and their moments are predictions.
     :returns: :class:`KalmanFilter`.
-    :raises ValueError: on a shape that does not fit.
+    :raises ValueError: if shapes, dtypes or devices do not fit, or the covariance is none.
+    :raises NonFiniteError: if an x_t that was observed is not finite.
 
     Example::
 
@@ -102,8 +105,8 @@ def kalman_filter(
         >>> found.log_likelihood.shape, found.covariance.shape
         (torch.Size([5, 3]), torch.Size([5, 3, 2, 2]))
     """
-    _check(transition, emission, x, mask, lengths)
-    scores, means, roots = _filter(transition, emission, x, _observed(x, mask, lengths))
+    seen = check_kalman("kalman_filter", transition, emission, x, mask, lengths)
+    scores, means, roots = _filter(transition, emission, x, seen)
     return KalmanFilter(scores, means, roots @ roots.mT)
 
 
@@ -128,8 +131,8 @@ def kalman_smoother(
         >>> found.mean.shape
         torch.Size([5, 3, 2])
     """
-    _check(transition, emission, x, mask, lengths)
-    _, filtered, roots = _filter(transition, emission, x, _observed(x, mask, lengths))
+    seen = check_kalman("kalman_smoother", transition, emission, x, mask, lengths)
+    _, filtered, roots = _filter(transition, emission, x, seen)
     mean, root = filtered[-1], roots[-1]
     means, smoothed = [mean], [root]
     for t in range(len(x) - 2, -1, -1):
@@ -166,9 +169,10 @@ def sample_kalman_paths(
         >>> sample_kalman_paths(chain, emission, x, (100,)).shape
         torch.Size([100, 5, 3, 2])
     """
-    _check(transition, emission, x, mask, lengths)
-    _, means, roots = _filter(transition, emission, x, _observed(x, mask, lengths))
-    shape = torch.Size(sample_shape) + means.shape
+    seen = check_kalman("sample_kalman_paths", transition, emission, x, mask, lengths)
+    sizes = sizes_of("sample_kalman_paths", "sample_shape", sample_shape)
+    _, means, roots = _filter(transition, emission, x, seen)
+    shape = sizes + means.shape
     noise = torch.randn(shape, dtype=means.dtype, device=means.device)
     z = means[-1] + _apply(roots[-1], noise[..., -1, :, :])  # sample_shape + (B, D)
     path = [z]
@@ -248,49 +252,3 @@ def _log_normal(residual: Tensor, root: Tensor) -> Tensor:
     log_det = root.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
     constant = 0.5 * residual.shape[-1] * math.log(2 * math.pi)
     return -0.5 * white.square().sum(-1) - log_det - constant
-
-
-def _observed(x: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor:
-    """Which x_t were observed, bool ``(T, B)``."""
-    seen = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
-    if lengths is not None:
-        seen = seen & steps_within(lengths, len(x))
-    return seen
-
-
-def _check(
-    transition: LinearGaussianTransition,
-    emission: LinearEmission,
-    x: Tensor,
-    mask: Tensor | None,
-    lengths: Tensor | None,
-) -> None:
-    """Refuse shapes that would broadcast to another model.
-
-    :raises ValueError: naming what does not fit.
-    """
-    D, E = transition.dim, len(emission.offset)
-    if x.dim() != 3 or x.shape[-1] != E or not len(x):
-        raise ValueError(
-            f"x has shape {tuple(x.shape)}, expected (T, B, {E}) with T at least 1, time first; "
-            "write x.unsqueeze(1) for one sequence."
-        )
-    shapes = [
-        ("emission.matrix", emission.matrix, (E, D)),
-        ("emission.offset", emission.offset, (E,)),
-        ("emission.covariance", emission.covariance, (E, E)),
-        ("mask", mask, tuple(x.shape[:2])),
-        ("lengths", lengths, tuple(x.shape[1:2])),
-    ]
-    for name, value, shape in shapes:
-        if value is not None and tuple(value.shape) != shape:
-            raise ValueError(
-                f"{name} has shape {tuple(value.shape)}, expected {shape}; write "
-                "kalman_filter(transition, LinearEmission(C, d, R), x) with C (E, D), d (E,), "
-                "R (E, E), x (T, B, E), mask (T, B), lengths (B,)."
-            )
-    if mask is not None and mask.dtype != torch.bool:
-        raise ValueError(
-            f"mask has dtype {mask.dtype}, expected bool, true where x_t is observed; write "
-            "mask=mask.bool()."
-        )

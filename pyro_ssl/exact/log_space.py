@@ -61,7 +61,8 @@ def log_filter(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return p(z_t | x_{1:t}), its logarithm and itself, ``(T, B, K)``; and log p(x_t | x_{1:t-1}).
 
-    The last is ``(T, B)``.
+    The last is ``(T, B)``. From an observation of probability 0 on, it is -inf and the others NaN:
+    there is nothing left to condition on.
 
     :param Tensor scale: of log p(z) of each sequence, ``(B,)``: a power of the chain's
         probabilities, which as a number would underflow.
@@ -74,16 +75,19 @@ def log_filter(
         beliefs.append((joint - scales[-1].unsqueeze(-1)).clamp(min=LOG_ZERO))
         predicted = (beliefs[-1].unsqueeze(-1) + log_matrix).logsumexp(-2).clamp(min=LOG_ZERO)
     log_p = torch.stack(scales)
-    log_p = torch.where(log_p > 0.5 * LOG_ZERO, log_p, -torch.inf)
-    log_belief = torch.stack(beliefs)
-    return log_belief, log_belief.exp(), log_p
+    dead = (log_p <= 0.5 * LOG_ZERO).cummax(0).values
+    log_belief = torch.stack(beliefs).masked_fill(dead.unsqueeze(-1), torch.nan)
+    return log_belief, log_belief.exp(), log_p.masked_fill(dead, -torch.inf)
 
 
 def log_smoother(
     initial: Tensor, matrix: Tensor, log_emission: Tensor, lengths: Tensor | None
 ) -> Tensor:
-    """Return p(z_t | x_{1:T}), ``(T, B, K)``."""
-    beliefs, log_matrix = log_filter(initial, matrix, log_emission)[0], _log(matrix)
+    """Return p(z_t | x_{1:T}), ``(T, B, K)``.
+
+    :raises ValueError: if a sequence has probability 0.
+    """
+    beliefs, log_matrix = _possible(initial, matrix, log_emission), _log(matrix)
     smoothed = [beliefs[-1]]
     for t in range(len(beliefs) - 2, -1, -1):
         pairs = beliefs[t].unsqueeze(-1) + log_matrix  # log p(z_t, z_{t+1} | x_{1:t})
@@ -103,8 +107,11 @@ def log_sample(
     lengths: Tensor | None,
     scale: Tensor | None = None,
 ) -> Tensor:
-    """Draw z_{1:T} ~ p(z | x), ``(T, B)``."""
-    beliefs = log_filter(initial, matrix, log_emission, scale)[0]
+    """Draw z_{1:T} ~ p(z | x), ``(T, B)``.
+
+    :raises ValueError: if a sequence has probability 0.
+    """
+    beliefs = _possible(initial, matrix, log_emission, scale)
     log_matrix = _log(matrix, scale).expand(beliefs.shape[1], -1, -1)  # (B, K, K)
     every = torch.arange(len(log_matrix), device=beliefs.device)
     path = [torch.multinomial(beliefs[-1].softmax(-1), 1).squeeze(-1)]
@@ -114,6 +121,22 @@ def log_sample(
             weights = torch.where((lengths <= t + 1).unsqueeze(-1), beliefs[t], weights)
         path.insert(0, torch.multinomial(weights.softmax(-1), 1).squeeze(-1))
     return torch.stack(path)
+
+
+def _possible(
+    initial: Tensor, matrix: Tensor, log_emission: Tensor, scale: Tensor | None = None
+) -> Tensor:
+    """log p(z_t | x_{1:t}) of sequences that can be, ``(T, B, K)``."""
+    beliefs, _, log_p = log_filter(initial, matrix, log_emission, scale)
+    dead = log_p.isneginf()
+    if bool(dead.any()):
+        t = int(dead.any(1).nonzero()[0])
+        raise ValueError(
+            f"{int(dead.any(0).sum())} sequences have probability 0 under the chain, the first at "
+            f"step {t}; expected a state there that it reaches and that explains x_t. Write "
+            "log_emission.clamp(min=-1e3), or a matrix without zeros."
+        )
+    return beliefs
 
 
 def _log(p: Tensor, scale: Tensor | None = None) -> Tensor:

@@ -90,13 +90,17 @@ def draw_paths(
         return value.repeat(*(num_chains if d == dim else 1 for d in range(value.dim())))
 
     lengths, scale = tiled(run.grid.lengths, 0), tiled(run.grid.transition_scale, 0)
+    inputs, T = tiled(run.inputs, 1), emission.shape[0]
+    # An emission may be that of the first steps alone.
+    lengths = None if lengths is None else lengths.clamp(max=T)
+    inputs = None if inputs is None else inputs[:T]
     sweep_from = partial(
         conditional_smc,
         run.transition,
         emission,
         settings.num_particles,
         lengths=lengths,
-        inputs=tiled(run.inputs, 1),
+        inputs=inputs,
         resampling=settings.resampling,
         ancestor_sampling=settings.ancestor_sampling,
         transition_scale=scale,

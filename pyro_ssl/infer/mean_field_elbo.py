@@ -141,7 +141,7 @@ class MeanFieldELBO(Trace_ELBO):
 
         elbo = (torch.where(active, entropy, 0.0) + emission + markov).sum()
         elbo = (elbo + residual.sum() / S) * run.subsample_factor
-        elbo = elbo + run.log_elsewhere(observed=True) + run.log_elsewhere(observed=False)
+        elbo = elbo + self._elsewhere(run)
         score = score * run.subsample_factor
         loss = -(elbo + score - score.detach())
         if not bool(loss.isfinite()):
@@ -150,6 +150,10 @@ class MeanFieldELBO(Trace_ELBO):
                 "weight to a path of probability 0, or a parameter is NaN. Nothing was updated."
             )
         return _Evaluation(loss, run, q.detach(), previous, log_p.detach(), active)
+
+    def _elsewhere(self, run: ModelRun) -> Tensor:
+        """What sites outside the loop add to the ELBO: data, and Dirichlet sites' priors."""
+        return run.log_elsewhere(observed=True) + run.log_elsewhere(observed=False)
 
 
 class _Evaluation(NamedTuple):

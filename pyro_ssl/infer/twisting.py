@@ -167,10 +167,10 @@ class _Some:
         runs = max(TRIAL_RUNS, TRIAL_SEQUENCES // len(index))
         index = index.repeat(runs)
         self.transition, self.emission = run.transition, emission.select(index)
-        grid, inputs = run.grid, run.inputs
-        self.lengths = None if grid.lengths is None else grid.lengths[index]
+        grid, inputs, T = run.grid, run.inputs, emission.shape[0]  # perhaps the first steps alone
+        self.lengths = None if grid.lengths is None else grid.lengths[index].clamp(max=T)
         self.scale = None if grid.transition_scale is None else grid.transition_scale[index]
-        self.inputs = None if inputs is None else inputs[:, index]
+        self.inputs = None if inputs is None else inputs[:T, index]
 
     def try_out(self, surrogate: Surrogate | None, num_particles: int) -> Trial:
         """One unconditional sweep."""

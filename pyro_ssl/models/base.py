@@ -103,6 +103,18 @@ class Model(nn.Module):
             model.history = [_record(record) for record in saved["history"]]
         return model.eval()
 
+    def _check_dtype(self, where: str) -> None:
+        """Check that the model can learn and score as its weights are.
+
+        :raises ValueError: in half precision, in which small probabilities are 0.
+        """
+        dtype = next(self.parameters()).dtype
+        if dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"{where}: the model is {dtype}, expected torch.float32 or torch.float64; write "
+                "model.float()."
+            )
+
     def _check_values(self) -> None:
         """Check that what is loaded can have been fitted, for a subclass to extend.
 

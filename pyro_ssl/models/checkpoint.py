@@ -38,8 +38,10 @@ def save_checkpoint(
     :param dict tensors: saved contiguous, on the CPU.
     :param dict config: anything JSON can hold, of 32 MiB at most.
     :raises OSError: if it cannot be written; what was saved before can still be loaded.
-    :raises ValueError: if the config is too large.
+    :raises TypeError: if the path is none.
+    :raises ValueError: if the path is empty, or the config is too large.
     """
+    folder = _folder(path, f"{kind}.save")
     payload = safetensors.torch.save({n: t.detach().cpu().contiguous() for n, t in tensors.items()})
     digest = hashlib.sha256(payload).hexdigest()
     name = _tensors_name(digest)
@@ -52,7 +54,7 @@ def save_checkpoint(
             f"{path}: found a config of {len(manifest):,} bytes, expected at most "
             f"{_LARGEST_MANIFEST:,}. Save a smaller vocabulary or a shorter history."
         )
-    write_durably(Path(path), {name: payload, _MANIFEST: manifest}, stale="tensors-*.safetensors")
+    write_durably(folder, {name: payload, _MANIFEST: manifest}, stale="tensors-*.safetensors")
 
 
 def load_checkpoint(
@@ -65,8 +67,8 @@ def load_checkpoint(
     :raises CheckpointError: if it is missing, of another kind or a newer version, cut short, or
         altered.
     """
-    folder = Path(path)
-    with reading(folder):
+    with reading(path):
+        folder = _folder(path, f"{kind}.load")
         manifest = b""
         while True:
             before, manifest = (
@@ -87,6 +89,23 @@ def load_checkpoint(
         if len(payload) != body["bytes"] or hashlib.sha256(payload).hexdigest() != body["sha256"]:
             raise ValueError(f"a damaged {body['tensors']} of {len(payload):,} bytes")
         return safetensors.torch.load(payload), body["config"]
+
+
+def _folder(path: str | os.PathLike[str], where: str) -> Path:
+    """The folder that a path means: an empty one would mean where the program happens to run.
+
+    :raises TypeError: if it is no path.
+    :raises ValueError: if it can be none.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            f'{where}: path is a {type(path).__name__}, expected a folder; write {where}("model").'
+        )
+    if not str(path) or "\0" in str(path):
+        raise ValueError(
+            f'{where}: path is {str(path)!r}, expected a folder\'s; write {where}("model").'
+        )
+    return Path(path)
 
 
 def _unsealed(folder: Path, manifest: bytes) -> dict[str, Any]:

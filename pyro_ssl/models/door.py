@@ -61,7 +61,7 @@ def floats(what: str, value: Any, like: Tensor) -> Tensor:
     if exact.dtype.itemsize > like.dtype.itemsize and _is_lost(exact, found):
         raise ValueError(
             f"{what} is {exact.dtype}, and the model's {like.dtype} is too coarse for it: the "
-            "numbers are large beside the differences between them. Write model.double(), or "
+            "numbers are large beside the differences between them; write model.double(), or "
             "subtract x.mean(0) first."
         )
     return found

@@ -150,6 +150,7 @@ class Tracker(Model):
 
     def _take(self, method: str, x: Any, lengths: Any, mask: Any, anew: bool = False) -> Series:
         """The data as tensors, checked; for a fit, of any number of sensors."""
+        self._check_dtype(f"GaussianSSL.{method}")
         num_sensors = None if anew else len(self.emission.offset)
         like = self.transition.like
         return take_series(f"GaussianSSL.{method}", x, lengths, mask, like, num_sensors)

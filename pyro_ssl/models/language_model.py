@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..cells import MultiplicativeLSTM
 from ..errors import NonFiniteError
 from .base import EpochRecord
-from .door import active_cells
+from .door import active_cells, integers
 from .epochs import fit_epochs, whole_or_not
 from .settings import checked
 from .words import WordModel, check_start
@@ -97,6 +97,12 @@ class LanguageModel(WordModel):
         :param state: of the recurrent layer, as an earlier call returned it; ``None``: zero.
         :returns: logits ``(T, B, V)``, and the state.
         """
+        words = integers("LanguageModel: words", words, self.head.weight.device)
+        if bool(((words < 0) | (words > self.vocab_size)).any()):
+            raise ValueError(
+                f"LanguageModel: found words from {int(words.min())} to {int(words.max())}, "
+                f"expected 0 to V = {self.vocab_size}, the start symbol."
+            )
         h, state = self.recurrent(self.embedding(words), state)  # (T, B, H)
         return self.head(self.dropout(h)), state
 

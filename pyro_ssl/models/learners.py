@@ -16,6 +16,7 @@ from pyro.optim import AdamW
 from torch import Tensor
 
 from ..infer import MeanFieldELBO, MeanFieldGuide, StochasticEM
+from ..reading.program import ModelRun
 from .door import active_cells
 
 __all__ = ["INFERENCE", "Learner", "make_learner"]
@@ -42,6 +43,9 @@ class Learner(NamedTuple):
     ) -> tuple[float, float]:
         """Learn from all documents, or from minibatches in turn; return the means of their steps.
 
+        Each counts by its documents: the last minibatch may be smaller, and its loss, which is
+        scaled to all of them, would otherwise weigh as much as the others'.
+
         :returns: the loss in nats per word, and the share of latents renewed.
         """
         num_words, B = int(active_cells(words, lengths).sum()), words.shape[1]
@@ -49,8 +53,12 @@ class Learner(NamedTuple):
         if batch_size is not None and batch_size < B:
             order = torch.randperm(B, device=words.device)
             parts = [(index,) for index in order.split(batch_size)]
+        share = [len(index[0]) / B if index else 1.0 for index in parts]
         steps = [self.step(words, lengths, *index) for index in parts]
-        loss, moved = (sum(values) / len(steps) for values in zip(*steps, strict=True))
+        loss, moved = (
+            sum(n * value for n, value in zip(share, values, strict=True))
+            for values in zip(*steps, strict=True)
+        )
         return loss / max(num_words, 1), moved
 
     def topics(self) -> tuple[Tensor, Tensor]:
@@ -83,7 +91,7 @@ def make_learner(
     optim = AdamW(partial(_optim_args, learning_rate, weight_decay))
     if inference == "mean_field":
         guide = MeanFieldGuide(model, averaging=averaging)
-        svi = SVI(model, guide, optim, loss=MeanFieldELBO(max(num_particles, 2)))
+        svi = SVI(model, guide, optim, loss=_WithoutPriors(max(num_particles, 2)))
 
         def ascend(*args: Any) -> tuple[float, float]:
             losses = [svi.step(*args) for _ in range(num_gradient_steps)]
@@ -108,6 +116,13 @@ def make_learner(
         return em.step(*args), em.change_rate
 
     return Learner(step, partial(em.start_from, transition_steps=0), em)
+
+
+class _WithoutPriors(MeanFieldELBO):
+    """The ELBO of topics and words alone: log p(φ) is a density, and can have any size."""
+
+    def _elsewhere(self, run: ModelRun) -> Tensor:
+        return run.log_elsewhere(observed=True)
 
 
 def _optim_args(learning_rate: float, weight_decay: float, name: str) -> dict[str, float]:

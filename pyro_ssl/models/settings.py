@@ -9,6 +9,8 @@ import operator
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
+
 __all__ = ["checked"]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -25,6 +27,9 @@ _WHOLE = {
 }
 
 _OPTIONAL = {"callback", "patience"}  # None means never, whatever the default
+
+#: arguments that are True or False; anything else would count as True
+_FLAGS = {"disable_progbar", "draw_topics", "learn_loading", "residual"}
 
 #: arguments that are numbers: test and words for it
 _REAL: dict[str, tuple[Callable[[float], bool], str]] = {
@@ -63,17 +68,21 @@ def checked(method: F) -> F:
 batch_size=20.
     """
     signature = inspect.signature(method)
-    known = _WHOLE.keys() | _REAL.keys() | {"callback"}
+    known = _WHOLE.keys() | _REAL.keys() | _FLAGS | {"callback"}
     defaults = {n: p.default for n, p in signature.parameters.items() if n in known}
 
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
-        given = signature.bind(*args, **kwargs)
+        where = type(args[0]).__name__
+        where += "" if method.__name__ == "__init__" else f".{method.__name__}"
+        try:
+            given = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            names = ", ".join(name for name in signature.parameters if name != "self")
+            raise TypeError(f"{where}: {error}; expected some of {names}.") from None
         for name in defaults.keys() & given.arguments.keys():
             value, default = given.arguments[name], defaults[name]
             if value is not None or default is not None and name not in _OPTIONAL:
-                where = type(args[0]).__name__
-                where += "" if method.__name__ == "__init__" else f".{method.__name__}"
                 given.arguments[name] = _checked(where, name, value, default)
         return method(*given.args, **given.kwargs)
 
@@ -85,6 +94,9 @@ def _checked(where: str, name: str, value: Any, default: Any) -> Any:
     try:
         if name == "callback":
             good = callable(value)
+        elif name in _FLAGS:
+            expected, good = "True or False", isinstance(value, bool | np.bool_)
+            found = bool(value) if good else value
         elif name in _WHOLE:
             expected = f"a whole number of {_WHOLE[name]} or more"
             found = operator.index(value)
@@ -98,7 +110,7 @@ def _checked(where: str, name: str, value: Any, default: Any) -> Any:
     if good:
         return found
     write = default if default not in (None, inspect.Parameter.empty) else _WHOLE.get(name, 1.0)
-    write = "print" if name == "callback" else write
+    write = "print" if name == "callback" else True if name in _FLAGS else write
     if hasattr(value, "__len__") and not isinstance(value, str):
         write, value = "len(...)" if name == "vocab_size" else write, f"a {type(value).__name__}"
     raise ValueError(f"{where}: {name} is {value}, expected {expected}; write {name}={write}.")

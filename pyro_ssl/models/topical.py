@@ -180,7 +180,7 @@ class TopicalSSL(WordModel):
         :param patience: this, ``callback``, ``disable_progbar``, and how a fit ends, Ctrl-C
             included: see :func:`~pyro_ssl.models.fit_epochs`.
         :returns: :attr:`history`, one record per epoch; ``loss`` is -log p(z, x) per word, of the
-            drawn topics z.
+            drawn topics z, or the bound on -log p(x) under ``"mean_field"``.
         :raises ValueError: if a setting is out of range, or the data do not fit.
         """
         words, lengths, valid = self._take_all(words, lengths, valid)

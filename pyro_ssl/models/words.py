@@ -75,7 +75,9 @@ class WordModel(Model):
 
     def _take(self, method: str, words: Any, lengths: Any) -> tuple[Tensor, Tensor | None, Tensor]:
         """The data as tensors, and where a word stands; see :func:`take_words`."""
-        return take_words(f"{type(self).__name__}.{method}", words, lengths, *self._sizes)
+        where = f"{type(self).__name__}.{method}"
+        self._check_dtype(where)
+        return take_words(where, words, lengths, *self._sizes)
 
     def _take_all(
         self, words: Any, lengths: Any, valid: Any

@@ -105,7 +105,7 @@ class ReferencePath:
             state,
             None if self.inputs is None else each(self.inputs[start:stop].transpose(0, 1)),
         )
-        log_p = log_p.T.reshape(stop - start, -1, num_rows).double()
+        log_p = log_p.T.reshape(stop - start, self.path.shape[1], num_rows).double()
         log_p = self.proposal.scaled(log_p)
         return log_p if self.active is None else torch.where(self.active[start:stop], log_p, 0.0)
 

@@ -14,7 +14,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ..transitions import Transition
+from ..arguments import check_kind, check_tensor, whole
+from ..transitions import DiscreteTransition, GaussianTransition, Transition
 from .discrete import StatesProposal
 from .gaussian import QuadraticProposal
 from .proposal import Asks, Proposal
@@ -30,6 +31,13 @@ class Emission(ABC):
 
     #: T, B
     shape: tuple[int, int]
+
+    def check(self, transition: Transition) -> None:  # noqa: B027
+        """Check that it is of the transition's latents; by default there is nothing to check.
+
+        :raises TypeError: if the latents are of another kind.
+        :raises ValueError: if sizes, dtypes or devices are others.
+        """
 
     @abstractmethod
     def proposal(
@@ -77,7 +85,15 @@ class Emission(ABC):
         """Return the first t steps, and the others.
 
         :raises TypeError: if the emission is not known step by step.
+        :raises ValueError: if t is not from 0 to T.
         """
+
+    def _check_cut(self, t: int) -> None:
+        T = self.shape[0]
+        if whole(type(self).__name__, "t", t, 0) > T:
+            raise ValueError(
+                f"{type(self).__name__}: t is {t}, expected 0 to T = {T}; write split({T})."
+            )
 
     @abstractmethod
     def log_predictive(self, paths: Tensor, state_probs: Tensor | None) -> Tensor:
@@ -95,8 +111,19 @@ class TableEmission(Emission):
     """
 
     def __init__(self, table: Tensor) -> None:
+        write = "table[:, None] for one sequence (T, K)"
+        check_tensor("TableEmission", "table", table, ("T", "B", "K"), some="K", write=write)
         self.table = table
         self.shape = (table.shape[0], table.shape[1])
+
+    def check(self, transition: Transition) -> None:
+        """Compare K, dtype and device; see the base class."""
+        write = "LSTMTransition(table.shape[-1], hidden_size=8)"
+        check_kind("TableEmission", "transition", transition, DiscreteTransition, write)
+        assert isinstance(transition, DiscreteTransition)
+        shape, like = (*self.shape, transition.num_states), transition.like
+        write = f"{type(transition).__name__} with K = {self.table.shape[-1]} states"
+        check_tensor("TableEmission", "table", self.table, shape, like=like, write=write)
 
     def proposal(
         self, transition: Transition, num_particles: int, scale: Tensor | None
@@ -124,6 +151,7 @@ class TableEmission(Emission):
 
     def split(self, t: int) -> tuple[TableEmission, TableEmission]:
         """Cut the table; see the base class."""
+        self._check_cut(t)
         return TableEmission(self.table[:t]), TableEmission(self.table[t:])
 
     def log_predictive(self, paths: Tensor, state_probs: Tensor | None) -> Tensor:
@@ -144,8 +172,26 @@ class QuadraticEmission(Emission):
     """
 
     def __init__(self, center: Tensor, constant: Tensor, linear: Tensor, precision: Tensor) -> None:
+        write = "center[:, None] for one sequence (T, D)"
+        check_tensor("QuadraticEmission", "center", center, ("T", "B", "D"), some="D", write=write)
+        T, B, D = center.shape
+        rest = {"constant": (constant, (T, B)), "linear": (linear, (T, B, D))}
+        rest["precision"] = (precision, (T, B, D, D))
+        for name, (value, shape) in rest.items():
+            write = "center (T, B, D), constant (T, B), linear (T, B, D), precision (T, B, D, D)"
+            check_tensor("QuadraticEmission", name, value, shape, like=center, write=write)
         self.function = Quadratic(center, constant, linear, precision)
         self.shape = (center.shape[0], center.shape[1])
+
+    def check(self, transition: Transition) -> None:
+        """Compare D, dtype and device; see the base class."""
+        write = "GaussianLSTMTransition(center.shape[-1], hidden_size=8)"
+        check_kind("QuadraticEmission", "transition", transition, GaussianTransition, write)
+        shape = (*self.shape, *transition.event_shape)
+        center, write = self.function.center, f"a {type(transition).__name__} over as many numbers"
+        check_tensor(
+            "QuadraticEmission", "center", center, shape, like=transition.like, write=write
+        )
 
     def proposal(
         self, transition: Transition, num_particles: int, scale: Tensor | None
@@ -175,6 +221,7 @@ class QuadraticEmission(Emission):
 
     def split(self, t: int) -> tuple[QuadraticEmission, QuadraticEmission]:
         """Cut all four tensors; see the base class."""
+        self._check_cut(t)
         before, after = zip(*((part[:t], part[t:]) for part in self.function), strict=True)
         return QuadraticEmission(*before), QuadraticEmission(*after)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..transitions import DiscreteTransition, Transition
+from .arguments import check_roll_out
 from .resampling import invert_cdf, monotone_cumsum
 from .sweep import Sweep
 
@@ -73,7 +74,10 @@ def roll_out(
     :param Sweep sweep: unconditional, its particles of equal weight.
     :param int num_steps: S.
     :param Tensor inputs: exogenous inputs of all s + S steps, ``(s + S, B, input_size)``.
+    :raises TypeError: if an argument is of another class.
+    :raises ValueError: if particles have weights, or sizes do not fit; nothing was drawn.
     """
+    check_roll_out(transition, sweep, num_steps, inputs)
     start, B, P = sweep.ancestors.shape
     by_row = None if inputs is None else inputs.repeat_interleave(P, 1)
     z_prev, steps = sweep.z[-1].flatten(0, 1) if start else None, range(start, start + num_steps)
@@ -81,5 +85,5 @@ def roll_out(
     for draw in run_on(transition, z_prev, sweep.state, steps, by_row, B * P):
         paths.append(draw.z.unflatten(0, (B, P)))
         if isinstance(transition, DiscreteTransition):
-            probs.append(draw.predicted.view(B, P, -1).mean(1))
+            probs.append(draw.predicted.view(B, P, transition.num_states).mean(1))
     return RollOut(torch.stack(paths), torch.stack(probs) if probs else None)

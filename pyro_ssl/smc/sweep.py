@@ -43,6 +43,7 @@ from torch import Tensor
 from ..steps import steps_within
 from ..transitions import Transition, map_state
 from .ancestors import PROPOSAL_LAG, ReferencePath
+from .arguments import check_sweep
 from .emissions import Emission
 from .proposal import Asks, Proposal
 from .resampling import RESAMPLING, invert_cdf, monotone_cumsum
@@ -125,6 +126,8 @@ def conditional_smc(
         or :class:`QuadraticEmission`, as the latents are. Exact for any that does not depend on the
         reference. The log-likelihoods of single steps then mean nothing, only their sum does.
     :returns: :class:`Sweep`.
+    :raises TypeError: if an argument is of another class.
+    :raises ValueError: if shapes, dtypes, devices or values do not fit; nothing was drawn.
 
     *Reference*: Andrieu, Doucet & Holenstein, "Particle Markov chain Monte Carlo methods", JRSS B
     2010; Lindsten, Jordan & Schön, "Particle Gibbs with ancestor sampling", JMLR 2014.
@@ -139,6 +142,12 @@ def conditional_smc(
         >>> conditional_smc(transition, emission, 10, first.path).path.shape
         torch.Size([7, 2])
     """
+    check_sweep(
+        *(transition, emission, num_particles, reference, lengths, inputs, transition_scale),
+        resampling=resampling,
+        ancestor_sampling=ancestor_sampling,
+        proposal_lag=proposal_lag,
+    )
     T, B = emission.shape
     drawn_by = emission if twist is None else emission.times(twist)
     proposal = drawn_by.proposal(transition, num_particles, transition_scale)

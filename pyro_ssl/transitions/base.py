@@ -22,6 +22,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ..arguments import check_range, check_tensor
 from ..errors import positive_size
 
 __all__ = ["DiscreteTransition", "Stepper", "Transition", "like_of", "map_state"]
@@ -145,6 +146,36 @@ class Transition(nn.Module):
         steps = self._along(self.step, z, z_prev, state, inputs)
         return torch.stack([p.log_prob(z_s).expand(len(z)) for p, z_s in steps], 1)
 
+    def _check_path(self, where: str, z: Any, inputs: Tensor | None) -> None:
+        """Check a path ``(..., T) + event_shape``, and its inputs, before they are read.
+
+        :raises TypeError: if one is no tensor.
+        :raises ValueError: if its shape, dtype or device does not fit, or a symbol is no state.
+        """
+        where = f"{type(self).__name__}.{where}"
+        event, like = tuple(self.event_shape), self.like
+        write = "z.T, or z.transpose(0, 1), for paths that are time first"
+        check_tensor(where, "z", z, (..., "T", *event), like=like, integer=not event, write=write)
+        self._check_inputs(where, inputs, (..., z.shape[-1 - len(event)]))
+
+    def _check_inputs(self, where: str, inputs: Any, shape: tuple[Any, ...]) -> None:
+        """Check exogenous inputs of a shape, but for their size.
+
+        :raises ValueError: if the transition reads some and has none, the other way round, or
+            their shape, dtype or device does not fit.
+        """
+        size = self.input_size
+        if (inputs is not None) != bool(size):
+            raise ValueError(
+                f"{where}: the transition reads input_size={size} inputs, but inputs "
+                f"{'were' if inputs is not None else 'were not'} given; write "
+                f"{type(self).__name__}(..., input_size=u.shape[-1]) and give u, or neither."
+            )
+        if inputs is not None:
+            check_tensor(
+                where, "inputs", inputs, (*shape, size), like=self.like, write="inputs of each step"
+            )
+
     def _along(
         self,
         step: Callable[[Tensor | None, Any, Tensor | None], tuple[Any, Any]],
@@ -202,7 +233,8 @@ class DiscreteTransition(Transition):
     ) -> tuple[dist.Categorical, Any]:
         """Advance by one latent; see :meth:`Transition.step`."""
         logits, state = self.step_logits(z_prev, state, inputs)
-        return dist.Categorical(logits=logits), state
+        validate = None if logits.numel() else False  # torch's own check fails at an empty batch
+        return dist.Categorical(logits=logits, validate_args=validate), state
 
     def path_logits(self, z: Tensor, inputs: Tensor | None = None) -> Tensor:
         """Logits of every step of a given path: ``(..., T)`` to ``(..., T, K)``."""
@@ -211,12 +243,19 @@ class DiscreteTransition(Transition):
         return torch.stack([logits.expand(shape) for logits, _ in steps], -2)
 
     def log_prob(self, z: Tensor, inputs: Tensor | None = None) -> Tensor:
-        """Teacher-forced log-probabilities, ``(..., T)``; see :meth:`Transition.log_prob`."""
+        """Teacher-forced log-probabilities, ``(..., T)``; see :meth:`Transition.log_prob`.
+
+        :raises ValueError: if z are not int64 from 0 to K - 1, or the inputs do not fit.
+        """
+        self._check_path("log_prob", z, inputs)
+        write = "z.clamp(min=0) where padding is -1, or encode the states as 0, 1, 2, ..."
+        check_range(f"{type(self).__name__}.log_prob", "z", z, self.num_states, write)
         log_p = torch.log_softmax(self.path_logits(z, inputs), -1)
         return log_p.gather(-1, z.unsqueeze(-1)).squeeze(-1)
 
     def stepper(self, inputs: Tensor | None = None) -> Stepper:
         """Return a step function that gives logits ``(N, K)``; see :meth:`Transition.stepper`."""
+        self._check_inputs(f"{type(self).__name__}.stepper", inputs, ("T", "N"))
 
         @torch.no_grad()
         def step(z_prev: Tensor | None, state: Any, t: int) -> tuple[Tensor, Any]:

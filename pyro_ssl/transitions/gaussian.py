@@ -96,12 +96,16 @@ class GaussianTransition(Transition):
         """Teacher-forced log-densities, ``(..., T, D)`` to ``(..., T)``.
 
         See :meth:`Transition.log_prob`.
+
+        :raises ValueError: if z or the inputs do not fit.
         """
+        self._check_path("log_prob", z, inputs)
         mean, scale = self.path_moments(z, inputs)
         return dist.Normal(mean, scale, validate_args=False).log_prob(z).sum(-1)
 
     def stepper(self, inputs: Tensor | None = None) -> GaussianStepper:
         """Return a step function that gives moments ``(N, D)``; see :meth:`Transition.stepper`."""
+        self._check_inputs(f"{type(self).__name__}.stepper", inputs, ("T", "N"))
 
         @torch.no_grad()
         def step(z_prev: Tensor | None, state: Any, t: int) -> tuple[Moments, Any]:

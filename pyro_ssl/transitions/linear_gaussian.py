@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..arguments import check_positive, check_tensor
 from .gaussian import GaussianTransition, Moments
 
 __all__ = ["LinearGaussianState", "LinearGaussianTransition"]
@@ -77,12 +78,12 @@ class LinearGaussianTransition(GaussianTransition):
     def _keep(self, name: str, value: Tensor) -> None:
         """Make a given value a buffer, through which gradients pass."""
         shape, given_as = (self.dim,) * (2 if name == "matrix" else 1), name.removeprefix("log_")
-        if tuple(value.shape) != shape:
-            raise ValueError(
-                f"LinearGaussianTransition: {given_as} has shape {tuple(value.shape)}, expected "
-                f"{shape}; write LinearGaussianTransition({self.dim}, matrix=A, scale=q) with A "
-                "(D, D) and the others (D,)."
-            )
+        where = "LinearGaussianTransition"
+        write = f"{where}({self.dim}, matrix=A, scale=q) with A (D, D) and the others (D,)"
+        like = next(iter(self._buffers.values()), None)  # the first that was given
+        check_tensor(where, given_as, value, shape, like=like, write=write)
+        if name != given_as:
+            check_positive(where, given_as, value)
         self.register_buffer(name, value if name == given_as else value.log())
 
     @property

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ..arguments import check_share, whole
 from ..cells import LSTMCell, MultiplicativeLSTMCell
 from ..errors import positive_size
 from .recurrent import RecurrentTransition
@@ -21,7 +22,27 @@ __all__ = [
 _CELL_OPTIONS = ("squash", "weight_norm", "variational_dropout", "forget_bias")
 
 
-class LSTMTransition(RecurrentTransition):
+class _OverStates(RecurrentTransition):
+    """What both over K states check before their cell draws its weights."""
+
+    def _cell_size(self, num_states: int, input_size: int, dropout: float) -> tuple[int, int]:
+        """K, and how many numbers the cell reads."""
+        num_states = positive_size("num_states", num_states)
+        check_share(type(self).__name__, "dropout", dropout)
+        return num_states, num_states + 1 + whole(type(self).__name__, "input_size", input_size, 0)
+
+
+class _OverVectors(RecurrentGaussianTransition):
+    """What both over R^D check before their cell draws its weights."""
+
+    def _cell_size(self, dim: int, input_size: int, options: dict[str, Any]) -> tuple[int, int]:
+        """D, and how many numbers the cell reads."""
+        dim = positive_size("dim", dim)
+        self.check_options(**options)
+        return dim, dim + 1 + whole(type(self).__name__, "input_size", input_size, 0)
+
+
+class LSTMTransition(_OverStates):
     """p(z_t | z_{1:t-1}) = Cat(softmax(W h_t + b)) with h_t from an LSTM over z_{1:t-1}.
 
     :param int num_states: K, the number of latent states (topics).
@@ -40,12 +61,12 @@ class LSTMTransition(RecurrentTransition):
     def __init__(
         self, num_states: int, hidden_size: int, *, input_size: int = 0, dropout: float = 0.0
     ) -> None:
-        num_states = positive_size("num_states", num_states)
-        cell = LSTMCell(num_states + 1 + input_size, hidden_size)
+        num_states, size = self._cell_size(num_states, input_size, dropout)
+        cell = LSTMCell(size, hidden_size)
         super().__init__(num_states, cell, dropout=dropout)
 
 
-class MultiplicativeLSTMTransition(RecurrentTransition):
+class MultiplicativeLSTMTransition(_OverStates):
     """As :class:`LSTMTransition`, with a multiplicative LSTM (Krause et al. 2016).
 
     Each state z_{t-1} has a recurrent matrix of its own. They start nearly equal, since W_mx starts
@@ -77,8 +98,8 @@ class MultiplicativeLSTMTransition(RecurrentTransition):
         dropout: float = 0.0,
         **cell: Any,
     ) -> None:
-        num_states = positive_size("num_states", num_states)
-        multiplicative = MultiplicativeLSTMCell(num_states + 1 + input_size, hidden_size, **cell)
+        num_states, size = self._cell_size(num_states, input_size, dropout)
+        multiplicative = MultiplicativeLSTMCell(size, hidden_size, **cell)
         super().__init__(num_states, multiplicative, dropout=dropout)
         # A one-hot input picks one column of W_mx. The entries of an orthogonal column are about
         # 1/sqrt(H), which would make m_t, and what it carries on, too small by that factor.
@@ -87,7 +108,7 @@ class MultiplicativeLSTMTransition(RecurrentTransition):
         self.cell.reset_magnitudes()
 
 
-class GaussianLSTMTransition(RecurrentGaussianTransition):
+class GaussianLSTMTransition(_OverVectors):
     """p(z_t | z_{1:t-1}) = N(μ_t, diag σ_t²) with h_t from an LSTM over z_{1:t-1}.
 
     :param int dim: D, the dimension of z_t.
@@ -104,11 +125,11 @@ class GaussianLSTMTransition(RecurrentGaussianTransition):
     """
 
     def __init__(self, dim: int, hidden_size: int, *, input_size: int = 0, **options: Any) -> None:
-        dim = positive_size("dim", dim)
-        super().__init__(dim, LSTMCell(dim + 1 + input_size, hidden_size), **options)
+        dim, size = self._cell_size(dim, input_size, options)
+        super().__init__(dim, LSTMCell(size, hidden_size), **options)
 
 
-class GaussianMultiplicativeLSTMTransition(RecurrentGaussianTransition):
+class GaussianMultiplicativeLSTMTransition(_OverVectors):
     """As :class:`GaussianLSTMTransition`, with a multiplicative LSTM (Krause et al. 2016).
 
     m_t is a product of a linear map of z_{t-1} and one of h_{t-1}: where z_{t-1} is 0 and there are
@@ -125,7 +146,7 @@ class GaussianMultiplicativeLSTMTransition(RecurrentGaussianTransition):
     """
 
     def __init__(self, dim: int, hidden_size: int, *, input_size: int = 0, **options: Any) -> None:
-        dim = positive_size("dim", dim)
         of_cell = {name: options.pop(name) for name in _CELL_OPTIONS if name in options}
-        cell = MultiplicativeLSTMCell(dim + 1 + input_size, hidden_size, **of_cell)
+        dim, size = self._cell_size(dim, input_size, options)
+        cell = MultiplicativeLSTMCell(size, hidden_size, **of_cell)
         super().__init__(dim, cell, **options)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..arguments import check_probabilities, check_range, check_tensor, whole
 from .base import DiscreteTransition
 
 __all__ = ["MarkovState", "MarkovTransition"]
@@ -58,17 +59,14 @@ class MarkovTransition(DiscreteTransition):
     ) -> None:
         super().__init__(num_states)
         K = self.num_states
-        if int(input_size) < 0:
-            raise ValueError(
-                f"MarkovTransition: input_size is {input_size}, expected how many exogenous "
-                "inputs a step has, 0 for none."
-            )
-        for name, value, shape in (("initial", initial, (K,)), ("matrix", matrix, (K, K))):
-            if value is not None and tuple(value.shape) != shape:
-                raise ValueError(
-                    f"MarkovTransition: {name} has shape {tuple(value.shape)}, expected {shape}; "
-                    f"write MarkovTransition({K}, initial=p, matrix=A) with p (K,), A (K, K)."
-                )
+        self.input_size = whole("MarkovTransition", "input_size", input_size, 0)
+        given = [("initial", initial, (K,)), ("matrix", matrix, (K, K))]
+        write = f"MarkovTransition({K}, initial=p, matrix=A) with p (K,), A (K, K)"
+        like = initial if isinstance(initial, Tensor) else None
+        for name, value, shape in given:
+            if value is not None:
+                check_tensor("MarkovTransition", name, value, shape, like=like, write=write)
+                check_probabilities("MarkovTransition", name, value, sums=False)
         # Given probabilities are buffers, through which gradients and sampled values pass.
         if initial is not None:
             self.register_buffer("initial_logits", initial.log())
@@ -79,7 +77,6 @@ class MarkovTransition(DiscreteTransition):
             self.initial_logits = nn.Parameter(like.new_zeros(K))
         if matrix is None:
             self.transition_logits = nn.Parameter(like.new_zeros(K, K))
-        self.input_size = int(input_size)
         if self.input_size:
             self.input_weight = nn.Parameter(like.new_zeros(K, self.input_size))
 
@@ -96,6 +93,8 @@ class MarkovTransition(DiscreteTransition):
 
     def path_logits(self, z: Tensor, inputs: Tensor | None = None) -> Tensor:
         """Teacher-forced logits, by one row look-up; see the base class."""
+        write = "z.clamp(min=0) where padding is -1"  # which would be the last row
+        check_range("MarkovTransition.path_logits", "z", z, self.num_states, write)
         first = self.initial_logits.expand(z.shape[:-1] + (1, self.num_states))
         logits = torch.cat([first, self.transition_logits[z[..., :-1]]], -2)
         return self._driven(logits[..., : z.shape[-1], :], inputs)

@@ -13,6 +13,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from ..arguments import check_kind, check_lengths, check_tensor, sizes_of, whole
 from ..steps import steps_within
 from .base import DiscreteTransition, Transition
 
@@ -42,6 +43,14 @@ class PathDistribution(TorchDistribution):
         batch_shape: torch.Size | tuple[int, ...] = (),
         validate_args: bool | None = None,
     ) -> None:
+        where, kind = "PathDistribution", Transition
+        check_kind(where, "transition", transition, kind, "LSTMTransition(K, hidden_size=8)")
+        num_steps, batch_shape = whole(where, "num_steps", num_steps, 0), torch.Size(batch_shape)
+        transition._check_inputs(where, inputs, (..., num_steps))
+        if lengths is not None:
+            B = lengths.numel() if isinstance(lengths, Tensor) else 1
+            flat = lengths.reshape(-1) if isinstance(lengths, Tensor) else lengths
+            check_lengths(where, flat, num_steps, B, transition.like.device)
         self.transition, self.num_steps = transition, num_steps
         self.inputs, self.lengths = inputs, lengths
         batch_shape = torch.broadcast_shapes(
@@ -87,7 +96,8 @@ class PathDistribution(TorchDistribution):
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = torch.Size()) -> Tensor:
         """Draw paths step by step, ``sample_shape + batch_shape + event_shape``."""
         num_event_dims = len(self.transition.event_shape)
-        batch_shape = torch.Size(sample_shape) + self.batch_shape
+        sizes = sizes_of("PathDistribution.sample", "sample_shape", sample_shape)
+        batch_shape = sizes + self.batch_shape
         inputs = self._inputs_for(batch_shape)
         state, z_prev, path = self.transition.initial_state(batch_shape), None, []
         for t in range(self.num_steps):
@@ -96,13 +106,28 @@ class PathDistribution(TorchDistribution):
             )
             z_prev = p.expand(batch_shape).sample()
             path.append(z_prev)
+        if not path:
+            is_states = isinstance(self.transition, DiscreteTransition)
+            dtype = torch.long if is_states else self.transition.like.dtype
+            return self.transition.like.new_zeros(batch_shape + self.event_shape, dtype=dtype)
         return self._zero_past_length(torch.stack(path, -1 - num_event_dims), num_event_dims)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Teacher-forced log p(z_{1:T}), one fused call: ``(...) + event_shape`` to ``(...)``."""
-        if self._validate_args:
-            self._validate_sample(value)
         time_dim = -len(self.event_shape)
+        where, event = "PathDistribution.log_prob", tuple(self.event_shape)
+        is_states, like = len(event) == 1, self.transition.like
+        check_tensor(
+            where,
+            "value",
+            value,
+            (..., *event),
+            like=like,
+            integer=is_states,
+            write="value.T for paths (T, B)",
+        )
+        if self._validate_args and value.numel():  # torch cannot look at no sequence
+            self._validate_sample(value)
         batch_shape = torch.broadcast_shapes(value.shape[:time_dim], self.batch_shape)
         value = value.expand(batch_shape + value.shape[time_dim:])
         log_p = self.transition.log_prob(value, self._inputs_for(batch_shape))

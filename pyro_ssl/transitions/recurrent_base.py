@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..arguments import check_share
 from ..cells import RecurrentCell
 from ..cells.linear_add import linear_add
 from .base import Transition
@@ -75,8 +76,8 @@ class RecurrentBase(Transition):
                 f"least {encoding_size}, {of}; write "
                 f"{type(cell).__name__}({encoding_size} + input_size, hidden_size)."
             )
+        self.dropout = nn.Dropout(check_share(type(self).__name__, "dropout", dropout))
         self.cell = cell
-        self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(cell.hidden_size, num_outputs)
 
     def _encode(self, previous: Tensor, at_start: bool, state: Any) -> list[Tensor]:
@@ -164,6 +165,7 @@ class RecurrentBase(Transition):
     @torch.no_grad()
     def _arranged(self, inputs: Tensor | None) -> ArrangedWeights:
         """What the steps of one sweep share; ``inputs`` are ``(T, N, input_size)``."""
+        self._check_inputs(f"{type(self).__name__}.stepper", inputs, ("T", "N"))
         scale, advance = self.cell.stepper()
         encoding, exogenous, bias = self._input_map()
         head_weight, head_bias = self.head.weight.detach(), self.head.bias.detach()

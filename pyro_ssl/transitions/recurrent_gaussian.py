@@ -15,6 +15,7 @@ the ready-made ones.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import pyro.distributions as dist
@@ -22,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..arguments import check_share
 from ..cells import RecurrentCell
 from .gaussian import GaussianStepper, GaussianTransition, Moments
 from .recurrent_base import RecurrentBase
@@ -91,17 +93,7 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
     ) -> None:
         super().__init__(dim)
         scales = {"min_scale": min_scale, "increment_scale": increment_scale}
-        for name, value in scales.items():
-            if not value > 0:
-                raise ValueError(
-                    f"{type(self).__name__}: {name} must be positive, found {value}; expected a "
-                    "number in units of the latents. Leave it out for the default."
-                )
-        if reads not in READS or reads == "increments" and not residual:
-            raise ValueError(
-                f'{type(self).__name__}: reads="{reads}" with residual={residual}, expected one of '
-                f"{READS}, and increments with residual=True only, since they do not determine z."
-            )
+        self.check_options(dropout=dropout, residual=residual, reads=reads, **scales)
         of = "the latent's dimensions and the start flag"
         self._build(cell, self.dim + 1, of, 2 * self.dim, dropout)
         self.residual, self.reads = bool(residual), reads
@@ -111,6 +103,33 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
             self.log_initial_scale = nn.Parameter(zeros(self.dim))
         for name, value in scales.items():
             self.register_buffer(name, self.head.bias.new_tensor(float(value)))
+
+    @classmethod
+    def check_options(
+        cls,
+        *,
+        dropout: float = 0.0,
+        residual: bool = False,
+        min_scale: float = 1e-3,
+        reads: str = "positions",
+        increment_scale: float = 1.0,
+    ) -> None:
+        """Check the constructor's options, before a cell is made, which draws its weights.
+
+        :raises ValueError: if one is out of range.
+        """
+        check_share(cls.__name__, "dropout", dropout)
+        for name, value in {"min_scale": min_scale, "increment_scale": increment_scale}.items():
+            if not 0 < value < math.inf:
+                raise ValueError(
+                    f"{cls.__name__}: {name} must be positive, found {value}; expected a "
+                    "number in units of the latents. Leave it out for the default."
+                )
+        if reads not in READS or reads == "increments" and not residual:
+            raise ValueError(
+                f'{cls.__name__}: reads="{reads}" with residual={residual}, expected one of '
+                f"{READS}, and increments with residual=True only, since they do not determine z."
+            )
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Fill a scale's buffer where a number is assigned to it."""

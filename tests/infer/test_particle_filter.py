@@ -170,3 +170,19 @@ def test_masked_observations_are_not_scored(phi):
     total = pf.log_evidence(x).sum()
     assert pf.perplexity(x) == pytest.approx(math.exp(-float(total) / int(seen.sum())), rel=0.05)
     assert (pf.log_likelihood(x)[~seen].abs() < 1e-12).all()
+
+
+@pytest.mark.parametrize("twist", [None, "markov"])
+def test_first_steps_alone_with_lengths_and_inputs(twist):
+    """What is conditioned on is a part of all steps, and so are its lengths and inputs."""
+    transition, x = LSTMTransition(2, 3, input_size=1), torch.randint(3, (6, 2))
+    phi, u, lengths = torch.rand(2, 3).log_softmax(-1), torch.randn(6, 2, 1), torch.tensor([6, 4])
+
+    def model():
+        with pyro.plate("sequences", 2):
+            for t, z in ssl_transition("z", transition, 6, lengths=lengths, inputs=u):
+                pyro.sample("x", dist.Categorical(logits=phi[z]), obs=x[t])
+
+    pf = ParticleFilter(model, 50, twist=twist)
+    assert 1.0 < pf.perplexity(start=3) < 30.0
+    assert pf.forecast(start=3).log_prob.shape == (3, 2)

@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_ssl import StochasticEM, TopicalSSL
+from pyro_ssl import MeanFieldGuide, StochasticEM, TopicalSSL
 
 K, V = 3, 12
 
@@ -202,3 +202,53 @@ def test_a_multiplicative_lstm_is_saved_as_such(corpus, tmp_path):
     ssl.save(tmp_path)
     loaded, path = TopicalSSL.load(tmp_path), torch.randint(K, (2, 9))
     assert torch.equal(loaded.transition.log_prob(path), ssl.transition.log_prob(path))
+
+
+@pytest.mark.parametrize("batch_size", [None, 15])
+@pytest.mark.parametrize("inference", ["particle_gibbs", "smc"])
+def test_loss_is_that_of_topics_and_words_per_word(corpus, inference, batch_size, monkeypatch):
+    """-log p(z, x | φ) by hand, before the step; the prior of φ has no part in it."""
+    words, lengths, _ = corpus
+    ssl, by_hand = TopicalSSL(K, V, hidden_size=4, dropout=0.0), []
+    ascend = StochasticEM._ascend
+
+    def watched(em, program, values, path):
+        index = program.args[2] if batch_size else torch.arange(words.shape[1])
+        seen = torch.arange(len(words)).unsqueeze(1) < lengths[index]
+        log_p = ssl.transition.log_prob(path.T).T + values["phi"].log()[path, words[:, index]]
+        by_hand.append(-float(log_p[seen].detach().sum()))
+        return ascend(em, program, values, path)
+
+    monkeypatch.setattr(StochasticEM, "_ascend", watched)
+    how = {"inference": inference, "batch_size": batch_size, "markov_steps": 0, "num_epochs": 2}
+    history = ssl.fit(words, lengths, averaging=0.0, disable_progbar=True, **how)
+    expected = torch.tensor(by_hand).view(2, -1).sum(1) / lengths.sum()  # batches of 15, 15 and 10
+    found = torch.tensor([record.loss for record in history])
+    torch.testing.assert_close(found, expected)
+    assert min(found) > 0.0
+
+
+@pytest.mark.parametrize("num_steps, tolerance", [(1, 1e-9), (4, 0.02)])
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_mean_field_loss_is_the_bound_per_word(num_steps, tolerance, batch_size, monkeypatch):
+    """Σ_z q(z) [log q(z) - log p(z, x | φ)] over all paths; with one step nothing is estimated."""
+    words, by_hand = torch.randint(V, (num_steps, 5)), []
+    ssl = TopicalSSL(K, V, hidden_size=4, dropout=0.0)
+    torch.nn.init.normal_(ssl.transition.head.weight)
+    paths = torch.cartesian_prod(*[torch.arange(K)] * num_steps).view(-1, num_steps)  # (N, T)
+    update = MeanFieldGuide.update
+
+    def watched(guide, run, q):
+        x, phi = words[:, run.subsamples.get("documents", slice(None))], guide.values["phi"]
+        log_q = sum(q[:, t, paths[:, t]].log() for t in range(num_steps))  # (B, N)
+        log_x = sum(phi[paths[:, t]][:, x[t]].log() for t in range(num_steps)).T
+        log_p = ssl.transition.log_prob(paths).sum(-1).detach() + log_x
+        by_hand.append(float((log_q.exp() * (log_q - log_p)).sum()))
+        return update(guide, run, q)
+
+    monkeypatch.setattr(MeanFieldGuide, "update", watched)
+    how = {"inference": "mean_field", "num_particles": 4000, "batch_size": batch_size}
+    history = ssl.fit(words, num_epochs=2, markov_steps=0, disable_progbar=True, **how)
+    for record, bound in zip(history, torch.tensor(by_hand).view(2, -1).sum(1), strict=True):
+        assert record.loss == pytest.approx(float(bound) / words.numel(), rel=tolerance)
+        assert record.loss > 1.0  # log p(φ) of sparse topics would make it negative

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..door import flags, floats
 from .network import IMVNetwork
 
-__all__ = ["Data", "check_windows", "chunks", "filled", "parts_of", "take"]
+__all__ = ["Data", "check_windows", "chunks", "parts_of", "take", "there"]
 
 #: x ``(M, T, N)``, y ``(M, Y)`` or ``None``, mask ``(M, T, N)`` or ``None``
 Data = tuple[Tensor, "Tensor | None", "Tensor | None"]
 
 
-def filled(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Return x with 0 wherever it is not finite or, by the mask, was not observed."""
-    there = x.isfinite()
-    return torch.where(there if mask is None else there & mask, x, 0.0)
+def there(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return where x is finite and, by the mask, was observed."""
+    return x.isfinite() if mask is None else x.isfinite() & mask
 
 
 def take(data: Data, index: Tensor) -> Data:

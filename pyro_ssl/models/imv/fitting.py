@@ -100,6 +100,6 @@ def run_epoch(
 def _spoilt(loss: float) -> NonFiniteError:
     return NonFiniteError(
         f"IMVLSTM.fit: the loss is {loss}, expected a finite number; begin with a new model and a "
-        "lower learning_rate, and check that x and y are scaled. After the first "
-        "epoch the weights are spoilt, unless one before was kept by its score on valid=."
+        "lower learning_rate, and look for outliers in x and y. After the first epoch the weights "
+        "are spoilt, unless one before was kept by its score on valid=."
     )

@@ -12,7 +12,7 @@ Pyro enumerates z, so that the loss of ``SVI`` with ``TraceEnum_ELBO`` is the ne
 log-likelihood: L without I, less the entropy of q, at q = the posterior. Its gradient is that of L
 with q held fixed. I enters L in a term of its own, which I = mean q minimises for any weights.
 
-Next files to read: ``network.py``, π, μ and σ; ``fitting.py``; ``forecast.py``.
+Next files to read: ``network.py``, π, μ and σ; ``units.py``; ``fitting.py``; ``forecast.py``.
 """
 
 from __future__ import annotations
@@ -25,19 +25,18 @@ from typing import TYPE_CHECKING, Any
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.infer import TraceEnum_ELBO
 from pyro.ops.indexing import Vindex
 from pyro.optim import ExponentialLR, PyroOptim
 from torch import Tensor
 
-from ...reading.context import private_store
-from ..base import EpochRecord, Model
+from ..base import EpochRecord
 from ..epochs import fit_epochs, whole_or_not
 from ..settings import checked
-from .data import Data, check_windows, chunks, filled, parts_of, take
-from .fitting import check_settings, end_epoch, make_svi, no_guide, pyro_optim, run_epoch
+from .data import Data, check_windows, chunks, parts_of, take
+from .fitting import check_settings, end_epoch, make_svi, pyro_optim, run_epoch
 from .forecast import IMVForecast
-from .network import IMVNetwork, Mixture
+from .network import Mixture
+from .units import InUnits
 
 if TYPE_CHECKING:
     from ...datasets.windows import Windows
@@ -47,7 +46,7 @@ __all__ = ["IMVLSTM"]
 _WINDOWS = 4096  # whose hidden states exist at once while nothing is learned
 
 
-class IMVLSTM(Model):
+class IMVLSTM(InUnits):
     """Forecasts from N input variables, and which of them, and which of their steps, matter.
 
     :param int num_variables: N.
@@ -61,16 +60,16 @@ class IMVLSTM(Model):
         suffer, though q and I still find it.
     :param int num_steps: T, where attention is to learn lags: its bias is then of each step. By
         default it is one, as in the paper, and T is free; T^n then has little contrast.
-    :param float min_scale: what the standard deviations never fall below.
+    :param float min_scale: what the standard deviations never fall below, in units of y's own.
     :raises ValueError: if one of them is out of range.
 
     Data are ``x`` ``(M, T, N)``, windows with the oldest step first; ``y`` ``(M, Y)``, or ``(M,)``
     for one target; and ``mask`` bool ``(M, T, N)``, true where x was observed, NaN counting as not
-    observed; any arrays or lists of numbers will do. What is missing is read as 0, and nothing here
-    scales data: scale x and y to mean 0 and deviation 1, or forecasts depend on their units, as by
-    ``min_scale``. In place of
-    x and y, every method takes :class:`~pyro_ssl.datasets.Windows`, whose gaps are filled already:
-    their x is read as it is, and their mask only where it is given as ``mask``.
+    observed; any arrays or lists of numbers will do. Origin and unit of x and y do not matter: a
+    fit takes the mean and the deviation of each variable and target of its data for them, and what
+    is missing is read as that mean. In place of x and y, every method takes
+    :class:`~pyro_ssl.datasets.Windows`, whose gaps are filled already: their x is read as it is,
+    and their mask only where it is given as ``mask``.
 
     Example::
 
@@ -101,7 +100,6 @@ class IMVLSTM(Model):
             "num_steps": num_steps,
         }
         super().__init__(**config)
-        self.network = IMVNetwork(**config)
 
     @property
     def num_variables(self) -> int:
@@ -124,7 +122,7 @@ class IMVLSTM(Model):
         pyro.module("imv_lstm", self.network)
         with pyro.plate("windows", len(x), subsample=index, device=x.device):
             chosen = (x, y, mask) if index is None else take((x, y, mask), index)
-            log_weights, means, scales, _ = self.network(filled(chosen[0], chosen[2]))
+            log_weights, means, scales, _ = self._read(chosen[0], chosen[2])
             z = pyro.sample(
                 "variable", dist.Categorical(logits=log_weights), infer={"enumerate": "parallel"}
             )
@@ -133,6 +131,7 @@ class IMVLSTM(Model):
             pyro.sample("y", normal.to_event(1), obs=chosen[1])
             if squared_error and chosen[1] is not None:
                 miss = (log_weights.exp().unsqueeze(-1) * means).sum(1) - chosen[1]
+                miss = miss / self.y_unit
                 pyro.factor("squared_error", -squared_error * miss.square().sum(-1))
 
     @checked
@@ -168,9 +167,9 @@ class IMVLSTM(Model):
         :param int num_epochs: at most so many.
         :param int batch_size: windows per gradient step.
         :param float learning_rate: AdamW's, times ``decay`` after each epoch.
-        :param float squared_error: weight of the mean forecast's squared error, which is added to
-            the loss; 0 is EM. The authors' program learns PM2.5 and SML2010 by that error alone,
-            but without the likelihood there are neither scales nor q.
+        :param float squared_error: weight of the mean forecast's squared error, in units of y's
+            variance, which is added to the loss; 0 is EM. The authors' program learns PM2.5 and
+            SML2010 by that error alone, but without the likelihood there are neither scales nor q.
         :param str monitor: the score, ``"nll"`` or ``"mse"``.
         :param optim: another optimiser: of Pyro, of which a scheduler steps after each epoch,
             ``pyro.optim.ReduceLROnPlateau`` by the score; or of torch, a class, which is given
@@ -187,7 +186,9 @@ class IMVLSTM(Model):
             valid = self._check("fit(valid=)", *parts_of(valid))
             if not len(valid[0]):
                 raise ValueError("IMVLSTM.fit: valid has 0 windows; write valid=None, or give one.")
-        train: Data = (filled(x, mask), y, None)
+        assert y is not None
+        self._take_units(x, y, mask)
+        train: Data = (x, y, mask)
         adam = {"lr": learning_rate, "weight_decay": weight_decay}
         schedule: PyroOptim = pyro_optim(optim, adam)
         if optim is None:
@@ -201,9 +202,11 @@ class IMVLSTM(Model):
             return run_epoch(svi, self.network, train, batch_size, squared_error), math.nan
 
         def score(x: Tensor, y: Tensor, mask: Tensor | None) -> dict[str, float]:
-            forecast = self.predict(x, mask=mask)
-            nll, mse = -forecast.log_prob(y).mean(), (forecast.mean - y).square().mean()
-            return {"nll": float(nll), "mse": float(mse)}
+            nll = -self.log_likelihood(x, y, mask=mask).mean()
+            return {
+                "nll": float(nll),
+                "mse": float((self.predict(x, mask=mask).mean - y).square().mean()),
+            }
 
         how_it_ends: dict[str, Any] = {"patience": patience, "callback": callback}
         how_it_ends |= {"valid": valid, "score": score, "monitor": monitor}
@@ -219,29 +222,16 @@ class IMVLSTM(Model):
         self, x: Tensor | Windows, y: Tensor | None = None, *, mask: Tensor | None = None
     ) -> Tensor:
         """Return log p(y | X) of each window, ``(M,)``."""
-        _, target, _ = self._check("log_likelihood", x, y, mask)
-        assert target is not None
-        return self.predict(x, mask=mask).log_prob(target)
+        return self._log_joint("log_likelihood", x, y, mask).logsumexp(-1)
 
     def posterior(
         self, x: Tensor | Windows, y: Tensor | None = None, *, mask: Tensor | None = None
     ) -> Tensor:
-        """Return q, p(z = n | X, y) of each window, ``(M, N)``, by Pyro's own marginals.
+        """Return q, p(z = n | X, y) of each window, ``(M, N)``.
 
         :raises ValueError: if there is no window, or the data do not fit the model or one another.
         """
-        data = self._check("posterior", x, y, mask)
-        M = len(data[0])
-        if M == 0:
-            raise ValueError("IMVLSTM.posterior: found 0 windows, expected one at least.")
-        if M % _WINDOWS == 1:  # compute_marginals fails at a plate of size 1 (Pyro issue 3102)
-            twice = torch.arange(M + 1, device=data[0].device).clamp(max=M - 1)
-            data = take(data, twice)
-        elbo, out = TraceEnum_ELBO(max_plate_nesting=1), []
-        with private_store(), torch.no_grad(), self._evaluating():
-            for part in chunks(data, _WINDOWS):
-                out.append(elbo.compute_marginals(self.model, no_guide, *part)["variable"].probs)
-        return torch.cat(out)[:M]
+        return self._some("posterior", self._log_joint("posterior", x, y, mask)).softmax(-1)
 
     def importance(
         self, x: Tensor | Windows, y: Tensor | None = None, *, mask: Tensor | None = None
@@ -255,11 +245,27 @@ class IMVLSTM(Model):
 
     def temporal_importance(self, x: Tensor | Windows, *, mask: Tensor | None = None) -> Tensor:
         """Return T^n, the mean of :meth:`attention`, ``(N, T)``; each row sums to 1."""
-        return self.attention(x, mask=mask).mean(0)
+        return self._some("temporal_importance", self.attention(x, mask=mask)).mean(0)
+
+    def _log_joint(self, where: str, x: Any, y: Any, mask: Any) -> Tensor:
+        """log p(z = n, y | X) of each window, ``(M, N)``."""
+        x, y, mask = self._check(where, x, y, mask)
+        assert y is not None
+        log_weights, means, scales, _ = self._mixture(x, mask)
+        normal = dist.Normal(means, scales, validate_args=False)
+        return log_weights + normal.log_prob(y.unsqueeze(1)).sum(-1)
+
+    @staticmethod
+    def _some(where: str, values: Tensor) -> Tensor:
+        """What there is to average, if it is anything."""
+        if not len(values):
+            raise ValueError(f"IMVLSTM.{where}: found 0 windows, expected one at least.")
+        return values
 
     def _check(
         self, where: str, x: Tensor | Windows, y: Tensor | None = None, mask: Tensor | None = None
     ) -> Data:
+        self._check_dtype(f"IMVLSTM.{where}")
         data = check_windows(where, x, y, mask, self.network)
         if data[1] is None and where != "predict":
             raise ValueError(
@@ -283,5 +289,5 @@ class IMVLSTM(Model):
         """The network's output of all windows, a part at a time."""
         data = self._check("predict", x, None, mask)
         with self._evaluating():
-            out = [self.network(filled(x, mask)) for x, _, mask in chunks(data, _WINDOWS)]
+            out = [self._read(x, mask) for x, _, mask in chunks(data, _WINDOWS)]
         return Mixture(*(torch.cat(values) for values in zip(*out, strict=True)))

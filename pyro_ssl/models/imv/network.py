@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...arguments import check_share
 from ...cells import IMVFullLSTM, IMVTensorLSTM
 from ...errors import positive_size
 
@@ -89,8 +90,8 @@ class IMVNetwork(nn.Module):
         self.num_targets = positive_size("num_targets", num_targets)
         self.num_steps = None if num_steps is None else positive_size("num_steps", num_steps)
         self.cell, self.bound, self.min_scale = cell, bound, float(min_scale)
-        self.layer = _LAYERS[cell](num_variables, units)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(check_share("IMVNetwork", "dropout", dropout))
+        self.layer = _LAYERS[cell](num_variables, units)  # the first to draw weights
         N, d, Y = self.layer.num_variables, self.layer.units, self.num_targets
         zeros = next(self.layer.parameters()).new_zeros
         self.attention_weight = nn.Parameter(zeros(N, 1, d))  # F

@@ -139,7 +139,7 @@ def test_loss_is_the_mean_over_windows(imv, data):
 def test_squared_error_is_that_of_the_mean_forecast(imv, data):
     still = {"learning_rate": 0.0, "weight_decay": 0.0, "num_epochs": 1}
     plain, both = (fit(imv, data, squared_error=w, **still)[0].loss for w in (0.0, 2.5))
-    error = (imv.predict(data[0]).mean - data[1]).square().sum(-1).mean()
+    error = ((imv.predict(data[0]).mean - data[1]) / imv.y_unit).square().sum(-1).mean()
     torch.testing.assert_close(both - plain, 2.5 * float(error))
     elbo = TraceEnum_ELBO(max_plate_nesting=1)
     q = elbo.compute_marginals(imv.model, no_guide, *data, None, None, 2.5)["variable"].probs
@@ -268,7 +268,7 @@ def test_device(device, cell):
     mask = torch.rand(M, T, N, **like) < 0.8
     fit(imv, (x, y), mask=mask, valid=(x, y, mask), batch_size=3)
     forecast, on_cpu = imv.predict(x, mask=mask), make(cell, num_steps=T)
-    on_cpu.network.load_state_dict(imv.network.state_dict())
+    on_cpu.load_state_dict(imv.state_dict())
     found = (
         *forecast,
         forecast.quantile(0.3),

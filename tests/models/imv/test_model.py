@@ -293,3 +293,40 @@ def test_what_is_missing_is_read_as_zero(imv, data):
     assert torch.equal(imv.posterior(x, y, mask=mask), imv.posterior(zeros, y))
     assert torch.equal(svi_loss(imv, x, y, mask), svi_loss(imv, zeros, y))
     assert not torch.isclose(imv.predict(x).mean, expected.mean).any()
+
+
+# -------------------------------------------------------------------------------------- sizes
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("M", [1, 3])
+@pytest.mark.parametrize("T, N, d, Y", [(1, 1, 1, 1), (1, 3, 2, 2), (4, 1, 2, 1), (4, 3, 1, 2)])
+def test_posterior_of_any_size_is_by_bayes(cell, M, T, N, d, Y):
+    """q_n ∝ π_n Π_i N(y_i; μ_ni, σ_ni), also of one variable, unit, step, target or window."""
+    imv = IMVLSTM(N, d, cell=cell, num_targets=Y)
+    imv.fit(torch.randn(5, T, N), torch.randn(5, Y), num_epochs=1, disable_progbar=True)
+    x, y = torch.randn(M, T, N), torch.randn(M, Y)
+    found = imv.predict(x)
+    weight = found.weights.clone()
+    for n in range(N):
+        for i in range(Y):
+            away = (y[:, i] - found.means[:, n, i]) / found.scales[:, n, i]
+            weight[:, n] *= (-0.5 * away.square()).exp() / found.scales[:, n, i]
+    expected = weight / weight.sum(-1, keepdim=True)
+    q = imv.posterior(x, y)
+    torch.testing.assert_close(q, expected)
+    torch.testing.assert_close(imv.importance(x, y), expected.mean(0))
+    likelihood = weight.sum(-1) / (2 * math.pi) ** (Y / 2)
+    torch.testing.assert_close(imv.log_likelihood(x, y), likelihood.log())
+    assert N > 1 or torch.equal(q, torch.ones(M, 1))
+    assert imv.attention(x).shape == (M, N, T)
+
+
+def test_posterior_far_from_every_mean():
+    """Where all densities underflow, logarithms still tell the variables apart."""
+    imv = make(num_targets=1)
+    x, y = torch.randn(3, T, N), torch.full((3, 1), 1e4)
+    q = imv.posterior(x, y)
+    assert q.isfinite().all()
+    torch.testing.assert_close(q.sum(-1), torch.ones(3))
+    assert imv.log_likelihood(x, y).isfinite().all()
