@@ -204,7 +204,8 @@ def check_lengths(
     numbers = lengths
     if isinstance(lengths, Tensor) and lengths.dtype in _INTEGERS:
         numbers = lengths.long()
-    like, write = torch.empty(0, device=device), "lengths, one for each sequence"
+    like = torch.empty(0, dtype=torch.int64, device=device)
+    write = "lengths, one for each sequence"
     check_tensor(where, "lengths", numbers, (B,), like=like, integer=True, write=write)
     check_range(where, "lengths", numbers, T + 1, f"lengths.clamp(0, {T}) if the data were cut")
 

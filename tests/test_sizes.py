@@ -635,8 +635,11 @@ def calls(model):
     "wrong, message",
     [
         ({"T": 0}, 'Site "z": num_steps is 0, expected at least 1; drop empty sequences'),
-        ({"B": 0}, "A plate of the model, or its subsample, is empty .*leave an empty batch out"),
-        ({"index": []}, "A plate of the model, or its subsample, is empty .*leave an empty batch"),
+        (
+            {"B": 0},
+            "The model has a plate that is empty, or a subsample .*leave an empty batch out",
+        ),
+        ({"index": []}, "a plate that is empty, or a subsample .*leave an empty batch out"),
         ({"V": 0}, r"Expected parameter probs .*of shape \(2, 1, 1, 0\)"),
     ],
 )

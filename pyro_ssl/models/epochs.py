@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import trange
 
 from ..gradients import gradients
@@ -176,12 +176,15 @@ class _Before:
             (module, dict(module._buffers), module.training) for module in model.modules()
         ]
         self._values = [(value, value.detach().clone()) for value in model.state_dict().values()]
+        self._grads = [
+            (p, p.grad if p.grad is None else p.grad.clone()) for p in model.parameters()
+        ]
         self._own = {k: v for k, v in vars(model).items() if not k.startswith("_")}
         self._random = torch.get_rng_state()
         self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
 
     @torch.no_grad()
-    def restore(self, model: nn.Module) -> None:
+    def restore(self, model: Model) -> None:
         """Put everything back."""
         for value, saved in self._values:
             value.copy_(saved)
@@ -189,8 +192,8 @@ class _Before:
             module._buffers.update(buffers)
             module.training = training
         vars(model).update(self._own)
-        for parameter in model.parameters():
-            parameter.grad = None
+        for parameter, grad in self._grads:
+            parameter.grad = grad
         torch.set_rng_state(self._random)
         if self._cuda:
             torch.cuda.set_rng_state_all(self._cuda)

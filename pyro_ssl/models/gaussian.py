@@ -130,6 +130,7 @@ class GaussianSSL(Tracker):
         learning_rate: float = 0.01,
         weight_decay: float = 0.01,
         ancestor_sampling: int = 10,
+        twist: Any = "markov",
         averaging: float = 0.8,
         num_valid_particles: int = 100,
         patience: int | None = None,
@@ -151,6 +152,7 @@ class GaussianSSL(Tracker):
         :param int num_paths: paths drawn of each sequence, of which the M-step is the average.
         :param str inference: ``"particle_gibbs"``; or ``"smc"``, unconditional, which at one
             particle is the factored inference: it ignores later observations.
+        :param twist: lets particles look ahead; see :class:`~pyro_ssl.ParticleGibbs`.
         :param float averaging: weight of the past in the moments that C, b and R come from.
         :param int num_valid_particles: P of the validation score.
         :param patience: this, ``callback``, ``disable_progbar``, and how a fit ends, Ctrl-C
@@ -172,6 +174,7 @@ class GaussianSSL(Tracker):
             conditional=inference == "particle_gibbs",
             num_gradient_steps=num_gradient_steps,
             ancestor_sampling=ancestor_sampling,
+            twist=twist,
         )
 
         def step() -> tuple[float, float]:

@@ -131,7 +131,7 @@ class Tracker(Model):
         return LinearEmission(*self._fitted())
 
     def _sizes_of_buffers(self, tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-        E = len(tensors["offset"])
+        E = len(tensors["offset"]) if "offset" in tensors else 0
         return {"loading": (E, self.transition.dim), "offset": (E,), "covariance": (E, E)}
 
     def _check_values(self) -> None:

@@ -79,6 +79,7 @@ def make_learner(
     learning_rate: float,
     weight_decay: float,
     ancestor_sampling: int,
+    twist: Any,
     draw_topics: bool | None,
     averaging: float,
 ) -> Learner:
@@ -107,6 +108,7 @@ def make_learner(
         num_sweeps=num_sweeps,
         num_gradient_steps=num_gradient_steps,
         ancestor_sampling=ancestor_sampling,
+        twist=twist,
         dirichlet="mean",
         averaging=averaging,
         draw_dirichlet=conditional if draw_topics is None else draw_topics,

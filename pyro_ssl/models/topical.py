@@ -139,6 +139,7 @@ class TopicalSSL(WordModel):
         learning_rate: float = 0.01,
         weight_decay: float = 0.0,
         ancestor_sampling: int = 10,
+        twist: Any = "markov",
         draw_topics: bool | None = None,
         averaging: float = 0.9,
         markov: MarkovEM | None = None,
@@ -155,8 +156,7 @@ class TopicalSSL(WordModel):
         :param Tensor words: int64 ``(T, B)``.
         :param Tensor lengths: ``(B,)``.
         :param valid: ``(words, lengths)`` or ``(words, lengths, start)`` to choose by, scored from
-            step ``start`` on. The HMM stops where their perplexity is lowest, and the epoch of the
-            lowest is the one that is kept.
+            step ``start`` on. HMM and epoch are those of the lowest perplexity.
         :param int num_epochs: at most so many.
         :param int batch_size: documents in a step of EM; by default all.
         :param str inference: the E-step: ``"particle_gibbs"`` draws paths from their exact joint
@@ -164,12 +164,11 @@ class TopicalSSL(WordModel):
             al. 2017); ``"mean_field"`` factorises it, by Pyro's ``SVI``.
         :param int num_particles: P; under ``"mean_field"`` the draws that estimate the ELBO.
         :param int num_sweeps: sweeps of ``"particle_gibbs"`` in a step, each from the last path.
-        :param int num_gradient_steps: steps of the LSTM on each step's paths; under
-            ``"mean_field"``, of the factors too.
+        :param int num_gradient_steps: of the LSTM on each step's paths, and of the factors.
         :param float learning_rate: of AdamW, for the LSTM (the factors' is ten times it).
-        :param bool draw_topics: the E-step sees topics drawn from their posterior, not their
-            estimate; by default under ``"particle_gibbs"``. See
-            ``StochasticEM(draw_dirichlet=)``.
+        :param bool draw_topics: see ``StochasticEM(draw_dirichlet=)``; by default under
+            ``"particle_gibbs"``.
+        :param twist: lets particles look ahead; see :class:`~pyro_ssl.ParticleGibbs`.
         :param float averaging: weight of the past in the counts that topics are estimated from.
         :param MarkovEM markov: a fitted HMM of this model to start from.
         :param int markov_steps: otherwise, EM iterations of the HMM at most; 0 starts from random
@@ -194,6 +193,7 @@ class TopicalSSL(WordModel):
             learning_rate=learning_rate,
             weight_decay=weight_decay,
             ancestor_sampling=ancestor_sampling,
+            twist=twist,
             draw_topics=draw_topics,
             averaging=averaging,
         )

@@ -82,7 +82,7 @@ class Program:
                 if not _is_pyros(error):
                     raise
                 raise ValueError(
-                    f"A plate of the model, or its subsample, is empty ({error}), expected one "
+                    f"The model has a plate that is empty, or a subsample ({error}), expected one "
                     "sequence at least, as Pyro does; leave an empty batch out: "
                     "if len(index): em.step(data, index)."
                 ) from error

@@ -59,7 +59,9 @@ def run_on(
             predicted = torch.softmax(predicted.expand(num_rows, transition.num_states), -1)
             u = torch.rand(num_rows, 1, device=predicted.device, dtype=predicted.dtype)
             z = invert_cdf(monotone_cumsum(predicted), u).view(-1)
-        else:
+        else:  # moments of a transition that reads nothing may be those of one row
+            shape = (num_rows, *transition.event_shape)
+            predicted = type(predicted)(*(value.expand(shape) for value in predicted))
             z = predicted.mean + predicted.scale * torch.randn_like(predicted.mean)
         yield Draw(z_prev, predicted, z)
         z_prev = z

@@ -218,7 +218,9 @@ MODELS = {
     "the loop blocked": fault(NO_LOOP, run=around(poutine.block)),
     "the path blocked": fault(NO_LOOP, run=around(poutine.block, hide=["z"])),
     "left before it observes": fault('Site "z": its loop observed nothing', run=left_at_once),
-    "left when it observed": fault('Site "z": the body left its loop', run=left_at_the_end),
+    "left when it observed": fault(
+        'Site "z": the body left its loop', late=False, run=left_at_the_end
+    ),
     "no plate": fault(SHAPE, run=unplated),
     "two plates of one name": fault(
         BEFORE, run=lambda w: pyro.plate("sequences", 2, dim=-2)(sequences)(w)

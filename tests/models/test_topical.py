@@ -236,7 +236,7 @@ def test_mean_field_loss_is_the_bound_per_word(num_steps, tolerance, batch_size,
     ssl = TopicalSSL(K, V, hidden_size=4, dropout=0.0)
     torch.nn.init.normal_(ssl.transition.head.weight)
     paths = torch.cartesian_prod(*[torch.arange(K)] * num_steps).view(-1, num_steps)  # (N, T)
-    update = MeanFieldGuide.update
+    update = MeanFieldGuide.expected_counts
 
     def watched(guide, run, q):
         x, phi = words[:, run.subsamples.get("documents", slice(None))], guide.values["phi"]
@@ -246,7 +246,7 @@ def test_mean_field_loss_is_the_bound_per_word(num_steps, tolerance, batch_size,
         by_hand.append(float((log_q.exp() * (log_q - log_p)).sum()))
         return update(guide, run, q)
 
-    monkeypatch.setattr(MeanFieldGuide, "update", watched)
+    monkeypatch.setattr(MeanFieldGuide, "expected_counts", watched)
     how = {"inference": "mean_field", "num_particles": 4000, "batch_size": batch_size}
     history = ssl.fit(words, num_epochs=2, markov_steps=0, disable_progbar=True, **how)
     for record, bound in zip(history, torch.tensor(by_hand).view(2, -1).sum(1), strict=True):

@@ -11,8 +11,6 @@ KINDS = [
     {"K": 3, "T": 4},
     {"K": 2, "T": 6, "ragged": True, "inputs": True},
     {"K": 3, "T": 3, "kind": "markov", "ragged": True, "scaled": True},
-    {"K": 3, "T": 4, "ragged": True, "scaled": True, "twist": "chain"},
-    {"K": 2, "T": 5, "twist": "noise"},
 ]
 
 
@@ -28,7 +26,7 @@ def evidence_ratios(problem, num_draws, num_particles, **settings):
 @pytest.mark.parametrize("num_particles", [1, 2, 4, 16])
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
 def test_evidence_is_unbiased(kind, num_particles, resampling):
-    """Within 4 standard errors, which are at most 0.001: false alarms, 6e-5 for each of 64."""
+    """Within 4 standard errors, which are at most 0.001: false alarms, 6e-5 for each of 40."""
     torch.manual_seed(torch.initial_seed() + KINDS.index(kind))
     problem = random_problem(sharpness=4.0, concentration=1.0, **kind)
     n = 200_000 // (num_particles + 7)
@@ -38,6 +36,21 @@ def test_evidence_is_unbiased(kind, num_particles, resampling):
         ratios = torch.cat(chunks)
         error = ratios.std(0) / len(ratios) ** 0.5
     assert ((ratios.mean(0) - 1).abs() <= 4 * error).all()
+
+
+@pytest.mark.stage("statistical")
+@pytest.mark.parametrize("num_particles", [1, 4])
+@pytest.mark.parametrize("twist", ["chain", "noise"])
+def test_twisted_evidence_is_unbiased(twist, num_particles, n=200_000):
+    """Within 4.5 standard errors, for 4 means: a false alarm once in 37,000 runs.
+
+    Wrong twists spread the weights, so this one is weak: its logarithm is divided by 4.
+    """
+    problem = random_problem(3, 4, sharpness=4.0, concentration=1.0, ragged=True, twist=twist)
+    problem = problem._replace(log_twist=problem.log_twist / 4)
+    ratios = evidence_ratios(problem, n // num_particles, num_particles)
+    error = ratios.std(0) / len(ratios) ** 0.5
+    assert ((ratios.mean(0) - 1).abs() <= 4.5 * error).all() and (error < 0.01).all()
 
 
 @pytest.mark.parametrize("resampling", ["systematic", "multinomial"])
