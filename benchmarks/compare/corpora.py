@@ -33,7 +33,6 @@ class Task(NamedTuple):
     transition_steps: int = 60
     num_valid: int = 200
     markov_steps: int = 40
-    language_model_epochs: int = 6
     language_model_batch: int = 50
 
 
@@ -46,7 +45,6 @@ TASKS = {
         num_epochs=40,
         batch_size=None,
         num_gradient_steps=3,
-        language_model_epochs=30,
         language_model_batch=20,
     ),
     "imdb-200": Task(
@@ -57,7 +55,6 @@ TASKS = {
         num_epochs=20,
         batch_size=None,
         num_gradient_steps=3,
-        language_model_epochs=30,
         language_model_batch=20,
     ),
     "imdb-5000": Task(
@@ -67,7 +64,6 @@ TASKS = {
         hidden_size=64,
         num_epochs=4,
         markov_steps=30,
-        language_model_epochs=4,
         batch_size=250,
     ),
     "wikitext2": Task(
@@ -90,7 +86,6 @@ TASKS = {
         batch_size=1000,
         markov_steps=30,
         num_valid=2000,
-        language_model_epochs=5,
         language_model_batch=200,
     ),
 }

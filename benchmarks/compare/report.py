@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from typing import Any
 
@@ -14,13 +15,14 @@ __all__ = ["report"]
 
 
 def report() -> None:
-    """Write ``tables.md`` and ``perplexity.png`` beside the results, and print the tables."""
+    """Write ``tables.md`` and two pictures beside the results, and print the tables."""
     stores = {name: Store(name) for name in TASKS}
     stores = {name: store for name, store in stores.items() if store.content["runs"]}
     text = "\n".join(table(store) for store in stores.values())
     print(text)
     (RESULTS / "tables.md").write_text(text, encoding="utf-8")
     draw(list(stores.values()))
+    draw_curves(list(stores.values()))
 
 
 def digits_of(mean: float) -> int:
@@ -39,7 +41,7 @@ def table(store: Store) -> str:
         f"H = {settings['hidden_size']}, {settings['num_epochs']} epochs, Dirichlet prior "
         f"{settings['concentration']}.",
         "",
-        "| method | perplexity | P = 30 / 100 / 300 | parameters | s/epoch | kept epoch | runs |",
+        "| method | perplexity | P = 10 / 30 / 100 | parameters | s/epoch | kept epoch | runs |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, method in METHODS.items():
@@ -101,4 +103,34 @@ def draw(stores: list[Store]) -> None:
         ax.set_axisbelow(True)
         ax.spines[["top", "right"]].set_visible(False)
     fig.savefig(RESULTS / "perplexity.png", dpi=110)
+    plt.close(fig)
+
+
+def draw_curves(stores: list[Store]) -> None:
+    """A panel per corpus: validation perplexity by seconds of learning, a line per seed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(
+        1, len(stores), figsize=(1.5 + 3.6 * len(stores), 3.6), layout="constrained", squeeze=False
+    )
+    colors = plt.get_cmap("tab10")
+    for ax, store in zip(axes[0], stores, strict=True):
+        for i, (name, method) in enumerate(METHODS.items()):
+            for j, run in enumerate(store.runs(name).values()):
+                if "valid_perplexity" not in run:
+                    continue
+                seconds = list(itertools.accumulate(run["seconds"]))
+                label = method.title if j == 0 else None
+                style = {"color": colors(i % 10), "linewidth": 1.2, "label": label}
+                ax.plot(seconds, run["valid_perplexity"], "--" if name == "lm" else "-", **style)
+        ax.set_xscale("log")
+        ax.set_title(store.content["settings"]["title"], size=10)
+        ax.set_xlabel("seconds of learning, after the HMM")
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0][0].set_ylabel("validation perplexity")
+    axes[0][-1].legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    fig.savefig(RESULTS / "curves.png", dpi=110)
     plt.close(fig)

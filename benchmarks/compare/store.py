@@ -10,7 +10,7 @@ from typing import Any
 
 __all__ = ["RESULTS", "Store"]
 
-RESULTS = Path(__file__).parent.parent / "results" / "comparison"
+RESULTS = Path(__file__).parent.parent / "results" / "learning"
 
 
 class Store:
