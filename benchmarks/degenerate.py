@@ -4,9 +4,10 @@
 
 T=200, 32 sequences, noise of standard deviation 1, steps of standard deviation q. ``walk``:
 z_t = .95 z_{t-1} + q ε. ``velocity``: place and velocity, with nearly all noise on the velocity, so
-that a path is smooth and the reference's next steps fit no other particle's past. Chains start
-from exact draws (Kalman). Printed: the share of sweeps that renew z_t, the least over steps and the
-mean; and the mean squared jump, in units of that between independent draws.
+that a path is smooth and the reference's next steps fit no other particle's past. Sweeps are
+twisted by nothing, or by the chain's own backward messages. Chains start from exact draws (Kalman).
+Printed: the share of sweeps that renew z_t, the least over steps and the mean; and the mean squared
+jump, in units of that between independent draws.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pyro_ssl.exact import LinearEmission, kalman_smoother, sample_kalman_paths
-from pyro_ssl.smc import QuadraticEmission, conditional_smc
+from pyro_ssl.smc import QuadraticEmission, conditional_smc, fit_surrogate
 from pyro_ssl.transitions import LinearGaussianTransition, PathDistribution
 
 T, B = 200, 32
@@ -56,12 +57,14 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
-    print("| path | q | P | ancestor sampling | renewed, least | mean | squared jump, mean |")
-    print("|---|---|---|---|---|---|---|")
-    for kind, q, P, every in [
-        (kind, q, P, every)
+    print(
+        "| path | q | P | ancestor sampling | twist | renewed, least | mean | squared jump, mean |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for kind, q, P, every, twisted in [
+        (kind, q, P, every, twisted)
         for kind, q in (("walk", 0.1), ("walk", 0.01), ("velocity", 0.1), ("velocity", 0.01))
-        for P in (10, 100)
+        for P, twisted in ((2, True), (10, False), (10, True), (100, False))
         for every in (0, 10)
     ]:
         torch.manual_seed(0)
@@ -71,15 +74,18 @@ def main() -> None:
         quadratic = as_quadratic(x, emission.matrix)
         path = sample_kalman_paths(transition, emission, x)
         spread = kalman_smoother(transition, emission, x).covariance.diagonal(dim1=-2, dim2=-1)
-        renewed, jump = torch.zeros(T), 0.0
+        twist = fit_surrogate(transition, T).twist(quadratic) if twisted else None
+        settings, renewed, jump = {"ancestor_sampling": every, "twist": twist}, torch.zeros(T), 0.0
         for _ in range(options.sweeps):
-            new = conditional_smc(transition, quadratic, P, path, ancestor_sampling=every).path
+            new = conditional_smc(transition, quadratic, P, path, **settings).path
             renewed += (new != path).any(-1).double().mean(1) / options.sweeps
             jump += float(((new - path).square() / (2.0 * spread)).mean()) / options.sweeps
             path = new
         how = f"every {every} steps" if every else "never"
         rates = f"{float(renewed.min()):.3f} | {float(renewed.mean()):.3f}"
-        print(f"| {kind} | {q} | {P} | {how} | {rates} | {jump:.3f} |", flush=True)
+        print(
+            f"| {kind} | {q} | {P} | {how} | {'own' if twisted else 'none'} | {rates} | {jump:.3f} |"
+        )
 
 
 if __name__ == "__main__":

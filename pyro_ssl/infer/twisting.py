@@ -33,6 +33,8 @@ __all__ = ["Trial", "Twisting"]
 
 #: sequences and runs of each in a trial
 TRIAL_SEQUENCES, TRIAL_RUNS = 16, 4
+#: particles of a trial, at most: more of them only lower both spreads
+TRIAL_PARTICLES = 50
 #: sequences that a surrogate along paths learns from at once, or an eighth of all
 LEARN_SEQUENCES = 8
 #: a twist has to lower the spread by this factor to be worth what it costs
@@ -110,8 +112,8 @@ class Twisting:
             return new
         if not isinstance(emission, TableEmission | QuadraticEmission):
             return new
-        some = _Some(run, emission)
-        without, found = (some.try_out(s, num_particles) for s in (None, candidate))
+        some, P = _Some(run, emission), min(num_particles, TRIAL_PARTICLES)
+        without, found = (some.try_out(s, P) for s in (None, candidate))
         if found.spread < WORTH * without.spread - (0.0 if for_scores else NEGLIGIBLE):
             new.surrogate, new.trial, new.trial_without = candidate, found, without
             return new

@@ -262,10 +262,10 @@ def test_a_continuation_knows_nothing_of_what_it_scores():
 
 
 def test_evidence_has_an_error():
-    """Within 4.5 standard errors of the truth, over all sequences: false alarms, 4e-5 for 6."""
+    """Within 4.5 standard errors of the truth, over all sequences: false alarms, 1e-3 for 6."""
     model = topical(LSTMTransition(K, 4))
-    found = ParticleFilter(model, 3, twist=None).evidence(num_runs=200)
-    truth = ParticleFilter(model, 2_000).log_evidence()
+    found = ParticleFilter(model, 3, twist=None).evidence(num_runs=40)
+    truth = ParticleFilter(model, 1_000).log_evidence()
     assert found.log_evidence.shape == found.standard_error.shape == (B,)
     assert (found.standard_error > 0).all()
     assert ((found.log_evidence - truth).abs() < 4.5 * found.standard_error + 0.02).all()
