@@ -83,9 +83,8 @@ def main() -> None:
             path = new
         how = f"every {every} steps" if every else "never"
         rates = f"{float(renewed.min()):.3f} | {float(renewed.mean()):.3f}"
-        print(
-            f"| {kind} | {q} | {P} | {how} | {'own' if twisted else 'none'} | {rates} | {jump:.3f} |"
-        )
+        by = "its own" if twisted else "none"
+        print(f"| {kind} | {q} | {P} | {how} | {by} | {rates} | {jump:.3f} |", flush=True)
 
 
 if __name__ == "__main__":
