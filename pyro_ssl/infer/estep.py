@@ -30,12 +30,14 @@ class SMCSettings:
     :param int ancestor_sampling: redraw the reference's ancestor every so many steps; 0: never.
     :param str path_kernel: ``"conditional"``: conditional SMC; ``"independent"``: then also a fresh
         path, accepted by particle independent Metropolis-Hastings.
+    :param Surrogate surrogate: twists the sweep; ``None``: it is not twisted.
     """
 
     num_particles: int
     resampling: str = "systematic"
     ancestor_sampling: int = 10
     path_kernel: str = "conditional"
+    surrogate: Surrogate | None = None
 
     def __post_init__(self) -> None:
         if not at_least(1, self.num_particles):
@@ -63,7 +65,6 @@ def draw_paths(
     reference: Tensor | None,
     settings: SMCSettings,
     *,
-    surrogate: Surrogate | None = None,
     on_failure: str = "raise",
 ) -> tuple[Sweep, Tensor]:
     r"""One update of the paths of a run, or of several chains side by side.
@@ -75,7 +76,6 @@ def draw_paths(
 
     :param Emission emission: of all C B sequences, chain by chain.
     :param Tensor reference: ``(T, C B, ...)``, or ``None``.
-    :param Surrogate surrogate: twists the sweeps; ``None``: they are not twisted.
     :param str on_failure: what becomes of a sequence whose particles all die: ``"raise"``, or
         ``"keep"`` its reference, with a warning.
     :returns: the (conditional) sweep, and the drawn paths ``(T, C B)``.
@@ -94,6 +94,7 @@ def draw_paths(
     # An emission may be that of the first steps alone.
     lengths = None if lengths is None else lengths.clamp(max=T)
     inputs = None if inputs is None else inputs[:T]
+    surrogate = settings.surrogate
     sweep_from = partial(
         conditional_smc,
         run.transition,

@@ -27,7 +27,7 @@ from ..reading.checks import require_no_latents
 from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
-from ..smc import Emission, Surrogate, Sweep, roll_out
+from ..smc import Emission, Sweep, roll_out
 from .estep import SMCSettings, draw_paths
 from .scores import perplexity, scored_cells
 from .twisting import Twisting
@@ -144,14 +144,14 @@ class ParticleFilter:
         cells = scored_cells(run, start)
         with torch.no_grad():
             emission = self._emission(run)
-            twist = self._twist(run, emission)
-            sweep = draw_paths(run, emission, None, self.settings, surrogate=twist)[0]
-            if twist is None:
+            settings = self._twisted(run, emission)
+            sweep = draw_paths(run, emission, None, settings)[0]
+            if settings.surrogate is None:
                 return perplexity(sweep.log_likelihood, cells)
             log_p = sweep.log_likelihood.sum(0)
             if start:
                 before = emission.split(start)[0]
-                sweep = draw_paths(run, before, None, self.settings, surrogate=twist)[0]
+                sweep = draw_paths(run, before, None, settings)[0]
                 log_p = log_p - sweep.log_likelihood.sum(0)
         return float((-log_p[cells.any(0)].sum() / cells.sum()).exp())
 
@@ -182,8 +182,8 @@ class ParticleFilter:
         inputs = self._check_forecast(run, start, horizon, future_inputs)
         with torch.no_grad():
             before, after = self._emission(run).split(start)
-            twist = self._twist(run, before) if start else None
-            sweep = draw_paths(run, before, None, self.settings, surrogate=twist)[0]
+            settings = self._twisted(run, before) if start else self.settings
+            sweep = draw_paths(run, before, None, settings)[0]
             paths, probs = roll_out(run.transition, sweep, T - start + horizon, inputs=inputs)
             scored = slice(T - start)
             log_p = after.log_predictive(paths[scored], None if probs is None else probs[scored])
@@ -244,10 +244,10 @@ class ParticleFilter:
         self._verified = True
         return emission
 
-    def _twist(self, run: ModelRun, emission: Emission) -> Surrogate | None:
+    def _twisted(self, run: ModelRun, emission: Emission) -> SMCSettings:
         P = self.settings.num_particles
         self._twisting = self._twisting.chosen(run, emission, P, for_scores=True)
-        return self._twisting.surrogate
+        return self._twisting.settings(self.settings)
 
     @all_or_nothing
     @torch.no_grad()
@@ -255,10 +255,9 @@ class ParticleFilter:
         """log Ẑ of several runs, ``(num_runs,) + batch_shape``."""
         run = self._run(args, kwargs)
         emission = self._emission(run)
-        twist = self._twist(run, emission)
+        settings = self._twisted(run, emission)
         each = [
-            draw_paths(run, emission, None, self.settings, surrogate=twist)[0].log_likelihood
-            for _ in range(num_runs)
+            draw_paths(run, emission, None, settings)[0].log_likelihood for _ in range(num_runs)
         ]
         return torch.stack(each).sum(1).reshape((-1,) + run.loop.batch_shape)
 

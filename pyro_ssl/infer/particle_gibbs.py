@@ -83,7 +83,7 @@ class ParticleGibbs:
         self._twist, self._twisting = twist, Twisting(twist)
         self.kernel: ParticleGibbsKernel | None = None
         self._samples: Params = {}
-        self._verified, self._num_sweeps = False, 0
+        self._verified = False
 
     @all_or_nothing
     @poutine.block()
@@ -192,6 +192,8 @@ class ParticleGibbs:
     def sweep(self, reference: Tensor | None, *args: Any, **kwargs: Any) -> Tensor:
         r"""One conditional sweep z | everything else, for samplers that users compose.
 
+        The twist is chosen at the first call, and stays, so that the kernel does too.
+
         :param reference: the current path, int64 ``(B, T)``, or ``(B, T, D)``; ``None`` draws a
             first one by unconditional SMC.
         :returns: the next path, ``(B, T)``; p(z | x) is invariant under the sweep.
@@ -204,12 +206,11 @@ class ParticleGibbs:
             self._verified = True
             if reference is not None:
                 reference = check_reference(run, reference)
-            n, twisting = self._num_sweeps + 1, self._twisting
-            if not n & (n - 1):  # as the kernel does
+            twisting = self._twisting
+            if not twisting.was_chosen_for(run):
                 twisting = twisting.chosen(run, emission, self.settings.num_particles)
-            how: dict[str, Any] = {"surrogate": twisting.surrogate}
-            path = draw_paths(run, emission, reference, self.settings, **how)[1]
-            self._twisting, self._num_sweeps = twisting, n
+            path = draw_paths(run, emission, reference, twisting.settings(self.settings))[1]
+            self._twisting = twisting
             return run.unflatten(path)
 
     def _ran(self) -> ParticleGibbsKernel:

@@ -104,7 +104,7 @@ class ParticleGibbsKernel(MCMCKernel):
             self._globals.check(run)
         self._program, self._site = program, run.loop.name
         self._diagnostics, self._num_sweeps = Diagnostics(), 0
-        self._warming_up = warmup_steps > 0
+        self._warming_up, self._frozen = warmup_steps > 0, False
         if self._initial_params is None or self._drawn:
             self._initial_params, self._drawn = self._draw_start(run), True
         else:
@@ -150,6 +150,7 @@ class ParticleGibbsKernel(MCMCKernel):
             new[name] = torch.stack([draw[name] for draw in draws])
         self._record(runs, before, paths)
         self._twisting, self._num_sweeps = twisting, self._num_sweeps + 1
+        self._frozen = not self._warming_up
         return self._squeeze(new)
 
     def logging(self) -> dict[str, str]:
@@ -196,13 +197,13 @@ class ParticleGibbsKernel(MCMCKernel):
         return runs, emissions * (self.num_chains // len(emissions))
 
     def _adapted(self, run: ModelRun, emission: Emission, path: Tensor) -> Twisting:
-        """Choose the twist anew, before sweeps 1, 2, 4, 8, and so on.
+        """Choose the twist: before sweeps 1, 2, 4, 8, ... of the warm-up, and after it for good.
 
-        After the warm-up the choice hangs on the sites' values and on fresh random numbers, not on
-        the path, so that it picks among kernels that all leave p(z | φ, x) invariant.
+        From there on the kernel is one and the same, and leaves the posterior invariant; one whose
+        choice went on hanging on earlier draws would not.
         """
         n, twisting = self._num_sweeps + 1, self._twisting
-        if n & (n - 1):
+        if self._frozen or self._warming_up and n & (n - 1):
             return twisting
         if self._warming_up:
             twisting = twisting.learned(run, path[:, : run.num_sequences])
@@ -219,12 +220,12 @@ class ParticleGibbsKernel(MCMCKernel):
         C, first = self.num_chains, emissions[0]
         own_transition = C > 1 and self._globals.reach_transition
         together = None if own_transition else first.beside(emissions[1:])
-        how: dict[str, Any] = {"surrogate": twisting.surrogate}
+        settings = twisting.settings(self.settings)
         if together is not None:
-            return draw_paths(runs[0], together, reference, self.settings, **how)[1]
+            return draw_paths(runs[0], together, reference, settings)[1]
         references = [None] * C if reference is None else reference.chunk(C, 1)
         each = zip(runs, emissions, references, strict=True)
-        return torch.cat([draw_paths(*chain, self.settings, **how)[1] for chain in each], 1)
+        return torch.cat([draw_paths(*chain, settings)[1] for chain in each], 1)
 
     def _counts(self, run: ModelRun, path: Tensor) -> dict[str, Tensor]:
         """Statistics of the Dirichlet sites for one chain's path, ``(T, B)``."""

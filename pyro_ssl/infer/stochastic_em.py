@@ -25,7 +25,7 @@ from ..reading.checks import check_transition_learns
 from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
-from ..smc import Emission, Surrogate
+from ..smc import Emission
 from .dirichlet import Counts
 from .estep import SMCSettings, draw_paths, next_paths
 from .globals import GlobalSites, HasEstimates
@@ -148,7 +148,7 @@ class StochasticEM(HasEstimates):
         old, known = self._memory.recall(run)
         fresh = not self._memory or self._memory.is_stale(run)
         twisting = self._twist(run, emission)
-        path = self._draw(run, emission, old, known, twisting.surrogate)
+        path = self._draw(run, emission, old, known, twisting.settings(self.settings))
         given = {**run.subsamples, **self._current}
         parameters = [site["value"].unconstrained() for site in run.params.values()]
         minibatch = run.subsample_factor != 1.0
@@ -253,10 +253,10 @@ class StochasticEM(HasEstimates):
         emission: Emission,
         old: Tensor,
         known: Tensor,
-        surrogate: Surrogate | None,
+        settings: SMCSettings,
     ) -> Tensor:
         """The E-step: a path for each sequence, ``(T, B, ...)``."""
-        draw = partial(draw_paths, run, emission, settings=self.settings, surrogate=surrogate)
+        draw = partial(draw_paths, run, emission, settings=settings)
         if not self.conditional:
             return draw(reference=None)[1]
         return next_paths(draw, old, known, self.num_sweeps)

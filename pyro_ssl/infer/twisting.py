@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +28,7 @@ from ..smc.emissions import QuadraticEmission, TableEmission
 from ..smc.surrogate import surrogate_along
 from ..smc.sweep import conditional_smc
 from ..steps import steps_within
+from .estep import SMCSettings
 from .markov_em import MarkovEM
 
 __all__ = ["Trial", "Twisting"]
@@ -35,6 +37,8 @@ __all__ = ["Trial", "Twisting"]
 TRIAL_SEQUENCES, TRIAL_RUNS = 16, 4
 #: particles of a trial, at most: more of them only lower both spreads
 TRIAL_PARTICLES = 50
+#: below this spread there is no ancestor sampling
+SETTLED = 0.05
 #: sequences that a surrogate along paths learns from at once, or an eighth of all
 LEARN_SEQUENCES = 8
 #: a twist has to lower the spread by this factor to be worth what it costs
@@ -75,7 +79,19 @@ class Twisting:
         self._along: Surrogate | None = None
         self._sums: tuple[Tensor, Tensor] | None = None
         self._fitted: tuple[Any, Surrogate] | None = None
+        self._chosen_for: tuple[Any, ...] | None = None
         self._told = False
+
+    def settings(self, settings: SMCSettings) -> SMCSettings:
+        """Return the settings of a twisted sweep.
+
+        Where the weights of particles hardly differ, ancestors need no sampling: it would cost time
+        and let other particles share the reference's past.
+        """
+        if self.surrogate is None or self.trial is None:
+            return settings
+        every = 0 if self.trial.spread < SETTLED else settings.ancestor_sampling
+        return replace(settings, surrogate=self.surrogate, ancestor_sampling=every)
 
     def learned(self, run: ModelRun, path: Tensor) -> Twisting:
         """Return a copy whose candidate is fitted along drawn paths too, ``(T, B, ...)``.
@@ -107,10 +123,13 @@ class Twisting:
         """
         new = copy.copy(self)
         new.surrogate = new.trial = new.trial_without = None
-        candidate = new._candidate(run)
-        if candidate is None or num_particles < 2 or not (run.num_sequences and run.loop.num_steps):
+        new._chosen_for = _kind_of(run)
+        if num_particles < 2 or not (run.num_sequences and run.loop.num_steps):
             return new
         if not isinstance(emission, TableEmission | QuadraticEmission):
+            return new
+        candidate = new._candidate(run)
+        if candidate is None:
             return new
         some, P = _Some(run, emission), min(num_particles, TRIAL_PARTICLES)
         without, found = (some.try_out(s, P) for s in (None, candidate))
@@ -128,6 +147,10 @@ class Twisting:
                 stacklevel=2,
             )
         return new
+
+    def was_chosen_for(self, run: ModelRun) -> bool:
+        """Whether the last choice was for runs of as many steps and states."""
+        return self._chosen_for == _kind_of(run)
 
     def format(self) -> str:
         """Return one line on what is in use."""
@@ -217,15 +240,19 @@ def _checked(how: Any) -> Any:
 
 
 def _check_kind(run: ModelRun, surrogate: Surrogate) -> None:
-    kind = MarkovSurrogate if run.is_discrete else LinearSurrogate
-    size = (run.transition.num_states,) if run.is_discrete else run.transition.event_shape
+    kind, size = MarkovSurrogate if run.is_discrete else LinearSurrogate, _kind_of(run)[-1]
     found = tuple(surrogate.matrix.shape[-1:]) if hasattr(surrogate, "matrix") else None
-    if not isinstance(surrogate, kind) or found != tuple(size):
+    if not isinstance(surrogate, kind) or found != size:
         raise ValueError(
             f'Site "{run.loop.name}": the twist is a {type(surrogate).__name__} of {found}, '
-            f"expected a {kind.__name__} of {tuple(size)}, as the latents are; write "
+            f"expected a {kind.__name__} of {size}, as the latents are; write "
             'twist="markov" to have one fitted.'
         )
+
+
+def _kind_of(run: ModelRun) -> tuple[Any, ...]:
+    size = (run.transition.num_states,) if run.is_discrete else run.transition.event_shape
+    return run.is_discrete, run.loop.num_steps, tuple(size)
 
 
 def _state_of(run: ModelRun) -> tuple[Any, ...]:
