@@ -261,8 +261,9 @@ class ParticleGibbsKernel(MCMCKernel):
     def _draw_start(self, run: ModelRun) -> Params:
         values = {n: s.prior_draw((self.num_chains,)) for n, s in self._globals.sites.items()}
         runs, emissions = self._read_chains(values)
-        twisting = self._twisting.chosen(runs[0], emissions[0], self.settings.num_particles)
-        path = self._sweep(runs, emissions, None, twisting)
+        P = self.settings.num_particles
+        self._twisting = self._twisting.chosen(runs[0], emissions[0], P)
+        path = self._sweep(runs, emissions, None, self._twisting)
         chains = path.unflatten(1, (self.num_chains, run.num_sequences)).unbind(1)
         return {self._site: torch.stack([run.unflatten(z) for z in chains]), **values}
 

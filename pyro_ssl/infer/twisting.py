@@ -119,7 +119,7 @@ class Twisting:
         """Try the candidate on sequences of a run; return a copy with what is better from here on.
 
         :param Emission emission: of the run's sequences, perhaps of several chains.
-        :param bool for_scores: any lower spread is welcome, not only one that renews paths faster.
+        :param bool for_scores: by the standard deviation of log Ẑ, not by what sweeps renew.
         """
         new = copy.copy(self)
         new.surrogate = new.trial = new.trial_without = None
@@ -133,11 +133,19 @@ class Twisting:
             return new
         some, P = _Some(run, emission), min(num_particles, TRIAL_PARTICLES)
         without, found = (some.try_out(s, P) for s in (None, candidate))
-        if found.spread < WORTH * without.spread - (0.0 if for_scores else NEGLIGIBLE):
+        better = found.spread < WORTH * without.spread - NEGLIGIBLE
+        if for_scores:
+            better = found.sd_log_evidence < WORTH * without.sd_log_evidence
+        if better:
             new.surrogate, new.trial, new.trial_without = candidate, found, without
             return new
         new.trial = new.trial_without = without
-        if found.spread > without.spread and self.how != "markov" and not self._told:
+        if (
+            found.spread > without.spread
+            and not for_scores
+            and self.how != "markov"
+            and not self._told
+        ):
             new._told = True
             warnings.warn(
                 f'Site "{run.loop.name}": the twist that was given spreads the weights of '
