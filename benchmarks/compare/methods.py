@@ -131,7 +131,7 @@ def ssl(context: Context, *, cell: str = "lstm", **fit: Any) -> dict[str, Any]:
         "batch_size": task.batch_size,
         "num_gradient_steps": task.num_gradient_steps,
         "transition_steps": task.transition_steps,
-        "num_valid_particles": 50,
+        "num_valid_particles": 20,
     }
     history = model.fit(*context.train, valid=context.valid, markov=hmm, **options | fit)
     by_particles = {}

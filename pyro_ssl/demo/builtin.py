@@ -96,7 +96,7 @@ def _fit(ssl: TopicalSSL, corpus: Corpus, args: argparse.Namespace, started: flo
                 f"{time.perf_counter() - started:.0f} s)\n\n"
                 "  epoch     test    valid   latents moved   seconds"
             )
-        test_curve.append(score_aside(ssl, test.words, test.lengths))
+        test_curve.append(score_aside(ssl, test.words, test.lengths, num_particles=20))
         tqdm.write(
             f"  {record.epoch:5d} {test_curve[-1]:8.1f} {record.score:8.1f} "
             f"{record.change_rate:15.1%} {record.seconds:9.2f}"

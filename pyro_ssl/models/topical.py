@@ -146,7 +146,7 @@ class TopicalSSL(WordModel):
         markov_steps: int = 150,
         markov_starts: int = 3,
         transition_steps: int = 60,
-        num_valid_particles: int = 100,
+        num_valid_particles: int = 20,
         patience: int | None = None,
         callback: Callable[[EpochRecord], None] | None = None,
         disable_progbar: bool | None = None,
