@@ -6,7 +6,6 @@ and sequences are independent given parameters. So a block of them has its table
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from ..reading.program import ModelRun, Program
 
-__all__ = ["block_size", "blocks", "check_shares", "programs_of", "share_of"]
+__all__ = ["block_size", "blocks", "check_share", "programs_of"]
 
 #: entries of the largest table of a block: 128 MiB in float32, of which EM holds about eight
 MAX_ENTRIES = 2**25
@@ -34,16 +33,15 @@ def block_size(*entries: int) -> int:
     return max(MAX_ENTRIES // max(*entries, 1), 1)
 
 
-def blocks(num_sequences: int, size: int | None, device: torch.device) -> list[Tensor]:
-    """Return the indices of sequences, in order, in blocks of at most ``size``; by default in one.
+def blocks(num_sequences: int, size: int, device: torch.device) -> list[Tensor]:
+    """Return the indices of sequences, in order, in blocks of at most ``size``.
 
     Example::
 
         >>> [index.tolist() for index in blocks(5, 2, torch.device("cpu"))]
         [[0, 1], [2, 3], [4]]
     """
-    index = torch.arange(num_sequences, device=device)
-    return list(index.split(max(num_sequences, 1) if size is None else size))
+    return list(torch.arange(num_sequences, device=device).split(size))
 
 
 def programs_of(
@@ -67,24 +65,19 @@ def programs_of(
         )
 
 
-def share_of(run: ModelRun) -> float:
-    """Return which share of all sequences a run holds, by its subsampled plates."""
-    return 1.0 / run.subsample_factor
-
-
-def check_shares(run: ModelRun, total: float, *, whole: bool) -> None:
-    """Check that batches hold each sequence once at most, as far as their numbers tell.
+def check_share(run: ModelRun, share: float, *, whole: bool = False) -> None:
+    """Check that batches hold each sequence once, as far as the share that they hold tells.
 
     :param ModelRun run: of one of them, for the message.
-    :param float total: the sum of their shares.
-    :param bool whole: whether they are to hold all sequences.
-    :raises ValueError: if they do not.
+    :param float share: what they hold in all, 1 for all sequences.
+    :param bool whole: whether none may be missing.
+    :raises ValueError: if they hold more, or less.
     """
-    if total > 1.0 + 1e-6 or whole and not math.isclose(total, 1.0, abs_tol=1e-6):
+    if share > 1.0 + 1e-6 or whole and share < 1.0 - 1e-6:
         plate = next((frame.name for frame in run.loop.plates), "sequences")
         raise ValueError(
-            f'Site "{run.loop.name}": batches hold {total:.4g} times the sequences of the plates '
-            f"around the loop, expected each sequence once; write pyro.plate("
-            f'"{plate}", N, subsample=index) in the model, N sequences in all, and give an index '
-            "to each batch: torch.arange(N).split(250)."
+            f'Site "{run.loop.name}": {share:.4g} of the sequences of the plates around the loop '
+            "were given, expected each sequence once; write pyro.plate("
+            f'"{plate}", N, subsample=index) in the model, with N sequences in all, and '
+            "batches=[(index,) for index in torch.arange(N).split(250)] for its last argument."
         )

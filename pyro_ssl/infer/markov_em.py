@@ -27,7 +27,7 @@ from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
 from ..smc import TableEmission
 from ..transitions import MarkovTransition
-from .blocks import check_shares, programs_of, share_of
+from .blocks import check_share, programs_of
 from .dirichlet import normalised
 from .expected import Expected, chain_counts
 from .globals import GlobalSites, HasEstimates
@@ -176,7 +176,7 @@ class MarkovEM(HasEstimates):
             run, now = self._expect(program)
             total = now if total is None else total.plus(now)
         assert total is not None
-        check_shares(run, total.share, whole=False)
+        check_share(run, total.share)
         total = total.scaled()
         if self._globals:
             self._globals.estimate(total.counts)
@@ -196,7 +196,7 @@ class MarkovEM(HasEstimates):
                 f"MarkovEM: no value to start from was given for {missing}, found "
                 f"{sorted(self.values)}; write hmm.start_from(initial, matrix, {missing[0]}=...)."
             )
-        grid, share = run.grid, share_of(run)
+        grid, share = run.grid, 1.0 / run.subsample_factor
         chain = chain_counts(
             self.initial, self.matrix, table, lengths=grid.lengths, scale=grid.transition_scale
         )

@@ -171,7 +171,7 @@ def test_batches_that_are_not_the_data_once_are_refused():
     hmm = MarkovEM(labelled)
     hmm.step(words, lengths, labels)
     before = hmm.matrix, hmm.values["phi"]
-    with pytest.raises(ValueError, match="hold 2 times the sequences.*subsample=index"):
+    with pytest.raises(ValueError, match="2 of the sequences.*subsample=index"):
         hmm.epoch([(words, lengths, labels)] * 2)
     with pytest.raises(ValueError, match="no batch, expected one at least"):
         hmm.epoch([])
