@@ -158,7 +158,8 @@ class TopicalSSL(WordModel):
         :param valid: ``(words, lengths)`` or ``(words, lengths, start)`` to choose by, scored from
             step ``start`` on. HMM and epoch are those of the lowest perplexity.
         :param int num_epochs: at most so many.
-        :param int batch_size: documents in a step of EM; by default all.
+        :param int batch_size: documents in a step of EM; by default all, at the price of memory.
+            The HMM and the scores go through them in blocks that bound it, whatever this is.
         :param str inference: the E-step: ``"particle_gibbs"`` draws paths from their exact joint
             posterior; ``"smc"`` by unconditional SMC, biased (with one particle: LLA, Zaheer et
             al. 2017); ``"mean_field"`` factorises it, by Pyro's ``SVI``.
@@ -271,7 +272,7 @@ class TopicalSSL(WordModel):
     ) -> Tensor:
         """Return p(z_t = k | x_{1:T}) of every word, ``(T, B, K)``, by particle Gibbs.
 
-        Past a document's length the probabilities are 0.
+        Past a document's length the probabilities are 0. Memory is bounded but for these.
         """
         model, weight = self.fitted_model, self.transition.head.weight
         words, lengths, _ = self._take("transform", words, lengths)
