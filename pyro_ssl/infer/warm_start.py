@@ -155,7 +155,7 @@ def teach_transition(
     training = transition.training
     transition.train()
     # A step of a sequence takes a row of logits, or of the widest layer.
-    width = max(transition.num_states, *(len(p) for p in parameters if p.dim()))
+    width = max([transition.num_states, *(len(p) for p in parameters if p.dim())])
     try:
         while num_steps > 0:
             z = draw()
