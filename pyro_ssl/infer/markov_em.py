@@ -4,16 +4,14 @@ The user's own model, with its LSTM transition replaced by a Markov chain over t
 an HMM; its E-step is exact (forward–backward), so EM leaves the symmetric start in seconds, where
 stochastic EM sits on a plateau for very long.
 
-Expected counts are gradients of log p(x) (Eisner 2016, "Inside-outside and forward-backward
-algorithms are just backprop"): with respect to log-emissions, the posterior p(z_t | x); with
-respect to log transition probabilities, expected transitions.
+Next file to read: ``expected.py``, its expected counts.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -23,15 +21,17 @@ from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
 from ..exact import markov_log_likelihood, sample_markov_paths
-from ..gradients import gradients
 from ..reading.checks import require_discrete
 from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
+from ..smc import TableEmission
 from ..transitions import MarkovTransition
+from .blocks import check_share, programs_of
 from .dirichlet import normalised
+from .expected import Expected, chain_counts
 from .globals import GlobalSites, HasEstimates
-from .scores import perplexity, scored_cells
+from .scores import scored_cells
 
 __all__ = ["MarkovEM"]
 
@@ -138,72 +138,125 @@ class MarkovEM(HasEstimates):
         twin.model, twin._checked = model, False
         return twin
 
+    def step(self, *args: Any, **kwargs: Any) -> float:
+        """One EM iteration on all data; returns -log p(x) before it, in nats.
+
+        Where a plate around the loop is subsampled, both are scaled to all of its sequences.
+        """
+        return self.epoch([()], *args, **kwargs)
+
     @all_or_nothing
     @poutine.block()
-    def step(self, *args: Any, **kwargs: Any) -> float:
-        """One EM iteration on all data; returns -log p(x) before it, in nats."""
-        program = Program(self.model, args, kwargs)
-        run = self._run(program)
+    def epoch(self, batches: Iterable[Sequence[Any]], *args: Any, **kwargs: Any) -> float:
+        """One EM iteration on all data, a batch in memory at a time: the same as :meth:`step`.
+
+        Expected counts are added up over the batches, each sequence once; those of sites outside
+        the loop count once too, not once in each batch.
+
+        :param batches: for each a tuple of positional arguments of the model, that follow ``args``.
+            The model tells which sequences these are by ``pyro.plate(name, N, subsample=index)``.
+        :returns: -log p(x) before it, in nats.
+        :raises ValueError: if there is no batch, or they hold a sequence more than once.
+
+        Example::
+
+            >>> import pyro, pyro.distributions as dist
+            >>> from pyro_ssl import MarkovTransition, ssl_transition
+            >>> def model(words, index=None):
+            ...     phi = pyro.sample("phi", dist.Dirichlet(torch.ones(2, 3)).to_event(1))
+            ...     with pyro.plate("documents", words.shape[1], subsample=index) as index:
+            ...         for t, z in ssl_transition("z", MarkovTransition(2), len(words)):
+            ...             pyro.sample("x", dist.Categorical(phi[z]), obs=words[:, index][t])
+            >>> words, hmm = torch.randint(3, (7, 10)), MarkovEM(model)
+            >>> losses = [hmm.epoch([(words, i) for i in torch.arange(10).split(4)])]
+            >>> same_as_step = hmm.epoch([(words,)])
+        """
+        total: Expected | None = None
+        for program in programs_of(self.model, args, kwargs, batches):
+            run, now = self._expect(program)
+            total = now if total is None else total.plus(now)
+        assert total is not None
+        check_share(run, total.share)
+        total = total.scaled()
+        if self._globals:
+            self._globals.estimate(total.counts)
+        smoothing = self.smoothing / len(self.initial)
+        like = self.initial
+        self._chain = (
+            normalised(total.start + smoothing).to(like),
+            normalised(total.moves + smoothing).to(like),
+        )
+        return -float(total.log_p)
+
+    def _expect(self, program: Program) -> tuple[ModelRun, Expected]:
+        """Run the model on a batch; return the expected counts there."""
+        run, table = self._read(program)
         if missing := sorted(self._globals.sites.keys() - self.values.keys()):
             raise ValueError(
                 f"MarkovEM: no value to start from was given for {missing}, found "
                 f"{sorted(self.values)}; write hmm.start_from(initial, matrix, {missing[0]}=...)."
             )
-        log_initial = self.initial.log().requires_grad_()
-        log_matrix = self.matrix.log().requires_grad_()
-        with gradients():
-            table = run.grid.table().detach().requires_grad_()
-            log_p = self._forward(run, table, log_initial.exp(), log_matrix.exp()).sum()
-            wanted = (table, log_initial, log_matrix)
-            posterior, from_start, moves = torch.autograd.grad(
-                log_p, wanted, materialize_grads=True
-            )
+        grid, share = run.grid, 1.0 / run.subsample_factor
+        chain = chain_counts(
+            self.initial, self.matrix, table, lengths=grid.lengths, scale=grid.transition_scale
+        )
 
         def objective(probe: ModelRun) -> tuple[Tensor]:
-            elsewhere = probe.log_elsewhere(observed=True)
-            return ((posterior * probe.grid.table()).sum() + elsewhere,)
+            # Plates scale what they subsample up to all sequences, and what stands outside of them
+            # is in every batch: either way a batch has its share.
+            elsewhere = probe.log_elsewhere(observed=True) * share
+            return ((chain.posterior * probe.grid.table()).sum() + elsewhere,)
 
-        if self._globals:
-            counts = self._globals.statistics(run, objective)[0]
-            self._globals.estimate(counts)
-        K = len(self.initial)
-        self._chain = (
-            normalised(from_start + self.smoothing / K),
-            normalised(moves + self.smoothing / K),
-        )
-        return -log_p.item()
+        counts = self._globals.statistics(run, objective)[0] if self._globals else {}
+        log_p, start, moves = chain.log_p.double(), chain.start.double(), chain.moves.double()
+        return run, Expected(share, log_p, start, moves, counts)
 
     @all_or_nothing
     @torch.no_grad()
     @poutine.block()
     def log_likelihood(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return log p(x_t | x_{1:t-1}), exact, ``(T,) + batch_shape``."""
-        run = self._run(Program(self.model, args, kwargs))
-        log_p = self._forward(run, run.grid.table(), self.initial, self.matrix)
+        run, table = self._read(Program(self.model, args, kwargs))
+        log_p = self._forward(run, table, self.initial, self.matrix)
         return log_p.reshape((-1,) + run.loop.batch_shape)
 
     @all_or_nothing
     @torch.no_grad()
     @poutine.block()
-    def perplexity(self, *args: Any, start: int = 0, **kwargs: Any) -> float:
+    def perplexity(
+        self,
+        *args: Any,
+        start: int = 0,
+        batches: Iterable[Sequence[Any]] | None = None,
+        **kwargs: Any,
+    ) -> float:
         """Return exp(-mean log p(x_t | x_{1:t-1})) over the observed steps from ``start`` on.
 
+        :param batches: see :meth:`epoch`; the mean is over the steps of all of them.
         :raises ValueError: if nothing is left to score.
         """
-        run = self._run(Program(self.model, args, kwargs))
-        cells = scored_cells(run, start)
-        return perplexity(self._forward(run, run.grid.table(), self.initial, self.matrix), cells)
+        total: Any = 0.0
+        num_cells = 0
+        for program in programs_of(self.model, args, kwargs, batches):
+            run, table = self._read(program)
+            cells = scored_cells(run, start, at_least_one=False)
+            log_p = self._forward(run, table, self.initial, self.matrix)
+            total = total + log_p[cells].double().sum()
+            num_cells += int(cells.sum())
+        if not num_cells:
+            scored_cells(run, start)  # says so
+        return float((-total / num_cells).exp())
 
     @all_or_nothing
     @torch.no_grad()
     @poutine.block()
     def sample_paths(self, *args: Any, **kwargs: Any) -> Tensor:
         """Draw z ~ p(z | x) of the HMM, int64, ``batch_shape + (T,)``."""
-        run = self._run(Program(self.model, args, kwargs))
+        run, table = self._read(Program(self.model, args, kwargs))
         path = sample_markov_paths(
             self.initial,
             self.matrix,
-            run.grid.table(),
+            table,
             lengths=run.grid.lengths,
             scale=run.grid.transition_scale,
         )
@@ -214,8 +267,11 @@ class MarkovEM(HasEstimates):
             initial, matrix, table, lengths=run.grid.lengths, scale=run.grid.transition_scale
         )
 
-    def _run(self, program: Program) -> ModelRun:
-        """Run the model; the first time, check it and break the symmetry between the states."""
+    def _read(self, program: Program) -> tuple[ModelRun, Tensor]:
+        """Run the model, and return its table too, ``(T, B, K)``.
+
+        The first time, check it and break the symmetry between the states.
+        """
         with torch.no_grad():
             run = program.run(self.values)
             require_discrete(run, "MarkovEM")
@@ -225,15 +281,18 @@ class MarkovEM(HasEstimates):
                     f"MarkovEM: the chain has {len(self.initial)} states, expected {K}, as "
                     f"many as the model's {type(run.transition).__name__}."
                 )
-            read_emission(run, verify=is_validation_enabled() and not self._checked)
+            emission = read_emission(run, verify=is_validation_enabled() and not self._checked)
             if self._checked:
                 self._globals.find(run)
             else:
                 self._globals.check(run)
                 self._checked = True
-            if self._chain is not None:
-                return run
-            flat = torch.ones(K, dtype=run.transition.like.dtype, device=run.loop.device)
-            self._chain = (flat / K, Dirichlet(flat.expand(K, K)).sample())
-            self._globals.values = {n: s.flat_draw() for n, s in self._globals.sites.items()}
-            return program.run({**run.subsamples, **self.values})
+            if self._chain is None:
+                flat = torch.ones(K, dtype=run.transition.like.dtype, device=run.loop.device)
+                self._chain = (flat / K, Dirichlet(flat.expand(K, K)).sample())
+                sites = self._globals.sites.items()
+                self._globals.values = {name: site.flat_draw() for name, site in sites}
+                run = program.run({**run.subsamples, **self.values})
+                return run, run.grid.table()
+            assert isinstance(emission, TableEmission)
+            return run, emission.table

@@ -6,7 +6,7 @@ Its ELBO, and what of it is exact, is in ``mean_field_elbo.py``.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pyro
@@ -22,9 +22,11 @@ from ..reading.checks import check_placement, require_discrete
 from ..reading.context import Given, all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
+from .blocks import programs_of
 from .dirichlet import Counts
 from .globals import GlobalSites, HasEstimates
 from .markov_em import MarkovEM
+from .path_memory import sequence_index
 
 __all__ = ["MarkovPart", "MeanFieldGuide"]
 
@@ -108,20 +110,34 @@ class MeanFieldGuide(HasEstimates):
         return q.transpose(0, 1).reshape(-1, *run.loop.batch_shape, q.shape[-1])
 
     @all_or_nothing
-    def start_from(self, hmm: MarkovEM, *args: Any, **kwargs: Any) -> None:
+    def start_from(
+        self,
+        hmm: MarkovEM,
+        *args: Any,
+        batches: Iterable[Sequence[Any]] | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Start q and the Dirichlet sites from a fitted HMM of the same model.
 
         The transition stays as it is; ``StochasticEM.start_from`` trains it on the HMM's paths.
-        Give all sequences at once: minibatches start from the emission otherwise.
+
+        :param batches: see :meth:`MarkovEM.epoch`. Unless they hold all sequences q starts flat.
         """
+        starts, index = [], []
         with torch.no_grad(), poutine.block():
-            run = self.read(Program(self.model, args, kwargs), hmm.values)
-            q = markov_marginals(
-                hmm.initial, hmm.matrix, run.grid.table(), lengths=run.grid.lengths
-            ).transpose(0, 1)
+            for program in programs_of(self.model, args, kwargs, batches):
+                run = self.read(program, hmm.values)
+                table = run.grid.table()
+                q = markov_marginals(hmm.initial, hmm.matrix, table, lengths=run.grid.lengths)
+                starts.append(_log_floored(q.transpose(0, 1)))
+                index.append(sequence_index(run))
+                self._checked = True
         self._globals.values = {n: run.sites[n]["value"].detach() for n in self._globals.sites}
-        self._globals.counts, self._checked = hmm.counts, True
-        pyro.get_param_store()[self._param_name(run)] = self._full(run, _log_floored(q))
+        self._globals.counts = hmm.counts
+        log_q = torch.cat(starts)
+        if len(log_q) == run.full_shape.numel():
+            log_q = torch.zeros_like(log_q).index_copy_(0, torch.cat(index), log_q)
+        pyro.get_param_store()[self._param_name(run)] = self._full(run, log_q)
 
     def read(self, program: Program, values: dict[str, Tensor] | None = None) -> ModelRun:
         """Run the model with its Dirichlet sites at their estimates; the first time, draw them.
@@ -204,12 +220,10 @@ class MeanFieldGuide(HasEstimates):
         return pyro.param(name, start, event_dim=2)
 
     def _full(self, run: ModelRun, log_q: Tensor) -> Tensor:
-        """Lay log q ``(B, T, K)`` out over the full plates; those not here start flat."""
-        batch_shape, shape = run.loop.batch_shape, run.full_shape
-        log_q = log_q.reshape(batch_shape + log_q.shape[1:])
-        if shape != batch_shape:
-            flat = log_q.new_zeros(*shape, *log_q.shape[-2:])
-            return flat + 0.1 * torch.randn_like(flat)
+        """Lay log q of all sequences, ``(N, T, K)``, out over the plates; of fewer, start flat."""
+        if len(log_q) != run.full_shape.numel():
+            log_q = log_q.new_zeros(run.full_shape.numel(), *log_q.shape[1:])
+        log_q = log_q.reshape(run.full_shape + log_q.shape[1:])
         # A little noise: states that start alike would stay so.
         return log_q + 0.1 * torch.randn_like(log_q)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..reading.program import ModelRun
 
-__all__ = ["PathMemory"]
+__all__ = ["PathMemory", "pad_steps", "sequence_index"]
 
 
 class PathMemory:
@@ -17,14 +17,14 @@ class PathMemory:
 
     A plate with ``subsample`` says which sequences a run holds. Without one, the data are taken to
     be the same at each step; where they are seen to differ, all paths are forgotten, with a
-    warning.
+    warning. After minibatches, all sequences at once are taken to be those of the minibatches.
     """
 
     def __init__(self) -> None:
         self._paths: Tensor | None = None  # (N, T, ...), N over the full batch shape
         self._known: Tensor | None = None  # (N,)
         self._full_shape: torch.Size = torch.Size()
-        self._values: list[Tensor] = []
+        self._values: list[Tensor] | None = None  # of all sequences, if the last run held all
 
     def __bool__(self) -> bool:
         return self._paths is not None
@@ -62,8 +62,8 @@ class PathMemory:
         if stale or self._paths is None or self._known is None:
             unknown = torch.zeros(B, dtype=torch.bool, device=run.loop.device)
             return run.zero_path(), unknown
-        index = _sequence_index(run)
-        rows = _pad(self._paths[index], T)[:, :T]
+        index = sequence_index(run)
+        rows = pad_steps(self._paths[index], T)[:, :T]
         return rows.transpose(0, 1).contiguous(), self._known[index]
 
     def store(self, run: ModelRun, path: Tensor) -> None:
@@ -74,19 +74,20 @@ class PathMemory:
             N = self._full_shape.numel()
             self._paths = torch.zeros((N, T, *path.shape[2:]), dtype=path.dtype, device=device)
             self._known = torch.zeros(N, dtype=torch.bool, device=device)
-        self._paths = _pad(self._paths, T)
+        self._paths = pad_steps(self._paths, T)
         last = self.last_of_each(run)
-        index = _sequence_index(run)[last]
+        index = sequence_index(run)[last]
         self._paths[index, :T] = path.transpose(0, 1)[last]
         self._known[index] = True
-        self._values = [site.value for site in run.grid.sites]
+        whole = run.subsample_factor == 1.0
+        self._values = [site.value for site in run.grid.sites] if whole else None
 
     def last_of_each(self, run: ModelRun) -> Tensor:
         """Return where a sequence of a run stands for the last time, bool ``(B,)``.
 
         Where a subsample is drawn with replacement a sequence may stand in it more than once.
         """
-        index = _sequence_index(run)
+        index = sequence_index(run)
         place = torch.arange(len(index), device=index.device)
         last = place.new_zeros(run.full_shape.numel()).scatter_reduce(0, index, place, "amax")
         return last[index] == place
@@ -95,11 +96,12 @@ class PathMemory:
         """Whether the paths are of other data than a run's."""
         if self._paths is None:
             return False
-        if run.full_shape != self._full_shape or run.subsample_factor != 1.0:
+        values = self._values
+        if run.full_shape != self._full_shape or run.subsample_factor != 1.0 or values is None:
             return run.full_shape != self._full_shape
         now = [site.value for site in run.grid.sites]
-        return len(now) != len(self._values) or not all(
-            _same(a, b) for a, b in zip(now, self._values, strict=True)
+        return len(now) != len(values) or not all(
+            _same(a, b) for a, b in zip(now, values, strict=True)
         )
 
 
@@ -110,13 +112,13 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return bool(((a == b) | ((a != a) & (b != b))).all())
 
 
-def _pad(paths: Tensor, T: int) -> Tensor:
+def pad_steps(paths: Tensor, T: int) -> Tensor:
     """Give paths ``(N, T', ...)`` at least T steps."""
     longer = max(T - paths.shape[1], 0)
     return torch.nn.functional.pad(paths, (0, 0) * (paths.dim() - 2) + (0, longer))
 
 
-def _sequence_index(run: ModelRun) -> Tensor:
+def sequence_index(run: ModelRun) -> Tensor:
     """Place of each of a run's B sequences in the full, flattened batch."""
     full, device = run.full_shape, run.loop.device
     index = torch.zeros(run.loop.batch_shape, dtype=torch.long, device=device)

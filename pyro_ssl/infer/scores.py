@@ -10,10 +10,11 @@ from ..reading.program import ModelRun
 __all__ = ["perplexity", "scored_cells"]
 
 
-def scored_cells(run: ModelRun, start: int) -> Tensor:
+def scored_cells(run: ModelRun, start: int, *, at_least_one: bool = True) -> Tensor:
     """Return which cells count from step ``start`` on: the observed ones, bool ``(T, B)``.
 
     :param int start: from 0 to T - 1.
+    :param bool at_least_one: whether one has to be left.
     :raises ValueError: if ``start`` is out of range, or no cell is left to score.
     """
     name, T = run.loop.name, run.loop.num_steps
@@ -23,7 +24,7 @@ def scored_cells(run: ModelRun, start: int) -> Tensor:
         )
     cells = run.grid.observed().clone()
     cells[:start] = False
-    if not bool(cells.any()):
+    if at_least_one and not bool(cells.any()):
         raise ValueError(
             f'Site "{name}": no step from start={start} on was observed in any of '
             f"{run.num_sequences} sequences, expected one at least; write start=0, or leave "

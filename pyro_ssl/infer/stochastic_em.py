@@ -11,8 +11,9 @@ Ahmed & Smola 2017), which ignores the information of later observations on earl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
 from ..smc import Emission
+from .blocks import programs_of
 from .dirichlet import Counts
 from .estep import SMCSettings, draw_paths, next_paths
 from .globals import GlobalSites, HasEstimates
@@ -34,7 +36,7 @@ from .mstep import gradient_step
 from .path_memory import PathMemory
 from .twisting import Twisting
 from .undo import pyro_optimiser, undone_on_error
-from .warm_start import check_steps, teach_transition
+from .warm_start import all_sequences, check_steps, draw_all, teach_transition
 
 __all__ = ["StochasticEM"]
 
@@ -172,7 +174,12 @@ class StochasticEM(HasEstimates):
     @all_or_nothing
     @poutine.block()
     def warm_start(
-        self, *args: Any, num_steps: int = 50, transition_steps: int = 100, **kwargs: Any
+        self,
+        *args: Any,
+        num_steps: int = 50,
+        transition_steps: int = 100,
+        batches: Sequence[Sequence[Any]] | None = None,
+        **kwargs: Any,
     ) -> MarkovEM:
         r"""Start from the exact Markov fit, away from the symmetric plateau.
 
@@ -182,47 +189,43 @@ class StochasticEM(HasEstimates):
 
         :param int num_steps: EM iterations of the HMM.
         :param int transition_steps: gradient steps of the transition.
+        :param batches: see :meth:`MarkovEM.epoch`; one is in memory at a time, all make the start.
         :returns: the fitted :class:`MarkovEM`, which is also a baseline.
         """
         check_steps("warm_start", num_steps, transition_steps)
         hmm = MarkovEM(self.model, dirichlet=self._globals.kind)
         for _ in range(num_steps):
-            hmm.step(*args, **kwargs)
-        self.start_from(hmm, *args, transition_steps=transition_steps, **kwargs)
+            hmm.epoch([()] if batches is None else batches, *args, **kwargs)
+        self.start_from(hmm, *args, transition_steps=transition_steps, batches=batches, **kwargs)
         return hmm
 
     @all_or_nothing
     @poutine.block()
     def start_from(
-        self, hmm: MarkovEM, *args: Any, transition_steps: int = 100, **kwargs: Any
+        self,
+        hmm: MarkovEM,
+        *args: Any,
+        transition_steps: int = 100,
+        batches: Sequence[Sequence[Any]] | None = None,
+        **kwargs: Any,
     ) -> None:
         """Start from a fitted HMM of the same model; see :meth:`warm_start`."""
-        program = Program(self.model, args, kwargs)
-        run, _ = self._read(program, hmm.values)
-        if run.subsample_factor != 1.0:
-            raise ValueError(
-                f'Site "{run.loop.name}": a warm start takes all sequences at once, but a plate '
-                "around the loop is subsampled; write em.warm_start on a model and data of one "
-                "subset, without subsample, then go on with minibatches."
-            )
+        programs = list(programs_of(self.model, args, kwargs, batches))
+        first, _ = self._read(programs[0], hmm.values)
+        rest = (program.run(hmm.values) for program in programs[1:])
+        given, paths = all_sequences(chain([first], rest)), partial(draw_all, hmm, programs)
         self._globals.values, self._globals.counts = dict(hmm.values), dict(hmm.counts)
-        self._current, memory, counts = dict(hmm.values), PathMemory(), {}
-        with undone_on_error(run.transition.parameters(), self.optim):
-            teach_transition(
-                run.transition,
-                lambda: run.flatten(hmm.sample_paths(*args, **kwargs)).T,
-                transition_steps,
-                self.optim,
-                lengths=run.grid.lengths,
-                inputs=run.inputs,
-            )
-            path = run.flatten(hmm.sample_paths(*args, **kwargs))
-            if self._globals:
-                none = torch.zeros(run.num_sequences, dtype=torch.bool, device=path.device)
-                counts = self._count(run, path, path, none)[1]
-        memory.store(run, path)
-        self._memory, self._path_counts = memory, counts
-        self._twisting, self._num_steps = self._twisting.learned(run, path), 0
+        self._current, self._memory, counts = dict(hmm.values), PathMemory(), Counts()
+        with undone_on_error(first.transition.parameters(), self.optim):
+            teach_transition(first.transition, paths, transition_steps, self.optim, **given)
+            for program in programs:
+                run = program.run(hmm.values)
+                path = run.flatten(hmm.sample_paths(*program.args, **program.kwargs))
+                change = self._count(run, path)[1] if self._globals else {}
+                counts = {name: counts.get(name, 0.0) + n for name, n in change.items()}
+                self._memory.store(run, path)
+                self._twisting = self._twisting.learned(run, path)
+        self._path_counts, self._num_steps = counts, 0
 
     def _read(
         self, program: Program, values: dict[str, Tensor] | None = None
@@ -282,13 +285,15 @@ class StochasticEM(HasEstimates):
         self._globals.estimate(now)
         self._current = self._globals.draw(now) if self.draw_dirichlet else self.values
 
-    def _count(self, run: ModelRun, path: Tensor, old: Tensor, known: Tensor) -> list[Counts]:
+    def _count(
+        self, run: ModelRun, path: Tensor, old: Tensor | None = None, known: Any = False
+    ) -> list[Counts]:
         """Counts outside the loop, and those of ``path`` less those of known sequences' ``old``."""
         once = self._memory.last_of_each(run)
 
         def objective(probe: ModelRun) -> tuple[Tensor, Tensor]:
             change = self._globals.log_path(probe, path)
-            if bool(known.any()):
+            if old is not None and bool(known.any()):
                 change = change - torch.where(known, self._globals.log_path(probe, old), 0.0)
             return probe.log_elsewhere(observed=True), torch.where(once, change, 0.0).sum()
 

@@ -11,18 +11,30 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from ..errors import NonFiniteError, at_least
+from ..reading.program import ModelRun, Program
 from ..steps import steps_within
 from ..transitions import DiscreteTransition
+from .blocks import block_size, blocks, check_share
 from .markov_em import MarkovEM
+from .path_memory import pad_steps, sequence_index
 
-__all__ = ["check_steps", "fit_markov", "teach_transition"]
+__all__ = [
+    "all_sequences",
+    "batches_of",
+    "check_steps",
+    "draw_all",
+    "fit_markov",
+    "teach_transition",
+]
 
 
 def fit_markov(
@@ -33,20 +45,27 @@ def fit_markov(
     valid: tuple[Any, ...] | None = None,
     num_steps: int = 150,
     num_starts: int = 3,
+    batch_size: int | None = None,
+    disable_progbar: bool | None = None,
 ) -> MarkovEM:
     """Fit a model's HMM from several random starts, and keep the best.
 
     With validation data, the best of every tenth iteration of each start; without, the start of
     the highest likelihood.
 
-    :param model: a Pyro model of ``(data, lengths)``, as :class:`MarkovEM` takes it.
+    :param model: a Pyro model of ``(data, lengths)``, as :class:`MarkovEM` takes it; with
+        ``batch_size`` of ``(data, lengths, index)``, as :meth:`TopicalSSL.model` is: all data, and
+        the places ``index`` of a batch in them, for ``pyro.plate(..., subsample=index)``.
     :param Tensor data: what the model observes, time first.
     :param Tensor lengths: ``(B,)``.
     :param valid: ``(data, lengths)`` or ``(data, lengths, start)`` to choose by, scored from step
         ``start`` on.
     :param int num_steps: EM iterations from each start, one at least.
     :param int num_starts: random starts, one at least.
-    :raises ValueError: if either is less than 1.
+    :param int batch_size: sequences in memory at a time, which bounds it and changes no result; by
+        default all.
+    :param bool disable_progbar: hide the progress bar; by default where ``CI`` is set.
+    :raises ValueError: if one of these is less than 1.
 
     Example::
 
@@ -56,26 +75,45 @@ def fit_markov(
         >>> hmm.matrix.shape
         torch.Size([3, 3])
     """
-    if not at_least(1, num_steps, num_starts):
+    if not at_least(1, num_steps, num_starts, 1 if batch_size is None else batch_size):
         raise ValueError(
-            f"fit_markov: num_steps is {num_steps} and num_starts {num_starts}, expected at least "
-            "1 of each."
+            f"fit_markov: num_steps is {num_steps}, num_starts {num_starts} and batch_size "
+            f"{batch_size}, expected at least 1 of each."
         )
     best: MarkovEM | None = None
     lowest = math.inf
-    for _ in range(num_starts):
-        hmm = MarkovEM(model, dirichlet="mean")
-        for i in range(1, num_steps + 1):
-            score = hmm.step(data, lengths)
-            if i < num_steps and (valid is None or i % 10):
-                continue
-            if valid is not None:
-                *held_out, start = (*valid, 0)[:3]
-                score = hmm.perplexity(*held_out, start=start)
-            if best is None or score < lowest:
-                best, lowest = copy.copy(hmm), score
+    batches = batches_of(data, lengths, batch_size)
+    disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
+    with tqdm(total=num_starts * num_steps, desc="HMM", unit="step", disable=disable) as bar:
+        for _ in range(num_starts):
+            hmm = MarkovEM(model, dirichlet="mean")
+            for i in range(1, num_steps + 1):
+                score = hmm.epoch(batches)
+                bar.update()
+                if i < num_steps and (valid is None or i % 10):
+                    continue
+                if valid is not None:
+                    held_out, n, start = (*valid, 0)[:3]
+                    held_out = batches_of(held_out, n, batch_size)
+                    score = hmm.perplexity(start=start, batches=held_out)
+                if best is None or score < lowest:
+                    best, lowest = copy.copy(hmm), score
+                bar.set_postfix({"best": f"{lowest:.4g}"}, refresh=False)
     assert best is not None
     return best
+
+
+def batches_of(data: Tensor, lengths: Tensor | None, size: int | None) -> list[tuple[Any, ...]]:
+    """Return the arguments ``(data, lengths, index)`` of a model for each batch of sequences.
+
+    Without ``index`` where one batch holds all.
+
+    :param Tensor data: time first, ``(T, B, ...)``.
+    :param int size: sequences in a batch; by default all.
+    """
+    if size is None or size >= data.shape[1]:
+        return [(data, lengths)]
+    return [(data, lengths, index) for index in blocks(data.shape[1], size, data.device)]
 
 
 def check_steps(who: str, num_steps: int, transition_steps: int) -> None:
@@ -107,7 +145,8 @@ def teach_transition(
     :param optim: a Pyro optimiser.
     :param Tensor lengths: ``(B,)``; by default every path has T steps.
     :param Tensor inputs: exogenous inputs, ``(T, B, input_size)``.
-    :param int batch_size: sequences in a step, chosen at random; by default all.
+    :param int batch_size: sequences in a step, chosen at random; by default all. The gradient of
+        many adds up over blocks of them, so that memory is bounded.
     :raises NonFiniteError: if the transition gives a path no finite log-probability.
     """
     parameters = [p for p in transition.parameters() if p.requires_grad]
@@ -115,27 +154,73 @@ def teach_transition(
         return
     training = transition.training
     transition.train()
+    # A step of a sequence takes a row of logits, or of the widest layer.
+    width = max([transition.num_states, *(len(p) for p in parameters if p.dim())])
     try:
         while num_steps > 0:
             z = draw()
             B, T = z.shape
             for index in torch.randperm(B, device=z.device).split(batch_size or B)[:num_steps]:
-                u = None if inputs is None else inputs[:, index].transpose(0, 1)
-                log_p = transition.log_prob(z[index], u).T  # (T, index)
-                if lengths is not None:
-                    log_p = torch.where(steps_within(lengths[index], T), log_p, 0.0)
-                # Of all sequences, as in stochastic EM, so that Adam and weight decay weigh alike.
-                loss = -log_p.sum() * (B / len(index))
-                if not bool(loss.isfinite()):
-                    raise NonFiniteError(
-                        f"The transition's log p(z) is {-loss.item()} of paths that it is to "
-                        "learn, expected a finite number; check its parameters and inputs for "
-                        "NaN (a learning rate that is too large?)."
-                    )
-                loss.backward()
+                for part in index.split(block_size(T * width)):
+                    u = None if inputs is None else inputs[:, part].transpose(0, 1)
+                    n = None if lengths is None else lengths[part]
+                    # Of all sequences, as in stochastic EM, so that Adam and weight decay weigh
+                    # alike.
+                    (_loss(transition, z[part], u, n) * (B / len(index))).backward()
                 optim(parameters)
                 for parameter in parameters:
                     parameter.grad = None
                 num_steps -= 1
     finally:
+        for parameter in parameters:
+            parameter.grad = None
         transition.train(training)
+
+
+def _loss(
+    transition: DiscreteTransition, z: Tensor, inputs: Tensor | None, lengths: Tensor | None
+) -> Tensor:
+    """-log p(z) of paths ``(B, T)``, a scalar, checked."""
+    log_p = transition.log_prob(z, inputs).T  # (T, B)
+    if lengths is not None:
+        log_p = torch.where(steps_within(lengths, len(log_p)), log_p, 0.0)
+    loss = -log_p.sum()
+    if not bool(loss.isfinite()):
+        raise NonFiniteError(
+            f"The transition's log p(z) is {-loss.item()} of paths that it is to learn, expected a "
+            "finite number; check its parameters and inputs for NaN (a learning rate that is too "
+            "large?)."
+        )
+    return loss
+
+
+def all_sequences(runs: Iterable[ModelRun]) -> dict[str, Any]:
+    """Return lengths ``(N,)`` and inputs ``(T, N, input_size)`` of the sequences of all batches.
+
+    By their names, as :func:`teach_transition` takes them.
+
+    :param runs: of the model on each batch. One batch comes after the other, as in
+        :func:`draw_all`.
+    :raises ValueError: unless they hold every sequence once.
+    """
+    given, steps, index, lengths, inputs = False, [], [], [], []
+    for run in runs:
+        T, own = run.loop.num_steps, run.grid.lengths
+        given = given or own is not None
+        steps.append(T)
+        index.append(sequence_index(run))
+        lengths.append(torch.full_like(run.zero_path()[0], T) if own is None else own)
+        if run.inputs is not None:
+            inputs.append(run.inputs.transpose(0, 1))
+    N, seen = run.full_shape.numel(), torch.cat(index)
+    check_share(run, len(seen if len(seen) > N else seen.unique()) / N, whole=True)
+    T = max(steps)
+    u = torch.cat([pad_steps(part, T) for part in inputs]).transpose(0, 1) if inputs else None
+    return {"lengths": torch.cat(lengths) if given or min(steps) < T else None, "inputs": u}
+
+
+def draw_all(hmm: MarkovEM, programs: Iterable[Program]) -> Tensor:
+    """Draw paths of the sequences of all batches, one batch after the other, int64 ``(N, T)``."""
+    drawn = [hmm.sample_paths(*program.args, **program.kwargs) for program in programs]
+    T = max(path.shape[-1] for path in drawn)
+    return torch.cat([pad_steps(path.reshape(-1, path.shape[-1]), T) for path in drawn])

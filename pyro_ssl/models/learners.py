@@ -15,8 +15,10 @@ from pyro.infer import SVI
 from pyro.optim import AdamW
 from torch import Tensor
 
-from ..infer import MeanFieldELBO, MeanFieldGuide, StochasticEM
-from ..reading.program import ModelRun
+from ..infer import MarkovEM, MeanFieldELBO, MeanFieldGuide, StochasticEM
+from ..infer.warm_start import batches_of, draw_all, teach_transition
+from ..reading.program import ModelRun, Program
+from ..transitions import DiscreteTransition
 from .door import active_cells
 
 __all__ = ["INFERENCE", "Learner", "make_learner"]
@@ -31,7 +33,8 @@ class Learner(NamedTuple):
 
     ``step`` takes the model's arguments, learns from them, and returns the loss in nats and the
     share of latents that it renewed (NaN where there are no paths). ``start_from`` takes a fitted
-    HMM of the same model and the model's arguments, and leaves the transition as it is.
+    HMM of the same model and ``batches`` of the model's arguments, and leaves the transition as it
+    is.
     """
 
     step: Callable[..., tuple[float, float]]
@@ -60,6 +63,26 @@ class Learner(NamedTuple):
             for values in zip(*steps, strict=True)
         )
         return loss / max(num_words, 1), moved
+
+    def begin(
+        self,
+        hmm: MarkovEM,
+        transition: DiscreteTransition,
+        words: Tensor,
+        lengths: Tensor | None,
+        block: int,
+        **how: Any,
+    ) -> None:
+        """Start from a fitted HMM of the same model, of whose paths the transition learns first.
+
+        :param int block: documents in memory at a time.
+        :param how: ``num_steps``, ``optim`` and ``batch_size`` of
+            :func:`~pyro_ssl.infer.warm_start.teach_transition`.
+        """
+        batches = batches_of(words, lengths, block)
+        paths = partial(draw_all, hmm, [Program(hmm.model, batch) for batch in batches])
+        teach_transition(transition, paths, lengths=lengths, **how)
+        self.start_from(hmm, batches=batches)
 
     def topics(self) -> tuple[Tensor, Tensor]:
         """Return p(word | topic), ``(K, V)``, and each topic's share of the words, ``(K,)``."""

@@ -11,7 +11,6 @@ Fitted by stochastic EM from an exact Markov start; scored by a particle filter.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import pyro
@@ -21,16 +20,17 @@ from pyro import poutine
 from pyro.optim import AdamW
 from torch import Tensor
 
-from ..infer import MarkovEM, ParticleFilter, ParticleGibbs
-from ..infer.warm_start import fit_markov, teach_transition
+from ..infer import MarkovEM
+from ..infer.blocks import block_size
+from ..infer.warm_start import fit_markov
 from ..primitive import ssl_transition
-from ..reading.context import private_store
 from ..transitions import LSTMTransition, MultiplicativeLSTMTransition
 from .base import EpochRecord
 from .epochs import fit_epochs, whole_or_not
 from .learners import make_learner
+from .scoring import filtered_log_likelihood, filtered_perplexity, sampled_shares
 from .settings import checked
-from .topics import Topic, check_hmm, check_shares, list_topics, names_of, state_shares
+from .topics import Topic, check_hmm, check_shares, list_topics, names_of
 from .words import WordModel, check_start
 
 __all__ = ["TopicalSSL"]
@@ -158,7 +158,8 @@ class TopicalSSL(WordModel):
         :param valid: ``(words, lengths)`` or ``(words, lengths, start)`` to choose by, scored from
             step ``start`` on. HMM and epoch are those of the lowest perplexity.
         :param int num_epochs: at most so many.
-        :param int batch_size: documents in a step of EM; by default all.
+        :param int batch_size: documents in a step of EM; by default all, at the price of memory.
+            The HMM and the scores go through them in blocks that bound it, whatever this is.
         :param str inference: the E-step: ``"particle_gibbs"`` draws paths from their exact joint
             posterior; ``"smc"`` by unconditional SMC, biased (with one particle: LLA, Zaheer et
             al. 2017); ``"mean_field"`` factorises it, by Pyro's ``SVI``.
@@ -209,19 +210,19 @@ class TopicalSSL(WordModel):
 
         # Its own model would register the parameters of another one's LSTM.
         self.markov = markov and markov.for_model(self.model)
+        quiet: dict[str, Any] = {"disable_progbar": disable_progbar}
+        block, data = block_size(len(words) * self.num_topics), (words, lengths)
         if markov is None and markov_steps:
-            how_long = {"num_steps": markov_steps, "num_starts": markov_starts}
-            self.markov = fit_markov(self.model, words, lengths, valid=valid, **how_long)
+            how: dict[str, Any] = {"num_steps": markov_steps, "num_starts": markov_starts, **quiet}
+            self.markov = fit_markov(self.model, *data, valid=valid, batch_size=block, **how)
         if self.markov is not None:
             optim = AdamW({"lr": learning_rate, "weight_decay": weight_decay})
-            paths = partial(self.markov.sample_paths, words, lengths)
-            how: dict[str, Any] = {"lengths": lengths, "batch_size": batch_size}
-            teach_transition(self.transition, paths, transition_steps, optim, **how)
-            learner.start_from(self.markov, words, lengths)
+            how = {"num_steps": transition_steps, "optim": optim, "batch_size": batch_size}
+            learner.begin(self.markov, self.transition, *data, block, **how)
             self.phi, self.occupancy = learner.topics()
         how_it_ends: dict[str, Any] = {"patience": patience, "callback": callback}
         how_it_ends |= {"valid": valid, "score": score, "monitor": "perplexity"}
-        return fit_epochs(self, num_epochs, step, disable_progbar=disable_progbar, **how_it_ends)
+        return fit_epochs(self, num_epochs, step, **how_it_ends, **quiet)
 
     @checked
     def log_likelihood(
@@ -232,11 +233,8 @@ class TopicalSSL(WordModel):
         It is 0 past the lengths.
         """
         model = self.fitted_model
-        words, lengths, active = self._take("log_likelihood", words, lengths)
-        if not bool(active.any()):
-            return words.new_zeros(words.shape, dtype=torch.float64)
-        with private_store():
-            return ParticleFilter(model, num_particles).log_likelihood(words, lengths)
+        words, lengths, _ = self._take("log_likelihood", words, lengths)
+        return filtered_log_likelihood(model, words, lengths, num_particles, self._tables)
 
     @checked
     def perplexity(
@@ -254,8 +252,7 @@ class TopicalSSL(WordModel):
         model = self.fitted_model
         words, lengths, active = self._take("perplexity", words, lengths)
         start = check_start("TopicalSSL.perplexity", start, active)
-        with private_store():
-            return ParticleFilter(model, num_particles).perplexity(words, lengths, start=start)
+        return filtered_perplexity(model, words, lengths, num_particles, self._tables, start)
 
     @checked
     def topics(self, num_words: int = 10) -> list[Topic]:
@@ -275,18 +272,18 @@ class TopicalSSL(WordModel):
     ) -> Tensor:
         """Return p(z_t = k | x_{1:T}) of every word, ``(T, B, K)``, by particle Gibbs.
 
-        Past a document's length the probabilities are 0.
+        Past a document's length the probabilities are 0. Memory is bounded but for these.
         """
         model, weight = self.fitted_model, self.transition.head.weight
-        words, lengths, active = self._take("transform", words, lengths)
-        if not bool(active.any()):
-            return weight.new_zeros(*words.shape, self.num_topics)
-        with private_store():
-            pg = ParticleGibbs(model, num_particles)
-            how_long = {"num_samples": num_samples, "warmup_steps": warmup_steps}
-            pg.run(words, lengths, disable_progbar=True, **how_long)
-        z = pg.get_samples()["z"].permute(0, 2, 1)  # (S, T, B)
-        return state_shares(z, self.num_topics, weight.dtype) * active.unsqueeze(-1)
+        words, lengths, _ = self._take("transform", words, lengths)
+        how_long: dict[str, Any] = {"num_samples": num_samples, "warmup_steps": warmup_steps}
+        data = model, words, lengths, num_particles
+        return sampled_shares(*data, self._tables, weight, **how_long)
+
+    @property
+    def _tables(self) -> tuple[int, int]:
+        """K and H, which the tables of a document are wide."""
+        return self.num_topics, self.config["hidden_size"]
 
     def _sizes_of_buffers(self, tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
         return {"phi": (self.num_topics, len(self.vocabulary)), "occupancy": (self.num_topics,)}

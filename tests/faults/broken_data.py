@@ -190,7 +190,7 @@ SIZES = {
     "lengths as a number": fault("lengths are a int", lengths=2),
     "indices of another plate": fault(SHAPE, size=4, subsample=torch.tensor([1, 2, 3])),
     "a minibatch": fault(
-        "expected subsample_size=None|takes all sequences at once",
+        "expected subsample_size=None|expected each sequence once",
         without=ALL - ALL_AT_ONCE,
         size=4,
         subsample=torch.tensor([1, 3]),

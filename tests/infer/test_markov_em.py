@@ -1,4 +1,4 @@
-"""Where EM begins: a given start is taken as it is, and one step from it is Baum-Welch."""
+"""Where EM begins, that a step from there is Baum-Welch, and that batches make the same step."""
 
 import pyro
 import pyro.distributions as dist
@@ -77,3 +77,102 @@ def test_errors_teach():
         hmm.start_from(initial, matrix, psi=phi).step(words)
     with pytest.raises(ValueError, match="chain has 3 states, expected 2.*LSTMTransition"):
         MarkovEM(make_model(2)).start_from(initial, matrix, phi=phi[:2]).step(words)
+
+
+N = 11
+
+
+def make_data(seed=0):
+    """Words ``(T, N)``, lengths and a label for each of N documents."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        lengths = torch.randint(T + 1, (N,))
+        return torch.randint(V, (T, N)), lengths.clamp(min=1), torch.randint(V, (N,))
+
+
+def labelled(words, lengths, labels, index=None):
+    """A label of each document, ten draws of row 0 outside of all plates, and the loop."""
+    phi = pyro.sample("phi", dist.Dirichlet(torch.full((K, V), 0.7)).to_event(1))
+    theta = pyro.sample("theta", dist.Dirichlet(torch.ones(V)))
+    with pyro.plate("pilot", 10):
+        pyro.sample("y", dist.Categorical(phi[0]), obs=torch.arange(10) % V)
+    with pyro.plate("documents", words.shape[1], subsample=index) as index:
+        pyro.sample("label", dist.Categorical(theta), obs=labels[index])
+        steps = ssl_transition(
+            "z",
+            LSTMTransition(K, 2),
+            len(words),
+            lengths=None if lengths is None else lengths[index],
+        )
+        for t, z in steps:
+            pyro.sample("x", dist.Categorical(phi[z]), obs=words[:, index][t])
+
+
+@pytest.mark.parametrize("size", [1, 4, N])
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("dirichlet", ["mean", "mode"])
+def test_an_epoch_of_batches_is_one_step_on_all(size, ragged, dirichlet):
+    """Chain, sites, counts inside and outside the loop, and loss, over several iterations."""
+    words, lengths, labels = make_data()
+    data = words, lengths if ragged else None, labels
+    order = torch.randperm(N)
+    batches = [(*data, index) for index in order.split(size)]
+    fits = []
+    for step in ("step", "epoch"):
+        pyro.set_rng_seed(3)
+        hmm = MarkovEM(labelled, dirichlet=dirichlet)
+        losses = [hmm.step(*data) if step == "step" else hmm.epoch(batches) for _ in range(4)]
+        fits.append((hmm, torch.tensor(losses)))
+    (full, expected), (parts, losses) = fits
+    close = {"rtol": 1e-9, "atol": 1e-11}
+    torch.testing.assert_close(losses, expected, **close)
+    torch.testing.assert_close(parts.initial, full.initial, **close)
+    torch.testing.assert_close(parts.matrix, full.matrix, **close)
+    assert parts.counts.keys() == full.counts.keys() == {"phi", "theta"}
+    for name, counts in full.counts.items():
+        torch.testing.assert_close(parts.counts[name], counts, **close)
+        torch.testing.assert_close(parts.values[name], full.values[name], **close)
+    cells = int(lengths.sum()) if ragged else T * N
+    assert float(parts.counts["phi"].sum()) == pytest.approx(cells + 10)  # the pilot's once
+    hist = torch.bincount(labels, minlength=V).double()
+    torch.testing.assert_close(parts.counts["theta"], hist, **close)
+
+
+def test_a_step_on_a_part_is_scaled_to_all():
+    words, lengths, labels = make_data()
+    twice = [torch.cat([x, x], -1) for x in (words, lengths, labels)]
+    fits = []
+    for data in ((*twice, torch.arange(N)), twice):
+        pyro.set_rng_seed(0)
+        hmm = MarkovEM(labelled)
+        fits.append((hmm.step(*data), hmm))
+    assert fits[0][0] == pytest.approx(fits[1][0], rel=1e-12)
+    torch.testing.assert_close(fits[0][1].matrix, fits[1][1].matrix)
+    for name, counts in fits[1][1].counts.items():
+        torch.testing.assert_close(fits[0][1].counts[name], counts)
+
+
+def test_the_perplexity_of_batches_is_that_of_all():
+    """Also where no sequence of a batch reaches the step to score from."""
+    words, lengths, labels = make_data()
+    hmm = MarkovEM(labelled)
+    hmm.step(words, lengths, labels)
+    batches = [(index,) for index in lengths.argsort().split(3)]
+    for start in (0, T - 1):
+        expected = hmm.perplexity(words, lengths, labels, start=start)
+        found = hmm.perplexity(words, lengths, labels, start=start, batches=batches)
+        assert found == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(ValueError, match=f"start={T - 1} on was observed"):
+        hmm.perplexity(words, lengths.clamp(max=2), labels, start=T - 1, batches=batches)
+
+
+def test_batches_that_are_not_the_data_once_are_refused():
+    words, lengths, labels = make_data()
+    hmm = MarkovEM(labelled)
+    hmm.step(words, lengths, labels)
+    before = hmm.matrix, hmm.values["phi"]
+    with pytest.raises(ValueError, match="2 of the sequences.*subsample=index"):
+        hmm.epoch([(words, lengths, labels)] * 2)
+    with pytest.raises(ValueError, match="no batch, expected one at least"):
+        hmm.epoch([])
+    assert hmm.matrix is before[0] and hmm.values["phi"] is before[1]

@@ -252,3 +252,56 @@ def test_mean_field_loss_is_the_bound_per_word(num_steps, tolerance, batch_size,
     for record, bound in zip(history, torch.tensor(by_hand).view(2, -1).sum(1), strict=True):
         assert record.loss == pytest.approx(float(bound) / words.numel(), rel=tolerance)
         assert record.loss > 1.0  # log p(φ) of sparse topics would make it negative
+
+
+def test_blocks_start_from_the_same_hmm(corpus, monkeypatch):
+    """Of 7 documents each, and 5 in the last."""
+    words, lengths, _ = corpus
+    found = []
+    for entries in (2**25, 7 * 30 * K):
+        monkeypatch.setattr("pyro_ssl.infer.blocks.MAX_ENTRIES", entries)
+        pyro.set_rng_seed(0)
+        ssl = TopicalSSL(K, V, hidden_size=4)
+        how = {"num_epochs": 1, "markov_steps": 12, "transition_steps": 2, "disable_progbar": True}
+        valid = words[:, 30:], lengths[30:], 20
+        history = ssl.fit(words, lengths, valid=valid, num_valid_particles=3, **how)
+        assert history[0].change_rate > 0.0  # the first step goes on from the HMM's paths
+        assert math.isfinite(history[0].score)
+        found.append(ssl.markov)
+    torch.testing.assert_close(found[0].matrix, found[1].matrix, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(found[0].values, found[1].values, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.stage("statistical")
+def test_blocks_do_not_change_the_scores(fitted, corpus, monkeypatch):
+    """Some of them without a word, or none late enough to be scored."""
+    words, lengths = corpus[0], corpus[1].clone()
+    lengths[3:20] = 0
+
+    def scores():
+        how = {"num_particles": 30}
+        return (
+            fitted.perplexity(words, lengths, start=16, **how),
+            fitted.log_likelihood(words, lengths, **how),
+            fitted.transform(words, lengths, num_samples=40, **how),
+        )
+
+    expected = scores()
+    monkeypatch.setattr("pyro_ssl.infer.blocks.MAX_ENTRIES", 7 * 8 * 30 * 30)  # 7 documents
+    found = scores()
+    assert found[0] == pytest.approx(expected[0], rel=0.05)
+    active = torch.arange(30)[:, None] < lengths
+    assert found[1].shape == words.shape and not found[1][~active].any()
+    assert float(found[1].sum()) == pytest.approx(float(expected[1].sum()), rel=0.03)
+    torch.testing.assert_close(found[2].sum(-1), active.to(found[2].dtype))
+    assert float((found[2] - expected[2]).abs().sum(-1)[active].mean()) < 0.2
+
+
+def test_scores_of_one_topic_are_exact_in_blocks(corpus, monkeypatch):
+    words, lengths, _ = corpus
+    ssl = TopicalSSL(1, V, hidden_size=2, concentration=1.0)
+    ssl.fit(words, lengths, num_epochs=1, markov_steps=2, disable_progbar=True)
+    expected = ssl.perplexity(words, lengths, start=3), ssl.log_likelihood(words, lengths)
+    monkeypatch.setattr("pyro_ssl.infer.blocks.MAX_ENTRIES", 1)
+    assert ssl.perplexity(words, lengths, start=3) == pytest.approx(expected[0], rel=1e-12)
+    torch.testing.assert_close(ssl.log_likelihood(words, lengths), expected[1])

@@ -672,15 +672,15 @@ edited(
 
 
 @mutant(
-    "em", "minibatches", "paths kept by place in the minibatch", (path_memory, "_sequence_index")
+    "em", "minibatches", "paths kept by place in the minibatch", (path_memory, "sequence_index")
 )
 def _(right, run):
     return torch.arange(run.num_sequences)
 
 
 @mutant("em", "minibatches", "old paths stay in the counts", (StochasticEM, "_count"))
-def _(right, self, run, path, old, known):
-    return right(self, run, path, old, torch.zeros_like(known))
+def _(right, self, run, path, old=None, known=None):
+    return right(self, run, path)
 
 
 # -------------------------------------------------------------------------------- not wrong at all
