@@ -27,7 +27,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_ssl import LSTMTransition, StochasticEM, TopicalSSL, ssl_transition
 from pyro_ssl.datasets import wikitext2_passages
-from pyro_ssl.infer.blocks import block_size
 from pyro_ssl.models import fit_markov
 
 SWEEP = dict(B=2000, T=200, P=20, K=100, V=5000, H=64)
@@ -91,10 +90,9 @@ def fit(o: argparse.Namespace) -> None:
         seconds, began = time.perf_counter() - began, time.perf_counter()
         print(f"{part}: {seconds / times:.1f} s, peak {peak():.2f} GiB", flush=True)
 
-    block = block_size(o.T * o.K)
-    how: dict[str, Any] = {"num_steps": o.hmm_steps, "num_starts": 1, "batch_size": block}
+    how: dict[str, Any] = {"num_steps": o.hmm_steps, "num_starts": 1, "batch_size": o.batch_size}
     hmm = fit_markov(ssl.model, words, lengths, disable_progbar=True, **how)
-    tell(f"an HMM step, in blocks of {block}", o.hmm_steps)
+    tell(f"an HMM step, in batches of {o.batch_size}", o.hmm_steps)
     how = {"num_epochs": 1, "batch_size": o.batch_size, "transition_steps": o.transition_steps}
     ssl.fit(words, lengths, markov=hmm, num_particles=o.P, disable_progbar=True, **how)
     tell(f"start and epoch ({ssl.history[0].seconds:.1f} s of it)")

@@ -78,7 +78,7 @@ class Twisting:
         self.trial_without: Trial | None = None
         self._along: Surrogate | None = None
         self._sums: tuple[Tensor, Tensor] | None = None
-        self._fitted: tuple[Any, Surrogate] | None = None
+        self._fitted: tuple[Any, list[Tensor], Surrogate] | None = None
         self._chosen_for: tuple[Any, ...] | None = None
         self._told = False
 
@@ -183,11 +183,11 @@ class Twisting:
             return self.how
         if self._along is not None:  # at the posterior: closer than prior paths are
             return self._along
-        key = _state_of(run)
-        if self._fitted is None or self._fitted[0] != key:
+        kind, state = (type(run.transition), *_kind_of(run)), _state_of(run)
+        if self._fitted is None or self._fitted[0] != kind or not _equal(self._fitted[1], state):
             surrogate = fit_surrogate(run.transition, run.loop.num_steps, inputs=run.inputs)
-            self._fitted = key, surrogate
-        return self._fitted[1]
+            self._fitted = kind, state, surrogate
+        return self._fitted[2]
 
 
 class _Some:
@@ -263,10 +263,15 @@ def _kind_of(run: ModelRun) -> tuple[Any, ...]:
     return run.is_discrete, run.loop.num_steps, tuple(size)
 
 
-def _state_of(run: ModelRun) -> tuple[Any, ...]:
-    """What tells whether a surrogate is still that of the transition; the draws hang on it not."""
-    transition = run.transition
-    tensors = [*transition.parameters(), *transition.buffers()]
-    tensors += [] if run.inputs is None else [run.inputs]
-    state = tuple((t.data_ptr(), t._version, tuple(t.shape)) for t in tensors)
-    return type(transition), run.loop.num_steps, state
+def _state_of(run: ModelRun) -> list[Tensor]:
+    """What a surrogate is a function of: the transition's values, and its inputs."""
+    tensors = [*run.transition.parameters(), *run.transition.buffers()]
+    inputs = [] if run.inputs is None else [run.inputs]
+    return [value.detach().clone() for value in tensors] + inputs
+
+
+def _equal(one: list[Tensor], other: list[Tensor]) -> bool:
+    return len(one) == len(other) and all(
+        a.shape == b.shape and a.device == b.device and torch.equal(a, b)
+        for a, b in zip(one, other, strict=True)
+    )
