@@ -25,7 +25,7 @@ from torch import Tensor
 from ..reading.program import ModelRun
 from ..smc import Emission, LinearSurrogate, MarkovSurrogate, Surrogate, fit_surrogate
 from ..smc.emissions import QuadraticEmission, TableEmission
-from ..smc.surrogate import surrogate_along
+from ..smc.surrogate import linear_along, surrogate_along
 from ..smc.sweep import conditional_smc
 from ..steps import steps_within
 from .estep import SMCSettings
@@ -99,13 +99,16 @@ class Twisting:
         The past is forgotten slowly. For EM, and for the warm-up of a sampler: such a surrogate
         holds a share of the paths.
         """
-        if self.how != "markov" or not run.is_discrete:
+        if self.how != "markov":
             return self
         new = copy.copy(self)
         B = path.shape[1]
         index = torch.randperm(B, device=path.device)[: max(LEARN_SEQUENCES, B // 8)]
         lengths = None if run.grid.lengths is None else run.grid.lengths[index]
         inputs = None if run.inputs is None else run.inputs[:, index]
+        if not run.is_discrete:
+            new._along = linear_along(run.transition, path, run.grid.lengths, run.inputs)
+            return new
         now = surrogate_along(run.transition, path[:, index], lengths, inputs)
         if self._sums is not None:
             now = tuple(DECAY * a + b for a, b in zip(self._sums, now, strict=True))  # type: ignore[assignment]

@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from ..transitions.base import like_of
 from .checkpoint import load_checkpoint, reading, save_checkpoint
 
 __all__ = ["EpochRecord", "Model"]
@@ -108,7 +109,7 @@ class Model(nn.Module):
 
         :raises ValueError: in half precision, in which small probabilities are 0.
         """
-        dtype = next(self.parameters()).dtype
+        dtype = like_of(self).dtype
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(
                 f"{where}: the model is {dtype}, expected torch.float32 or torch.float64; write "

@@ -21,6 +21,7 @@ from torch import Tensor
 from ..steps import steps_within
 from ..transitions import (
     DiscreteTransition,
+    GaussianTransition,
     LinearGaussianTransition,
     MarkovTransition,
     Transition,
@@ -30,7 +31,7 @@ from .roll_out import Draw, run_on
 
 __all__ = ["LinearSurrogate", "MarkovSurrogate", "Surrogate", "fit_surrogate"]
 
-#: share of the uniform distribution in each row of A: β then never falls below it over K
+#: share of the uniform distribution in each row of A: β never falls below it over K
 FLOOR = 0.02
 #: steps of prior paths that a surrogate is fitted to, in all
 NUM_STEPS = 50_000
@@ -203,7 +204,7 @@ def fit_surrogate(
     if isinstance(transition, DiscreteTransition):
         by_step = inputs is not None and num_steps * transition.num_states**2 <= MAX_ENTRIES
         return MarkovSurrogate.from_sums(*_sum_over(transition, draws, num_steps, by_step))
-    return _fit_linear(transition, draws)
+    return _fit_linear(draws)
 
 
 @torch.no_grad()
@@ -250,26 +251,48 @@ def _sum_over(
     return total, count
 
 
-def _fit_linear(transition: Transition, draws: Iterator[Draw]) -> LinearSurrogate:
-    """Regress E[z_t | z_{1:t-1}] on z_{t-1}; Q is what that leaves, and the transition's noise."""
-    past, mean, scale = [], [], []
-    for draw in draws:
-        if draw.z_prev is not None:
-            past.append(draw.z_prev.double())
-            mean.append(draw.predicted.mean.double())
-            scale.append(draw.predicted.scale.double())
-    D = transition.event_shape[0]
-    if not past:
-        nothing = transition.like.new_zeros(D)
+@torch.no_grad()
+def linear_along(
+    transition: GaussianTransition,
+    path: Tensor,
+    lengths: Tensor | None = None,
+    inputs: Tensor | None = None,
+) -> LinearSurrogate:
+    """Fit a linear chain along given paths ``(T, B, D)``; see :func:`surrogate_along`."""
+    training = transition.training
+    transition.eval()  # without dropout
+    try:
+        inputs = None if inputs is None else inputs.transpose(0, 1)
+        moments = transition.path_moments(path.transpose(0, 1), inputs)
+    finally:
+        transition.train(training)
+    past, mean, scale = path[:-1], *(value.transpose(0, 1)[1:] for value in moments)
+    if lengths is None:
+        return _regress(past.flatten(0, 1), mean.flatten(0, 1), scale.flatten(0, 1))
+    active = steps_within(lengths, len(path))[1:]
+    return _regress(past[active], mean[active], scale[active])
+
+
+def _fit_linear(draws: Iterator[Draw]) -> LinearSurrogate:
+    """Fit a linear chain along prior paths."""
+    z, predicted = zip(*((draw.z, draw.predicted) for draw in draws), strict=True)
+    mean, scale = (torch.cat(values)[len(z[0]) :] for values in zip(*predicted, strict=True))
+    return _regress(torch.cat(z)[: -len(z[0])], mean, scale)
+
+
+def _regress(past: Tensor, mean: Tensor, scale: Tensor) -> LinearSurrogate:
+    """Regress E[z_t | z_{1:t-1}] on z_{t-1}, of N steps; Q is what that leaves, and the noise."""
+    x, y = past.double(), mean.double()
+    if not len(x):
+        nothing = x.new_zeros(x.shape[1])
         return LinearSurrogate(torch.diag(nothing), nothing, torch.diag(nothing + 1.0))
-    x, y = torch.cat(past), torch.cat(mean)
-    center = x.mean(0)
-    away, spread = x - center, x.std(0).clamp(min=torch.finfo(x.dtype).tiny)
+    center, middle = x.mean(0), y.mean(0)
+    spread = x.std(0, correction=0).clamp(min=torch.finfo(x.dtype).tiny)
+    away = (x - center) / spread
     # Ridge in units of the spread, so small that it only tells apart what the paths do not.
-    gram = (away / spread).mT @ (away / spread) / len(x)
-    gram = gram + 1e-9 * torch.eye(D, dtype=x.dtype, device=x.device)
-    cross = (away / spread).mT @ (y - y.mean(0)) / len(x)
+    gram = away.mT @ away / len(x) + 1e-9 * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    cross = away.mT @ (y - middle) / len(x)
     matrix = (torch.linalg.solve(gram, cross) / spread.unsqueeze(-1)).mT
-    rest = (y - y.mean(0)) - away @ matrix.mT
-    covariance = rest.mT @ rest / len(x) + torch.diag(torch.cat(scale).square().mean(0))
-    return LinearSurrogate(matrix, y.mean(0) - matrix @ center, covariance, center)
+    rest = (y - middle) - (x - center) @ matrix.mT
+    covariance = rest.mT @ rest / len(x) + torch.diag(scale.double().square().mean(0))
+    return LinearSurrogate(matrix, middle - matrix @ center, covariance, center)

@@ -256,7 +256,7 @@ def counts():
 
 @check("dirichlet", "paths")
 def paths():
-    return lambda: gibbs.test_paths_with_phi_integrated_out(1, R=20_000, num_steps=2)
+    return lambda: gibbs.test_paths_with_phi_integrated_out(1, None, R=20_000, num_steps=2)
 
 
 @check("dirichlet", "labels")

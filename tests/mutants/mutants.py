@@ -702,7 +702,8 @@ edited(
     *("states", None, "ancestor sampling: with the emission", SWEEP),
     (
         "(t, state, prior, weights)",
-        "(t, state, prior + proposal.log_emission[t].unsqueeze(1), weights)",
+        "(t, state, prior + getattr(proposal, 'proposal', proposal).log_emission[t].unsqueeze(1), "
+        "weights)",
     ),
     kind=EQUIVALENT,
 )

@@ -19,7 +19,7 @@ from pyro_ssl.smc import (
     conditional_smc,
     fit_surrogate,
 )
-from pyro_ssl.smc.surrogate import surrogate_along
+from pyro_ssl.smc.surrogate import linear_along, surrogate_along
 from pyro_ssl.transitions import (
     GaussianLSTMTransition,
     LinearGaussianTransition,
@@ -216,6 +216,21 @@ class GaussianChain(LinearGaussianTransition):
             initial_mean=torch.zeros(2),
             initial_scale=torch.ones(2),
         )
+
+
+def test_a_linear_chain_is_found_along_its_paths():
+    """From few points: what is regressed is the mean, which has no noise."""
+    matrix, scale = torch.tensor([[1.0, 1.0], [0.0, 0.99]]), torch.tensor([1e-4, 1e-2])
+    chain = GaussianChain(matrix, torch.tensor([0.0, 0.01]), scale)
+    path = PathDistribution(chain, 30, batch_shape=(2,)).sample().transpose(0, 1)
+    lengths = torch.tensor([30, 12])
+    found = linear_along(chain, path, lengths)
+    torch.testing.assert_close(found.matrix, matrix, atol=1e-4, rtol=0)
+    path[12:, 1] = 1e9  # past the length
+    torch.testing.assert_close(linear_along(chain, path, lengths).matrix, found.matrix)
+    nothing = linear_along(chain, path[:1])
+    assert (nothing.matrix == 0).all() and (nothing.covariance == torch.eye(2)).all()
+    assert (fit_surrogate(chain, 1).matrix == 0).all()
 
 
 def test_a_fit_is_a_function_of_parameters_and_random_numbers():
