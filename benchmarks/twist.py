@@ -27,7 +27,14 @@ from torch import Tensor
 
 from pyro_ssl import LSTMTransition, ParticleGibbs, TopicalSSL, ssl_transition
 from pyro_ssl.datasets import wikitext2_passages
-from pyro_ssl.smc import MarkovSurrogate, Surrogate, TableEmission, conditional_smc, fit_surrogate
+from pyro_ssl.smc import (
+    MarkovSurrogate,
+    Surrogate,
+    TableEmission,
+    conditional_smc,
+    fit_surrogate,
+    surrogate_along,
+)
 from pyro_ssl.transitions import DiscreteTransition, PathDistribution
 
 K, T, P, H, V, B = 10, 100, 10, 16, 20, 32
@@ -142,10 +149,11 @@ def report_text(options: argparse.Namespace) -> None:
     apart = differ(one, other)
     print("\n| ancestor sampling | twist | renewed, of independent draws | first ten | time |")
     print("|---|---|---|---|---|")
+    along = MarkovSurrogate.from_sums(*surrogate_along(transition, other))
+    surrogates = {"none": None, "prior paths": surrogate, "along paths": along}
     for every in (0, 10):
         found = renewal(
-            *(transition, emission, one, options.sweeps, {"none": None, "markov": surrogate}),
-            ancestor_sampling=every,
+            *(transition, emission, one, options.sweeps, surrogates), ancestor_sampling=every
         )
         for name, row in found.items():
             share = row.moved / apart

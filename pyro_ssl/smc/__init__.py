@@ -9,7 +9,14 @@ from .emissions import Emission, QuadraticEmission, TableEmission
 from .proposal import LookAhead, Proposal
 from .resampling import multinomial, systematic
 from .roll_out import RollOut, roll_out
-from .surrogate import LinearSurrogate, MarkovSurrogate, Surrogate, fit_surrogate
+from .surrogate import (
+    LinearSurrogate,
+    MarkovSurrogate,
+    Surrogate,
+    fit_surrogate,
+    linear_along,
+    surrogate_along,
+)
 from .sweep import Sweep, conditional_smc
 
 __all__ = [
@@ -25,7 +32,9 @@ __all__ = [
     "TableEmission",
     "conditional_smc",
     "fit_surrogate",
+    "linear_along",
     "multinomial",
     "roll_out",
+    "surrogate_along",
     "systematic",
 ]
