@@ -1,12 +1,14 @@
-"""Gradients, whatever autograd mode stands around."""
+"""Gradients, whatever autograd mode stands around; and modules without dropout for a while."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
+from torch import nn
 
-__all__ = ["gradients"]
+__all__ = ["evaluating", "gradients"]
 
 
 def gradients() -> AbstractContextManager[object]:
@@ -27,3 +29,15 @@ def gradients() -> AbstractContextManager[object]:
             "torch.no_grad() in its place, within which this works, or nothing."
         )
     return torch.enable_grad()
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Let a module be in ``eval()`` mode within the block; then each part is in its own again."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training

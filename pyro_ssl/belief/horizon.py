@@ -16,15 +16,14 @@ but the last.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..arguments import check_kind, check_lengths, check_positive, check_range, check_tensor, whole
 from ..errors import NonFiniteError
+from ..gradients import evaluating
 from ..steps import steps_within
 from ..transitions import DiscreteTransition, GaussianTransition, Moments, Transition
 from ..transitions.path import PathDistribution
@@ -121,7 +120,7 @@ def memory_horizon(
     n, last = min(num_positions, T - max_lag), T - 1 - max_lag
     places = [round(last * i / max(n - 1, 1)) for i in range(n)]
     total, count = (z.new_zeros(N, max_lag, dtype=transition.like.dtype) for _ in range(2))
-    with _evaluating(transition):
+    with evaluating(transition):
         for s in places:
             end = s + max_lag + 1
             u = None if inputs is None else inputs[:, :end]
@@ -231,18 +230,6 @@ def _crossing_total_variation(distance: Tensor, ratio: Tensor) -> Tensor:
     ends = torch.stack([c / far, far / a])
     mass = torch.special.ndtr(ends) - torch.special.ndtr((ends - distance) / ratio)
     return (mass[0] - mass[1]).abs()
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Switch dropout off, and back to what it was."""
-    was = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in was:
-            part.training = training
 
 
 def _check(

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ..gradients import evaluating
 from ..steps import steps_within
 from ..transitions import (
     DiscreteTransition,
@@ -219,12 +220,8 @@ def surrogate_along(
     :param Tensor path: ``(T, B)``.
     :param Tensor inputs: ``(T, B, input_size)``.
     """
-    training = transition.training
-    transition.eval()  # without dropout
-    try:
+    with evaluating(transition):
         logits = transition.path_logits(path.T, None if inputs is None else inputs.transpose(0, 1))
-    finally:
-        transition.train(training)
     p = logits.softmax(-1).transpose(0, 1)[1:]  # (T - 1, B, K)
     if lengths is not None:
         p = p * steps_within(lengths, len(path))[1:].unsqueeze(-1)
@@ -259,13 +256,9 @@ def linear_along(
     inputs: Tensor | None = None,
 ) -> LinearSurrogate:
     """Fit a linear chain along given paths ``(T, B, D)``; see :func:`surrogate_along`."""
-    training = transition.training
-    transition.eval()  # without dropout
-    try:
-        inputs = None if inputs is None else inputs.transpose(0, 1)
+    inputs = None if inputs is None else inputs.transpose(0, 1)
+    with evaluating(transition):
         moments = transition.path_moments(path.transpose(0, 1), inputs)
-    finally:
-        transition.train(training)
     past, mean, scale = path[:-1], *(value.transpose(0, 1)[1:] for value in moments)
     if lengths is None:
         return _regress(past.flatten(0, 1), mean.flatten(0, 1), scale.flatten(0, 1))

@@ -18,8 +18,7 @@ Next files to read: ``network.py``, π, μ and σ; ``units.py``; ``fitting.py``;
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pyro
@@ -29,6 +28,7 @@ from pyro.ops.indexing import Vindex
 from pyro.optim import ExponentialLR, PyroOptim
 from torch import Tensor
 
+from ...gradients import evaluating
 from ..base import EpochRecord
 from ..epochs import fit_epochs, whole_or_not
 from ..settings import checked
@@ -274,20 +274,10 @@ class IMVLSTM(InUnits):
             )
         return data
 
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """Dropout off for a while."""
-        training = self.network.training
-        self.network.eval()
-        try:
-            yield
-        finally:
-            self.network.train(training)
-
     @torch.no_grad()
     def _mixture(self, x: Tensor | Windows, mask: Tensor | None) -> Mixture:
         """The network's output of all windows, a part at a time."""
         data = self._check("predict", x, None, mask)
-        with self._evaluating():
+        with evaluating(self.network):
             out = [self._read(x, mask) for x, _, mask in chunks(data, _WINDOWS)]
         return Mixture(*(torch.cat(values) for values in zip(*out, strict=True)))
