@@ -115,7 +115,7 @@ def draw_paths(
     fresh = sweep_from(None)
     ratio = (fresh.log_likelihood - sweep.log_likelihood).sum(0)  # log Ẑ' - log Ẑ
     u = torch.rand(ratio.shape, device=ratio.device, dtype=ratio.dtype)
-    accepted = (u.log() < ratio) & ~fresh.failed
+    accepted = (u.log() < ratio) & ~fresh.failed & ~sweep.failed
     return sweep, _choose(accepted, fresh.path, path)
 
 

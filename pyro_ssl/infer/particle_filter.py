@@ -118,7 +118,7 @@ class ParticleFilter:
 
         :param int num_runs: at least 2.
         """
-        if num_runs < 2:
+        if not at_least(2, num_runs):
             raise ValueError(f"num_runs is {num_runs}, expected at least 2; or use log_evidence.")
         log_z = self._runs(args, kwargs, num_runs)
         mean = log_z.logsumexp(0) - math.log(num_runs)
@@ -129,7 +129,7 @@ class ParticleFilter:
 
         :param int num_runs: from which it is taken, at least 2.
         """
-        if num_runs < 2:
+        if not at_least(2, num_runs):
             raise ValueError(f"num_runs is {num_runs}, expected at least 2.")
         return float(self._runs(args, kwargs, num_runs).var(0).mean().sqrt())
 

@@ -40,7 +40,8 @@ class ParticleGibbs:
     :param int num_particles: P.
     :param str resampling: ``"systematic"`` or ``"multinomial"`` (the paper's); both exact.
     :param int ancestor_sampling: redraw the reference's ancestor every so many steps; 0: never,
-        which is faster and mixes poorly on long sequences.
+        which is faster and mixes poorly on long sequences. Where a twist makes the particles'
+        weights nearly equal, none is redrawn.
     :param twist: what lets particles look ahead (``smc/twist.py``), exact whatever it is:
         ``"markov"``, fitted to the transition and used where it spreads the weights less than none
         does; a Markov chain's matrix ``(K, K)``, a fitted :class:`~pyro_ssl.MarkovEM`, or a
@@ -80,7 +81,7 @@ class ParticleGibbs:
     ) -> None:
         self.model = model
         self.settings = SMCSettings(num_particles, resampling, ancestor_sampling, path_kernel)
-        self._twist, self._twisting = twist, Twisting(twist)
+        self._twisting = Twisting(twist)
         self.kernel: ParticleGibbsKernel | None = None
         self._samples: Params = {}
         self._verified = False
@@ -101,7 +102,8 @@ class ParticleGibbs:
         r"""Run the chains; further arguments go to the model.
 
         :param int num_samples: draws kept per chain.
-        :param int warmup_steps: draws made before and thrown away; nothing adapts during them.
+        :param int warmup_steps: draws made before and thrown away; during them the twist is chosen,
+            which then stays.
         :param int num_chains: C chains, one batch.
         :param dict initial_params: start values by site, with a leading C where C > 1. By default
             φ comes from its prior and z from unconditional SMC.
@@ -121,7 +123,7 @@ class ParticleGibbs:
             resampling=self.settings.resampling,
             ancestor_sampling=self.settings.ancestor_sampling,
             num_chains=num_chains,
-            twist=self._twist,
+            twist=self._twisting.how,
             path_kernel=self.settings.path_kernel,
         )
         if initial_params is not None:

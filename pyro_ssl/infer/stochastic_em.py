@@ -265,7 +265,7 @@ class StochasticEM(HasEstimates):
         return next_paths(draw, old, known, self.num_sweeps)
 
     def _twist(self, run: ModelRun, emission: Emission) -> Twisting:
-        """Choose the twist anew before steps 1, 2, 4, 8, and every :data:`REFIT_EVERY` later."""
+        """Choose the twist anew after 0, 1, 2, 4, 8 steps, and then every :data:`REFIT_EVERY`."""
         n = self._num_steps
         if n % REFIT_EVERY and n & (n - 1):
             return self._twisting

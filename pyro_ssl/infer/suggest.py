@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from ..errors import at_least
 from .particle_filter import ParticleFilter
 
 __all__ = ["suggest_num_particles"]
@@ -48,7 +49,7 @@ def suggest_num_particles(
         >>> suggest_num_particles(model, torch.randint(6, (7, 4)))
         2
     """
-    if num_runs < 2 or not target_sd > 0:
+    if not at_least(2, num_runs) or not target_sd > 0:
         raise ValueError(
             f"num_runs={num_runs}, target_sd={target_sd}: expected at least 2, and more than 0."
         )

@@ -99,17 +99,19 @@ class Twisting:
         The past is forgotten slowly. For EM, and for the warm-up of a sampler: such a surrogate
         holds a share of the paths.
         """
-        if self.how != "markov":
+        hopeless = self._chosen_for is not None and self.trial is None  # such sweeps take no twist
+        if self.how != "markov" or hopeless:
             return self
         new = copy.copy(self)
         B = path.shape[1]
         index = torch.randperm(B, device=path.device)[: max(LEARN_SEQUENCES, B // 8)]
         lengths = None if run.grid.lengths is None else run.grid.lengths[index]
         inputs = None if run.inputs is None else run.inputs[:, index]
+        some = run.transition, path[:, index], lengths, inputs
         if not run.is_discrete:
-            new._along = linear_along(run.transition, path, run.grid.lengths, run.inputs)
+            new._along = linear_along(*some)
             return new
-        now = surrogate_along(run.transition, path[:, index], lengths, inputs)
+        now = surrogate_along(*some)
         if self._sums is not None:
             now = tuple(DECAY * a + b for a, b in zip(self._sums, now, strict=True))  # type: ignore[assignment]
         new._sums, new._along = now, MarkovSurrogate.from_sums(*now)
@@ -167,16 +169,14 @@ class Twisting:
         """Return one line on what is in use."""
         if self.trial is None:
             return "no twist was tried"
-        now, plain = self.trial, self.trial_without or self.trial
+        now, plain = self.trial, self.trial_without
         line = (
             f"{'twisted' if self.surrogate else 'not twisted'}: sd of log Ẑ of a sequence "
             f"{now.sd_log_evidence:.2f}, effective particles {now.effective_share:.0%}"
         )
-        return (
-            line
-            if self.surrogate is None
-            else (f"{line} (without: {plain.sd_log_evidence:.2f}, {plain.effective_share:.0%})")
-        )
+        if self.surrogate is None or plain is None:
+            return line
+        return f"{line} (without: {plain.sd_log_evidence:.2f}, {plain.effective_share:.0%})"
 
     def _candidate(self, run: ModelRun) -> Surrogate | None:
         if self.how is None:

@@ -189,7 +189,7 @@ def fit_surrogate(
         matrix for each step.
     :param int num_paths: by default so many that they have 50,000 steps.
     """
-    if isinstance(transition, MarkovTransition) and inputs is None:
+    if type(transition) is MarkovTransition and inputs is None:
         return MarkovSurrogate(transition.transition_logits.softmax(-1), floor=1e-6)
     if type(transition) is LinearGaussianTransition:
         covariance = torch.diag(transition.scale.square())

@@ -71,8 +71,8 @@ class Sweep(NamedTuple):
     ancestors: Tensor
     log_likelihood: Tensor
     state: Any
+    chosen_by: Tensor
     weights: Tensor | None = None
-    chosen_by: Tensor | None = None
 
     @property
     def effective_size(self) -> Tensor:
@@ -80,7 +80,6 @@ class Sweep(NamedTuple):
 
         From 1 to P; NaN where all weights are zero.
         """
-        assert self.chosen_by is not None
         return self.chosen_by.sum(-1).square() / self.chosen_by.square().sum(-1)
 
     @property
@@ -239,7 +238,7 @@ def _sweep(
         particles[t], ancestors[t], z = z_t, a, z_t.flatten(0, 1)
     slot = _final_slot(weights, (B, P), move, device)
     path = _trace_back(particles, ancestors, slot)
-    return Sweep(path, particles, ancestors, log_likelihood, state, weights, chosen_by)
+    return Sweep(path, particles, ancestors, log_likelihood, state, chosen_by, weights)
 
 
 def _normalised(log_w: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pyro_ssl import (
+    GaussianSSL,
     LSTMTransition,
     MarkovEM,
     MarkovTransition,
@@ -18,15 +19,18 @@ from pyro_ssl import (
     ParticleGibbs,
     ParticleGibbsKernel,
     StochasticEM,
+    TopicalSSL,
     ssl_transition,
     suggest_num_particles,
 )
-from pyro_ssl.exact import markov_log_likelihood
+from pyro_ssl.exact import markov_log_likelihood, sample_kalman_paths
 from pyro_ssl.infer.twisting import Twisting
 from pyro_ssl.reading.emission import read_emission
 from pyro_ssl.reading.program import Program
 from pyro_ssl.smc import LinearSurrogate, MarkovSurrogate
 from pyro_ssl.transitions import LinearGaussianTransition, PathDistribution
+from tests.faults.digest import nothing_changes
+from tests.smc.test_gaussian import AlmostLinear, Linear, p_values
 from tests.statistics import ALPHA, Echo, chi_square, p_value, random_problem
 
 K, V, B, T = 5, 12, 6, 60
@@ -189,6 +193,22 @@ def test_em_learns_along_its_paths():
     assert first is not None and em._twisting._along is not first
 
 
+def test_sweeps_that_take_no_twist_learn_none():
+    """One particle is not twisted (LLA), so nothing is spent on a surrogate."""
+    model = topical(LSTMTransition(K, 4), given=False)
+    em = StochasticEM(model, pyro.optim.Adam({"lr": 0.1}), 1, conditional=False)
+    em.step()
+    assert em._twisting._along is None and em._twisting.surrogate is None
+
+
+@pytest.mark.parametrize("make", [lambda: TopicalSSL(2, 5), lambda: GaussianSSL(1)])
+def test_a_ready_made_model_passes_its_twist_on(make):
+    model = make()
+    data = [[1], [2]] if isinstance(model, TopicalSSL) else [[[1.0]], [[2.0]], [[0.5]]]
+    with nothing_changes(modules=[model]), pytest.raises(ValueError, match="twist is 'chain'"):
+        model.fit(data, twist="chain", disable_progbar=True)
+
+
 def test_vectors_take_a_linear_surrogate():
     transition = LinearGaussianTransition(
         2, matrix=torch.tensor([[1.0, 1.0], [0.0, 0.99]]), scale=torch.tensor([1e-3, 0.1])
@@ -305,6 +325,18 @@ def test_one_update_keeps_the_posterior(twist, path_kernel, always_twisted, n=40
         counts = problem.index(after.T).bincount(minlength=len(posterior))
         assert p_value([chi_square(counts, posterior)]) > ALPHA
         assert (after != start).any(-1).double().mean() > 0.1
+
+
+@pytest.mark.stage("statistical")
+@pytest.mark.parametrize("make", [Linear, AlmostLinear])
+@pytest.mark.parametrize("path_kernel", ["conditional", "independent"])
+def test_one_update_keeps_the_posterior_of_vectors(make, path_kernel, always_twisted, n=20_000):
+    """From Kalman draws to Kalman draws; each of 4 x 16 p-values above ALPHA."""
+    case = make(4, 1, seed=3)
+    draws = sample_kalman_paths(*case.oracle, (2 * n,)).squeeze(2)  # (2n, T, D)
+    pg = ParticleGibbs(case.model, 3, ancestor_sampling=2, path_kernel=path_kernel)
+    after = pg.sweep(draws[:n], n)
+    assert min(p_values(draws[n:], after)) > ALPHA
 
 
 def model_of(problem, n):
