@@ -156,7 +156,8 @@ def _check_sizes(model: Model, tensors: dict[str, Tensor]) -> None:
     sizes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     sizes |= {name: tuple(shape) for name, shape in model._sizes_of_buffers(tensors).items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
-    for name in sizes.keys() | found.keys():
+    # What is missing or unknown first: other sizes may follow from it.
+    for name in sorted(sizes.keys() | found.keys(), key=lambda n: (n in sizes and n in found, n)):
         if sizes.get(name) != found.get(name):
             raise ValueError(
                 f"{name} of shape {found.get(name)}, where {sizes.get(name)} should be"
