@@ -3,12 +3,13 @@
 import argparse
 import platform
 import time
+from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
 from .corpora import TASKS
-from .methods import METHODS, Context, choose_concentration
+from .methods import METHODS, Context, Method
 from .report import report
 from .store import Store
 
@@ -27,33 +28,54 @@ def run(options: argparse.Namespace) -> None:
         return
     split = task.load(options.path).to(options.device)
     print(split.describe())
-    if "concentration" not in store.content["settings"]:
-        found = choose_concentration(task, split)
-        store.settings(
-            concentration=float(min(found, key=found.__getitem__)),
-            valid_perplexity_by_concentration=found,
-            num_states=task.num_states,
-            hidden_size=task.hidden_size,
-            num_epochs=task.num_epochs,
-            vocab_size=len(split.vocabulary),
-            num_train_tokens=split.train.num_tokens,
-            num_test_tokens=int(split.test.mask[split.start :].sum()),
-            title=task.title,
-            torch=torch.__version__,
-            machine=f"{platform.machine()}, {options.device}, one thread",
-        )
-    context = None
+    store.settings(
+        concentrations=task.concentrations,
+        num_states=task.num_states,
+        hidden_size=task.hidden_size,
+        num_epochs=task.num_epochs,
+        vocab_size=len(split.vocabulary),
+        num_train_tokens=split.train.num_tokens,
+        num_test_tokens=int(split.test.mask[split.start :].sum()),
+        title=task.title,
+        torch=torch.__version__,
+        machine=f"{platform.machine()}, {options.device}, one thread",
+    )
+    contexts: dict[float, Context] = {}
     for seed, name in tqdm(todo, desc=options.corpus, unit="run"):
-        if context is None or context.seed != seed:
-            context = Context(task, split, store.content["settings"]["concentration"], seed)
-        started = time.perf_counter()
-        result = METHODS[name].run(context)
-        result["seconds_in_all"] = time.perf_counter() - started
-        store.add(name, seed, result)
-        tqdm.write(
-            f"{options.corpus} seed {seed} {METHODS[name].title:<28} {result['perplexity']:8.2f}"
-            f"   {result.get('seconds_per_epoch', 0.0):6.2f} s an epoch"
-        )
+        chosen, method = store.chosen(name), METHODS[name]
+        priors = task.concentrations if chosen is None and method.has_prior else (chosen,)
+        found = []
+        for prior in priors:
+            prior = task.concentrations[0] if prior is None else prior
+            if prior not in contexts or contexts[prior].seed != seed:
+                contexts[prior] = Context(task, split, prior, seed)
+            found.append(timed_run(method, contexts[prior]))
+            tqdm.write(f"{options.corpus} seed {seed} {method.title:<36} {told(found[-1])}")
+        best = min(found, key=lambda result: min(result.get("valid_perplexity", [0.0])))
+        if len(found) > 1:
+            best["tried"] = {str(r["concentration"]): min(r["valid_perplexity"]) for r in found}
+        store.add(name, seed, best)
+
+
+def timed_run(method: Method, context: Context) -> dict[str, Any]:
+    """One run, with the seconds that it took in all."""
+    started = time.perf_counter()
+    result = method.run(context)
+    result["seconds_in_all"] = time.perf_counter() - started
+    if method.has_prior:
+        result["concentration"] = context.concentration
+    return result
+
+
+def told(result: dict[str, Any]) -> str:
+    """A run in one line."""
+    prior = result.get("concentration", "-")
+    valid = min(result.get("valid_perplexity", [float("nan")]))
+    seconds = result.get("seconds_per_epoch", 0.0)
+    return (
+        f"prior {prior:<5} valid {valid:8.2f}  test {result['perplexity']:8.2f}"
+        f"  {seconds:6.2f} s an epoch"
+    )
 
 
 def main() -> None:

@@ -18,8 +18,8 @@ class Task(NamedTuple):
     """A corpus with the settings that every method shares on it.
 
     ``num_valid`` of the validation sequences choose the epoch while a model learns;
-    ``concentrations`` are the Dirichlet priors that the HMM is tried with, on the validation
-    sequences, before anything else.
+    ``concentrations`` are the Dirichlet priors that every method which has one is tried with, at
+    its first seed; the validation sequences choose.
     """
 
     title: str
@@ -28,7 +28,7 @@ class Task(NamedTuple):
     hidden_size: int
     num_epochs: int
     batch_size: int | None
-    concentrations: tuple[float, ...] = (0.01, 0.03)
+    concentrations: tuple[float, ...] = (0.03, 0.1, 0.3)
     num_gradient_steps: int = 2
     transition_steps: int = 60
     num_valid: int = 200

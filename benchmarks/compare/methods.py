@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import pyro
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyro_ssl import MarkovEM, TopicalSSL
 from pyro_ssl.datasets import SequenceSplit, TextBatch
@@ -18,7 +17,7 @@ from pyro_ssl.models import EpochRecord, LanguageModel, fit_markov
 
 from .corpora import Task
 
-__all__ = ["METHODS", "Context", "Method", "choose_concentration"]
+__all__ = ["METHODS", "Context", "Method"]
 
 #: numbers of particles that score the test steps; where the scores agree, they have converged
 SCORING_PARTICLES = (10, 30, 100)
@@ -78,27 +77,17 @@ class Context:
 
 
 class Method(NamedTuple):
-    """A row of the table."""
+    """A row of the table, and whether it has a Dirichlet prior to choose."""
 
     title: str
     run: Callable[[Context], dict[str, Any]]
+    has_prior: bool = True
 
 
 def data(batch: TextBatch) -> tuple[Tensor, Tensor | None]:
     """Words and lengths; no lengths where all are full, which is faster."""
     full = bool((batch.lengths == len(batch.words)).all())
     return batch.words, None if full else batch.lengths
-
-
-def choose_concentration(task: Task, split: SequenceSplit) -> dict[str, float]:
-    """Validation perplexity of the HMM by concentration of its prior."""
-    found = {}
-    for concentration in task.concentrations:
-        context = Context(task, split, concentration, seed=0)
-        words, lengths, start = context.valid
-        found[str(concentration)] = context.fit_markov().perplexity(words, lengths, start=start)
-        tqdm.write(f"concentration {concentration}: valid {found[str(concentration)]:.1f}")
-    return found
 
 
 def unigram(context: Context) -> dict[str, Any]:
@@ -115,7 +104,9 @@ def markov(context: Context) -> dict[str, Any]:
     hmm, seconds = context.markov()
     K, V = context.task.num_states, len(context.split.vocabulary)
     log_p = hmm.log_likelihood(*data(context.split.test))
+    words, lengths, start = context.valid
     return {
+        "valid_perplexity": [hmm.perplexity(words, lengths, start=start)],
         "perplexity": context.perplexity(log_p),
         "parameters": K + K * K + K * V,
         "seconds_per_epoch": seconds,
@@ -189,7 +180,7 @@ def smc(context: Context, **fit: Any) -> dict[str, Any]:
 
 #: rows that stand together differ in one thing: the twist, the draw of topics, or the E-step
 METHODS = {
-    "unigram": Method("unigram", unigram),
+    "unigram": Method("unigram", unigram, has_prior=False),
     "hmm": Method("exact HMM", markov),
     "lla": Method("SSL, LLA (left to right)", lambda c: ssl(c, inference="smc", num_particles=1)),
     "mean_field": Method(
@@ -205,5 +196,5 @@ METHODS = {
     "pg_plain": Method("SSL, particle Gibbs, no twist", lambda c: ssl(c, twist=None)),
     "pg": Method("SSL, particle Gibbs", ssl),
     "pg_mlstm": Method("SSL (mLSTM), particle Gibbs", lambda c: ssl(c, cell="mlstm")),
-    "lm": Method("LSTM language model", language_model),
+    "lm": Method("LSTM language model", language_model, has_prior=False),
 }

@@ -38,11 +38,13 @@ def table(store: Store) -> str:
         "",
         f"{settings['num_train_tokens']:,} training tokens, {settings['num_test_tokens']:,} test "
         f"tokens, V = {settings['vocab_size']:,}, K = {settings['num_states']}, "
-        f"H = {settings['hidden_size']}, {settings['num_epochs']} epochs, Dirichlet prior "
-        f"{settings['concentration']}.",
+        f"H = {settings['hidden_size']}, {settings['num_epochs']} epochs. The prior of each row is "
+        "the best on validation of "
+        f"{', '.join(str(c) for c in settings['concentrations'])}, chosen at seed 0.",
         "",
-        "| method | perplexity | P = 10 / 30 / 100 | parameters | s/epoch | kept epoch | runs |",
-        "|---|---|---|---|---|---|---|",
+        "| method | perplexity | P = 10 / 30 / 100 | prior | parameters | s/epoch | kept epoch | "
+        "runs |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, method in METHODS.items():
         runs = list(store.runs(name).values())
@@ -65,6 +67,7 @@ def row(title: str, runs: list[dict[str, Any]]) -> str:
         title,
         mean_sd(perplexities, digits_of(statistics.fmean(perplexities))),
         spread,
+        str(runs[0].get("concentration", "–")),
         f"{runs[0]['parameters']:,}",
         f"{statistics.fmean(seconds):.1f}" if seconds else "–",
         ", ".join(kept) or "–",

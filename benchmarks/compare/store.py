@@ -35,6 +35,11 @@ class Store:
         self.content["runs"].setdefault(method, {})[str(seed)] = result
         self._write()
 
+    def chosen(self, method: str) -> float | None:
+        """The concentration that its first seed chose, or ``None`` before that."""
+        first = self.runs(method).get("0")
+        return None if first is None else first.get("concentration")
+
     def settings(self, **values: Any) -> None:
         """Store the settings of all runs."""
         self.content["settings"].update(values)
