@@ -49,7 +49,7 @@ clean:  ## remove what builds and tests leave behind (not the environment)
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-# One stamp for each extra: nothing is reinstalled until these two files change.
-$(VENV)/.installed-%: pyproject.toml constraints.txt | $(VENV)/bin/python
+# One stamp for each extra: nothing is reinstalled until these files change.
+$(VENV)/.installed-%: pyproject.toml constraints.txt setup.py $(wildcard pyro_ssl/kernels/src/*) | $(VENV)/bin/python
 	$(RUN) pip install --quiet -c constraints.txt -e '.[$*]'
 	@touch $@

@@ -28,7 +28,7 @@ class Task(NamedTuple):
     hidden_size: int
     num_epochs: int
     batch_size: int | None
-    concentrations: tuple[float, ...] = (0.03, 0.1, 0.3)
+    concentrations: tuple[float, ...] = (0.01, 0.03)
     num_gradient_steps: int = 2
     transition_steps: int = 60
     num_valid: int = 200
@@ -44,6 +44,7 @@ TASKS = {
         hidden_size=64,
         num_epochs=40,
         batch_size=None,
+        concentrations=(0.01, 0.03, 0.1),
         num_gradient_steps=3,
         language_model_batch=20,
     ),
@@ -54,6 +55,7 @@ TASKS = {
         hidden_size=64,
         num_epochs=20,
         batch_size=None,
+        concentrations=(0.01, 0.03, 0.1),
         num_gradient_steps=3,
         language_model_batch=20,
     ),

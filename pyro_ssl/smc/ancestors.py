@@ -23,7 +23,7 @@ from ..transitions import Transition, map_state
 from .proposal import Proposal
 from .resampling import invert_cdf, monotone_cumsum
 
-__all__ = ["PROPOSAL_LAG", "ReferencePath"]
+__all__ = ["PROPOSAL_LAG", "ReferencePath", "schedule"]
 
 #: Steps of the reference that propose its new ancestor. Fewer cost less and are refused more often.
 PROPOSAL_LAG = 4
@@ -55,7 +55,7 @@ class ReferencePath:
         self.transition, self.path, self.proposal = transition, path, proposal
         self.active, self.inputs, self.lag = active, inputs, max(lag, 1)
         T, B = path.shape[:2]
-        self.redraw_at = _schedule(T, every)
+        self.redraw_at = schedule(T, every)
         if self.redraw_at:
             #: log p(ref_s | its own prefix), (T, B, 1)
             self.own = self._score(0, T, None, transition.initial_state((B,)), 1)
@@ -110,7 +110,7 @@ class ReferencePath:
         return log_p if self.active is None else torch.where(self.active[start:stop], log_p, 0.0)
 
 
-def _schedule(T: int, every: int) -> range:
+def schedule(T: int, every: int) -> range:
     """Steps at which the reference's ancestor is redrawn; at t=0 there is none to redraw."""
     if every < 1:
         return range(0)

@@ -34,6 +34,7 @@ one row gather. Ancestors and latents are stored ``(T, B, P)``, traced back once
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -44,7 +45,9 @@ from ..steps import steps_within
 from ..transitions import Transition, map_state
 from .ancestors import PROPOSAL_LAG, ReferencePath
 from .arguments import check_sweep
+from .compiled import compiled_sweep, compiled_trace_back
 from .emissions import Emission
+from .particles import Particles
 from .proposal import Asks, Proposal
 from .resampling import RESAMPLING, invert_cdf, monotone_cumsum
 from .twist import TwistedProposal
@@ -148,35 +151,53 @@ def conditional_smc(
         proposal_lag=proposal_lag,
     )
     T, B = emission.shape
+    P, active = num_particles, None if lengths is None else steps_within(lengths, T).unsqueeze(-1)
+    every = ancestor_sampling if P > 1 else 0
+    how: dict[str, Any] = {"resampling": resampling, "every": every, "lag": proposal_lag}
+    how |= {"scale": transition_scale, "twist": twist, "inputs": inputs}
+    found = compiled_sweep(transition, emission, P, reference, lengths=lengths, **how)
+    if found is None:
+        found = _torch_sweep(transition, emission, P, reference, active=active, **how)
+    move = forced_move and reference is not None and P > 1
+    slot = _final_slot(found.weights, (B, P), move, found.z.device)
+    path, log_likelihood = _trace_back(found.z, found.ancestors, slot), found.log_likelihood
+    if active is not None:
+        path.masked_fill_(~active.view(T, B, *(1 for _ in transition.event_shape)), 0)
+        log_likelihood.masked_fill_(~active.squeeze(-1), 0.0)
+    return Sweep(path, *found)
+
+
+def _torch_sweep(
+    transition: Transition,
+    emission: Emission,
+    num_particles: int,
+    reference: Tensor | None,
+    *,
+    active: Tensor | None,
+    inputs: Tensor | None,
+    resampling: str,
+    every: int,
+    lag: int,
+    scale: Tensor | None,
+    twist: Emission | None,
+) -> Particles:
+    """Make what the algorithm needs, and let the emission run it.
+
+    :param Tensor active: steps within each sequence, bool ``(T, B, 1)``.
+    """
+    shape = (*emission.shape, num_particles)
     drawn_by = emission if twist is None else emission.times(twist)
-    proposal = drawn_by.proposal(transition, num_particles, transition_scale)
+    proposal = drawn_by.proposal(transition, num_particles, scale)
     if twist is not None:
         proposal = TwistedProposal(proposal, twist.log_prob)
-    active = None if lengths is None else steps_within(lengths, T).unsqueeze(-1)  # (T, B, 1)
     kept = None
     if reference is not None:
-        every = ancestor_sampling if num_particles > 1 else 0
-        kept = ReferencePath(
-            transition, reference, proposal, active, inputs, every=every, lag=proposal_lag
-        )
+        kept = ReferencePath(transition, reference, proposal, active, inputs, every=every, lag=lag)
     by_row = None if inputs is None else inputs.repeat_interleave(num_particles, 1)
-    sweep = drawn_by.run(
-        _sweep(
-            transition,
-            proposal,
-            (T, B, num_particles),
-            kept,
-            active,
-            by_row,
-            resampling=resampling,
-            move=forced_move and reference is not None and num_particles > 1,
-        )
-    )
+    steps = _sweep(transition, proposal, shape, kept, active, by_row, RESAMPLING[resampling])
+    found = drawn_by.run(steps)
     proposal.finish()
-    if active is not None:
-        sweep.path.masked_fill_(~active.view(T, B, *(1 for _ in proposal.event_shape)), 0)
-        sweep.log_likelihood.masked_fill_(~active.squeeze(-1), 0.0)
-    return sweep
+    return found
 
 
 def _sweep(
@@ -186,19 +207,16 @@ def _sweep(
     reference: ReferencePath | None,
     active: Tensor | None,
     inputs: Tensor | None,
-    *,
-    resampling: str,
-    move: bool,
-) -> Asks[Sweep]:
+    resample: Callable[[Tensor, Tensor | int | None, Tensor], Tensor],
+) -> Asks[Particles]:
     """The algorithm; it asks for the emission where the proposal does.
 
     :param shape: T, B, P.
     :param Tensor active: steps within each sequence, bool ``(T, B, 1)``.
     :param Tensor inputs: exogenous inputs by row, ``(T, B P, input_size)``.
-    :param bool move: force the final pick away from slot 0.
     """
     T, B, P = shape
-    device, resample = transition.like.device, RESAMPLING[resampling]
+    device = transition.like.device
     step, state = transition.stepper(inputs), transition.initial_state((B * P,))
     slots = torch.arange(P, device=device)
     first_rows = torch.arange(B, device=device).unsqueeze(-1) * P  # row of each slot 0
@@ -236,9 +254,7 @@ def _sweep(
             weights = now
         state = map_state(partial(torch.index_select, dim=0, index=rows), state)
         particles[t], ancestors[t], z = z_t, a, z_t.flatten(0, 1)
-    slot = _final_slot(weights, (B, P), move, device)
-    path = _trace_back(particles, ancestors, slot)
-    return Sweep(path, particles, ancestors, log_likelihood, state, chosen_by, weights)
+    return Particles(particles, ancestors, log_likelihood, state, chosen_by, weights)
 
 
 def _normalised(log_w: Tensor) -> tuple[Tensor, Tensor]:
@@ -253,12 +269,14 @@ def _normalised(log_w: Tensor) -> tuple[Tensor, Tensor]:
 def _trace_back(z: Tensor, ancestors: Tensor, slot: Tensor) -> Tensor:
     """Path of a final slot ``(B,)``: ``(T, B, ...)``."""
     T, B, _ = ancestors.shape
-    sequences = torch.arange(B, device=z.device)
-    path = torch.empty_like(z[:, :, 0])
-    for t in reversed(range(T)):
-        path[t] = z[t, sequences, slot]
-        slot = ancestors[t, sequences, slot]
-    return path
+    lineage = compiled_trace_back(ancestors, slot)
+    if lineage is None:
+        lineage, sequences = torch.empty_like(ancestors[:, :, 0]), torch.arange(B, device=z.device)
+        for t in reversed(range(T)):
+            lineage[t] = slot
+            slot = ancestors[t, sequences, slot]
+    index = lineage.view(T, B, *(1 for _ in z.shape[2:])).expand(T, B, 1, *z.shape[3:])
+    return z.gather(2, index).squeeze(2)
 
 
 def _final_slot(

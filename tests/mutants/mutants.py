@@ -142,7 +142,7 @@ def _(right, weights, shape, move, device):
 
 edited(
     *("states", "kernel", "final slot by the last look-ahead weights", SWEEP),
-    ("_final_slot(weights,", "_final_slot(alpha.nan_to_num(1.0) + 1e-9,"),
+    ("chosen_by, weights)", "chosen_by, alpha.nan_to_num(1.0) + 1e-9)"),
 )
 
 
@@ -693,7 +693,7 @@ edited(
 )
 # Before the first latent all prefixes are empty: any of them is as good an ancestor.
 edited(
-    *("states", None, "ancestor sampling at step 0 too", ancestors._schedule),
+    *("states", None, "ancestor sampling at step 0 too", ancestors.schedule),
     ("range(phase if phase else every,", "range(phase,"),
     kind=EQUIVALENT,
 )

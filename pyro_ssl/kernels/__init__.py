@@ -1,0 +1,12 @@
+"""Fast paths of the sweep of ``smc/``, compiled: the same draws given the same numbers.
+
+Nothing needs them: without a compiled library, in float64, on a GPU, or for a transition that they
+do not know, torch sweeps. :func:`available` says which it is, and why.
+
+Read ``src/states.cpp``, the sweep; ``src/cell.h``, the products that it spends its time in; then
+``states.py``, which calls it, and ``loading.py``, which finds it.
+"""
+
+from .loading import Availability, available, library, turned_off
+
+__all__ = ["Availability", "available", "library", "turned_off"]

@@ -1,0 +1,74 @@
+// Rows of a cell: their states, and what they read.
+#pragma once
+
+#include <vector>
+
+#include "cell.h"
+
+namespace {
+
+// States (h, c) of some rows: which rows they are is by pointer, so that resampling moves none.
+struct Rows {
+  const int size, width;
+  std::vector<const float *> h, c, x;
+  std::vector<float *> h_next, c_next;
+
+  Rows(int size, int width)
+      : size(size), width(width), h(size), c(size), x(size), h_next(size), c_next(size),
+        data((size_t)size * width * 4) {}
+
+  // All rows at h = c = 0.
+  void start() {
+    __builtin_memset(data.data, 0, sizeof(float) * 4 * size * width);
+    side = 0;
+    for (int r = 0; r < size; r++) h[r] = row(0, r), c[r] = row(2, r);
+  }
+  // One step of the first n rows; of two sets of states one is written while the other is read.
+  void step(const Cell &cell, int n, Floats &spare) {
+    side ^= 1;
+    for (int r = 0; r < n; r++) h_next[r] = row(side, r), c_next[r] = row(2 + side, r);
+    cell.step(n, h.data(), c.data(), x.data(), h_next.data(), c_next.data(), spare.data);
+    for (int r = 0; r < n; r++) h[r] = h_next[r], c[r] = c_next[r];
+  }
+
+ private:
+  Floats data;
+  int side = 0;
+  float *row(int which, int r) { return data.data + ((size_t)which * size + r) * width; }
+};
+
+// What rows read: z's row of the table, and what exogenous inputs add to it.
+class Projection {
+ public:
+  Projection(const Cell &cell, int rows, bool exogenous)
+      : cell(cell), sums(exogenous ? (size_t)rows * cell.gates : 0), projected(cell.gates) {}
+
+  // Take the exogenous inputs (I) of a sequence's step, or none.
+  void take(const float *inputs) {
+    given = inputs != nullptr;
+    if (given) cell.project(inputs, projected.data);
+  }
+  const float *of(int z, int row) {
+    const float *from = cell.row(z);
+    if (!given) return from;
+    float *to = sums.data + (size_t)row * cell.gates;
+    for (int j = 0; j < cell.gates; j += VL) at(to + j) = at(from + j) + at(projected.data + j);
+    return to;
+  }
+
+ private:
+  const Cell &cell;
+  Floats sums, projected;
+  bool given = false;
+};
+
+// log p(z) of a row of logits.
+inline double log_softmax_at(const float *logits, int out, int z) {
+  vec top = at(logits), total = vec{};
+  for (int k = VL; k < out; k += VL) top = greater(top, at(logits + k));
+  float greatest = max(top);
+  for (int k = 0; k < out; k += VL) total += exp_or_zero(at(logits + k) - greatest);
+  return (double)(logits[z] - greatest) - std::log((double)sum(total));
+}
+
+}  // namespace

@@ -1,0 +1,52 @@
+"""Builds the compiled sweeps (``pyro_ssl/kernels/src``) where there is a compiler.
+
+All else is in pyproject.toml. Without a compiler the package installs all the same, and sweeps by
+torch. The libraries know of neither torch nor Python's ABI: one build serves every version.
+"""
+
+import platform
+import warnings
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+SOURCES = Path("pyro_ssl/kernels/src")
+FLAGS = ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+FLAGS += ["-Wno-psabi", "-Wno-maybe-uninitialized", "-pthread"]
+WIDE = "-mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma -mprefer-vector-width=512"
+#: flags of each instruction set; every processor of the machine's kind has the portable one
+INSTRUCTIONS = {"portable": []}
+if platform.machine().lower() in ("x86_64", "amd64"):
+    INSTRUCTIONS |= {"avx512": WIDE.split(), "avx2": ["-mavx2", "-mfma"]}
+
+
+class Libraries(build_ext):
+    """Plain shared libraries, without Python's suffix; one that does not build is left out."""
+
+    def get_ext_filename(self, fullname):
+        """Return a name that says the instruction set alone."""
+        return str(Path(*fullname.split("."))) + ".so"
+
+    def build_extension(self, ext):
+        """Build one, or warn."""
+        try:
+            super().build_extension(ext)
+        except Exception as error:
+            warnings.warn(f"{ext.name} is left out, and torch sweeps: {error}", stacklevel=1)
+
+
+setup(
+    cmdclass={"build_ext": Libraries},
+    ext_modules=[
+        Extension(
+            f"pyro_ssl.kernels._sweeps_{name}",
+            [str(path) for path in sorted(SOURCES.glob("*.cpp"))],
+            depends=[str(path) for path in sorted(SOURCES.glob("*.h"))],
+            extra_compile_args=FLAGS + flags,
+            extra_link_args=["-pthread"],
+            optional=True,
+        )
+        for name, flags in INSTRUCTIONS.items()
+    ],
+)

@@ -1,0 +1,80 @@
+"""Finding the compiled library, or doing without."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import pyro_ssl
+from pyro_ssl import kernels
+from pyro_ssl.kernels import loading as module
+
+
+def test_says_why(monkeypatch):
+    assert str(kernels.available()) and bool(kernels.available()) == kernels.available().yes
+    monkeypatch.setenv("PYRO_SSL_KERNELS", "0")
+    assert not kernels.available() and "PYRO_SSL_KERNELS=0" in str(kernels.available())
+    assert kernels.library() is None
+
+
+def test_turned_off_ends(monkeypatch):
+    before = kernels.library()
+    with pytest.raises(KeyError), kernels.turned_off():
+        assert kernels.library() is None
+        raise KeyError
+    assert kernels.library() is before
+
+
+def test_without_a_library(monkeypatch, tmp_path):
+    """Nothing but the speed depends on it, and the line to write is told."""
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "loading.py"))
+    module._load.cache_clear()
+    try:
+        assert not kernels.available() and "pip install" in str(kernels.available())
+    finally:
+        monkeypatch.undo()
+        module._load.cache_clear()
+
+
+def test_one_that_does_not_load_is_left(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "loading.py"))
+    (tmp_path / "_sweeps_portable.so").write_bytes(b"no library")
+    module._load.cache_clear()
+    try:
+        assert not kernels.available() and "does not load" in str(kernels.available())
+    finally:
+        monkeypatch.undo()
+        module._load.cache_clear()
+
+
+@pytest.mark.skipif(not kernels.available(), reason=str(kernels.available()))
+@pytest.mark.parametrize("name", module.INSTRUCTIONS)
+def test_all_instruction_sets_draw_alike(name):
+    """Each that this processor has, in a process of its own."""
+    needs = module.INSTRUCTIONS[name]
+    if needs is not None and torch.backends.cpu.get_cpu_capability() not in needs:
+        pytest.skip(f"this processor has no {name}")
+    if not (module.Path(module.__file__).parent / f"_sweeps_{name}.so").exists():
+        pytest.skip(f"{name} was not built")
+    code = f"""
+import torch
+from pyro_ssl import LSTMTransition, kernels
+from pyro_ssl.kernels import loading as module
+from pyro_ssl.smc import TableEmission, conditional_smc
+module.INSTRUCTIONS = {{"{name}": None}}
+assert str(kernels.available()).endswith("{name}"), kernels.available()
+torch.manual_seed(0)
+transition, table = LSTMTransition(6, 19), TableEmission(torch.randn(30, 5, 6))
+reference, runs = torch.randint(6, (30, 5)), []
+for off in (False, True):
+    torch.manual_seed(1)
+    if off:
+        with kernels.turned_off():
+            runs.append(conditional_smc(transition, table, 5, reference, ancestor_sampling=3))
+    else:
+        runs.append(conditional_smc(transition, table, 5, reference, ancestor_sampling=3))
+assert torch.equal(runs[0].z, runs[1].z)
+"""
+    root = str(module.Path(pyro_ssl.__file__).parents[1])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
