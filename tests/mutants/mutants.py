@@ -269,11 +269,11 @@ edited(
 )
 edited(
     *("states", "edges", "path not 0 past the length", conditional_smc),
-    ("sweep.path.masked_fill_(", "sweep.path.masked_fill("),
+    ("path.masked_fill_(", "path.masked_fill("),
 )
 edited(
     *("states", "edges", "evidence past the length", conditional_smc),
-    ("sweep.log_likelihood.masked_fill_(", "sweep.log_likelihood.masked_fill("),
+    ("log_likelihood.masked_fill_(", "log_likelihood.masked_fill("),
 )
 edited(
     *("states", "record", "inputs of another sequence", conditional_smc),
