@@ -1,7 +1,15 @@
-"""A product with an addend, by the fastest kernel: most of the time of a sweep's step."""
+"""A product with an addend, by the fastest kernel: most of the time of a sweep's step.
+
+Which of two kernels that is depends on the machine. oneDNN's call costs several times what MKL's
+does, and on some CPUs its product takes half the time (MKL's float32 product then falls back to
+AVX2). So it is measured, once a process and size. The two differ by float32 rounding: float32
+draws of one seed may differ between two processes on one machine, as they do between machines,
+where a uniform lies within rounding of an edge. In float64 there is one kernel, and no choice.
+"""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch
@@ -9,22 +17,63 @@ from torch import Tensor
 
 __all__ = ["linear_add"]
 
+#: by size, whether oneDNN's kernel was the faster one
+ONEDNN_WINS: dict[int, bool] = {}
+#: A measurement makes this many multiplications at most, about 0.1 ms; from there on both scale.
+MOST_MEASURED = 2**22
+#: The least time of so many calls is that of a call which nothing disturbed.
+REPEATS = 7
+
 
 def linear_add(x: Tensor, weight: Tensor, addend: Tensor | None = None) -> Tensor:
     """x weightᵀ + addend, without gradient.
 
-    MKL's float32 product falls back to AVX2 on some CPUs where oneDNN's does not: 0.6 ms against
-    0.3 ms at ``(2000, 64) x (64, 256)`` on an AMD EPYC. oneDNN's is a private operator, so it is
-    used only where it exists and gives the same figures.
+    oneDNN's is a private operator, so it is used only where it exists and gives the same figures.
 
     :param Tensor x: ``(N, I)``.
     :param Tensor weight: ``(O, I)``.
-    :param Tensor addend: a bias ``(O,)``, or ``(N, O)``, whose rows may lie apart in memory.
+    :param Tensor addend: a bias ``(O,)``, or ``(N, O)``, whose rows may lie apart in memory; these
+        may be overwritten.
     """
-    if _ONEDNN_LINEAR is not None and x.dtype == torch.float32 and x.device.type == "cpu":
-        if addend is None or addend.dim() == 1:
-            return _ONEDNN_LINEAR(x, weight, addend, "none", [], "")
-        return _ONEDNN_LINEAR.binary(x, addend, weight, None, "add")
+    if x.dtype == torch.float32 and x.device.type == "cpu" and _onednn_wins(x, weight, addend):
+        return _by_onednn(x, weight, addend)
+    if addend is None or addend.dim() == 1:
+        return _by_addmm(x, weight, addend)
+    return addend.addmm_(x, weight.T)
+
+
+def _onednn_wins(x: Tensor, weight: Tensor, addend: Tensor | None) -> bool:
+    """Whether to take oneDNN's kernel: measured once for each factor of 4 in N I O."""
+    if _ONEDNN_LINEAR is None or not len(x):
+        return False
+    size = min(len(x) * weight.numel(), MOST_MEASURED).bit_length() // 2
+    wins = ONEDNN_WINS.get(size)
+    if wins is None:
+        rows = max(MOST_MEASURED // weight.numel(), 1)
+        x, addend = x[:rows], addend if addend is None or addend.dim() == 1 else addend[:rows]
+        seconds = [
+            [_seconds(kernel, x, weight, addend) for kernel in (_by_onednn, _by_addmm)]
+            for _ in range(REPEATS)
+        ]
+        onednn, addmm = (min(times) for times in zip(*seconds, strict=True))
+        wins = ONEDNN_WINS[size] = onednn < addmm
+    return wins
+
+
+def _seconds(kernel: Any, *operands: Tensor | None) -> float:
+    """Time of one call, whose result is thrown away."""
+    start = time.perf_counter()
+    kernel(*operands)
+    return time.perf_counter() - start
+
+
+def _by_onednn(x: Tensor, weight: Tensor, addend: Tensor | None) -> Tensor:
+    if addend is None or addend.dim() == 1:
+        return _ONEDNN_LINEAR(x, weight, addend, "none", [], "")
+    return _ONEDNN_LINEAR.binary(x, addend, weight, None, "add")
+
+
+def _by_addmm(x: Tensor, weight: Tensor, addend: Tensor | None) -> Tensor:
     return x @ weight.T if addend is None else torch.addmm(addend, x, weight.T)
 
 

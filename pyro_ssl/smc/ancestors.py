@@ -53,6 +53,7 @@ class ReferencePath:
         lag: int,
     ) -> None:
         self.transition, self.path, self.proposal = transition, path, proposal
+        self.steps = path.unbind()
         self.active, self.inputs, self.lag = active, inputs, max(lag, 1)
         T, B = path.shape[:2]
         self.redraw_at = schedule(T, every)

@@ -26,9 +26,9 @@ Asks = Generator[tuple[Tensor, Tensor], None, R]
 class LookAhead(NamedTuple):
     """α_t of all particles, and γ_t.
 
-    ``alpha`` ``(B, P)`` float64 is α_t over exp(``shift``), ``shift`` ``(B,)``: one for all
-    particles of a sequence, so that their weights stay comparable. ``gamma`` is what
-    :meth:`Proposal.draw` draws from.
+    ``alpha`` ``(B, P)`` is α_t over exp(``shift``), ``shift`` ``(B,)``: one for all particles of a
+    sequence, so that their weights stay comparable. ``gamma`` is what :meth:`Proposal.draw` draws
+    from. All may be overwritten by the next step.
     """
 
     alpha: Tensor

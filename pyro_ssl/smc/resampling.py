@@ -10,10 +10,12 @@ are dependent; so is a systematic draw of the P - 1 others.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
-__all__ = ["RESAMPLING", "invert_cdf", "multinomial", "systematic"]
+__all__ = ["RESAMPLING", "first_above", "invert_cdf", "multinomial", "systematic"]
 
 
 def invert_cdf(cdf: Tensor, u: Tensor) -> Tensor:
@@ -26,15 +28,20 @@ def invert_cdf(cdf: Tensor, u: Tensor) -> Tensor:
     total = cdf[..., -1:]
     # u < 1, but u * total may round to total, which no cumulative weight exceeds.
     point = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
+    return first_above(cdf, point)
+
+
+def first_above(cdf: Tensor, point: Tensor) -> Tensor:
+    """The first index whose cumulative weight exceeds each ``point`` ``(..., n)``, or the last."""
     return torch.searchsorted(cdf, point, right=True).clamp_(max=cdf.shape[-1] - 1)
 
 
-def monotone_cumsum(weights: Tensor) -> Tensor:
-    """Cumulative sum over the last dimension that never decreases.
+def monotone_cumsum(weights: Tensor, out: Tensor | None = None) -> Tensor:
+    """Cumulative sum over the last dimension that never decreases; ``out`` may be the weights.
 
     A parallel scan may round a later partial sum below an earlier one.
     """
-    cdf = weights.cumsum(-1)
+    cdf = torch.cumsum(weights, -1, out=out)
     return cdf if cdf.device.type == "cpu" else cdf.cummax(-1).values
 
 
@@ -51,19 +58,28 @@ def systematic(weights: Tensor, first: Tensor | int | None, u: Tensor) -> Tensor
     :param u: uniforms on [0, 1), ``(B, P)``; only the first column is used.
     :returns: ancestors, ``(B, P)``.
     """
-    P = weights.shape[-1]
     cdf = monotone_cumsum(weights)
-    u0 = u[:, :1]
+    total, u0 = cdf[:, -1:], u[:, :1]
     if isinstance(first, Tensor):
         first = first.unsqueeze(-1)
-    if first is not None:
+    if first is None:
+        start = u0 * total
+    else:
         arc, end = (_at(value, first) for value in (weights, cdf))
-        u0 = ((end - arc) + u0 * arc) / cdf[:, -1:]
-    slots = torch.arange(P, dtype=u.dtype, device=u.device) / P
-    ancestors = invert_cdf(cdf, (u0 + slots).remainder(1.0))
+        start = torch.addcmul(end - arc, u0, arc)
+    # The circle is as long as the total: a remainder is exact, and less than the total.
+    points = torch.addcmul(start, total, _slots(weights.shape[-1], u.dtype, u.device))
+    ancestors = first_above(cdf, points.remainder_(total))
     if first is not None:
         ancestors[:, :1] = first
     return ancestors
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _slots(P: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """i/P of every slot i, ``(P,)``."""
+    return torch.arange(P, dtype=dtype, device=device) / P
 
 
 def _at(value: Tensor, index: Tensor | int) -> Tensor:

@@ -34,6 +34,7 @@ one row gather. Ancestors and latents are stored ``(T, B, P)``, traced back once
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -225,56 +226,57 @@ def _sweep(
     particles = torch.empty((*shape, *proposal.event_shape), device=device, dtype=proposal.dtype)
     ancestors = torch.empty(shape, device=device, dtype=torch.long)
     log_likelihood = torch.empty(T, B, device=device, dtype=torch.float64)
+    by_row, in_slot_0 = particles.flatten(1, 2).unbind(), particles[:, :, 0].unbind()
 
     z, weights = None, None  # w_{t-1}, of mean 1; None: all equal
-    for t in range(T):
+    steps = zip(u, particles, ancestors, chosen_by, log_likelihood, strict=True)
+    for t, (u_t, z_t, a, alpha, log_shift) in enumerate(steps):
         predicted, state = step(z, state, t)
         prior = proposal.prior(predicted)  # p(z_t | z_{1:t-1}) of every particle
-        alpha, shift, gamma = yield from proposal.look_ahead(t, prior)
+        ahead = yield from proposal.look_ahead(t, prior)
+        alpha.copy_(ahead.alpha)
         if weights is not None:
-            alpha = alpha * weights
-        chosen_by[t] = alpha
-        log_likelihood[t] = alpha.mean(-1).log_().add_(shift)
+            alpha.mul_(weights)
+        log_shift.copy_(ahead.shift)
 
         first = None if reference is None else reference.ancestor(t, state, prior, weights)
-        a = resample(alpha, first, u[t])
+        a.copy_(resample(alpha, first, u_t))
         if active is not None:  # a sequence that has ended is frozen
-            a = torch.where(active[t], a, slots)
+            a.copy_(torch.where(active[t], a, slots))
         rows = (first_rows + a).view(-1)
-        z_t = proposal.draw(t, gamma, rows)
+        z_t.copy_(proposal.draw(t, ahead.gamma, rows))
         if reference is not None:
-            z_t[:, 0] = reference.path[t]
+            in_slot_0[t].copy_(reference.steps[t])
 
-        log_w = yield from proposal.log_weight(t, gamma, rows, z_t)
+        log_w = yield from proposal.log_weight(t, ahead.gamma, rows, z_t)
         if log_w is not None:
             now, log_mean = _normalised(log_w)
-            log_likelihood[t] += log_mean
+            log_shift.add_(log_mean)
             if active is not None:  # ... and keeps its last weights
                 now = torch.where(active[t], now, 1.0 if weights is None else weights)
             weights = now
         state = map_state(partial(torch.index_select, dim=0, index=rows), state)
-        particles[t], ancestors[t], z = z_t, a, z_t.flatten(0, 1)
+        z = by_row[t]
+    log_likelihood.add_(chosen_by.mean(-1).log_())
     return Particles(particles, ancestors, log_likelihood, state, chosen_by, weights)
 
 
 def _normalised(log_w: Tensor) -> tuple[Tensor, Tensor]:
     """Weights ``(B, P)`` of mean 1, float64, and log of the mean that they had, ``(B,)``."""
     log_w = log_w.double()
-    greatest = log_w.amax(-1, keepdim=True).clamp_(min=torch.finfo(log_w.dtype).min)
-    w = (log_w - greatest).exp_()
-    mean = w.mean(-1, keepdim=True)
-    return w / mean, (mean.log() + greatest).squeeze(-1)
+    P = log_w.shape[-1]
+    return torch.softmax(log_w, -1).mul_(P), log_w.logsumexp(-1).sub_(math.log(P))
 
 
 def _trace_back(z: Tensor, ancestors: Tensor, slot: Tensor) -> Tensor:
     """Path of a final slot ``(B,)``: ``(T, B, ...)``."""
-    T, B, _ = ancestors.shape
+    T, B, P = ancestors.shape
     lineage = compiled_trace_back(ancestors, slot)
     if lineage is None:
-        lineage, sequences = torch.empty_like(ancestors[:, :, 0]), torch.arange(B, device=z.device)
-        for t in reversed(range(T)):
-            lineage[t] = slot
-            slot = ancestors[t, sequences, slot]
+        lineage = torch.empty_like(ancestors[:, :, 0])
+        first_rows = torch.arange(0, B * P, P, device=z.device)
+        for slots, a in reversed(list(zip(lineage, ancestors.flatten(1), strict=True))):
+            slot = a.index_select(0, slots.copy_(slot) + first_rows)
     index = lineage.view(T, B, *(1 for _ in z.shape[2:])).expand(T, B, 1, *z.shape[3:])
     return z.gather(2, index).squeeze(2)
 

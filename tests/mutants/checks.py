@@ -21,6 +21,7 @@ from tests.smc import (
     test_movement,
     test_product,
     test_record,
+    test_reference,
     test_resampling,
 )
 from tests.statistics import ALPHA, chi_square, one_sweep_p_value, p_value, random_problem
@@ -140,6 +141,12 @@ def edges():
             test_evidence.test_nothing_is_added_past_the_length(conditional)
 
     return test
+
+
+@check("states", "underflow")
+def underflow():
+    """Products that are 0 in single precision."""
+    return lambda: test_reference.test_underflow_in_single_precision(True)
 
 
 # ------------------------------------------------------------------------------------- resampling

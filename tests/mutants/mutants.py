@@ -22,7 +22,7 @@ from pyro_ssl.smc.ancestors import ReferencePath
 from pyro_ssl.smc.discrete import StatesProposal
 from pyro_ssl.smc.expanded import ExpandedProposal
 from pyro_ssl.smc.product import _Unrolled
-from pyro_ssl.smc.resampling import RESAMPLING, invert_cdf
+from pyro_ssl.smc.resampling import RESAMPLING, first_above, invert_cdf
 from pyro_ssl.smc.sweep import conditional_smc
 from pyro_ssl.smc.twist import TwistedProposal
 from tests.mutants.inject import Mutant, edit, replace
@@ -76,7 +76,7 @@ def _(right, self, *args):
 
 edited(
     *("states", "kernel", "latent of the reference not pinned", SWEEP),
-    ("z_t[:, 0] = reference.path[t]", "pass"),
+    ("in_slot_0[t].copy_(reference.steps[t])", "pass"),
 )
 
 
@@ -106,8 +106,8 @@ def _(right, self, t, gamma, rows):
 edited(
     *("states", "kernel", "one uniform for ancestor and latent", SWEEP),
     (
-        "z_t = proposal.draw(t, gamma, rows)",
-        "proposal.u_z[t] = u[t].view(-1, 1); z_t = proposal.draw(t, gamma, rows)",
+        "z_t.copy_(proposal.draw(t, ahead.gamma, rows))",
+        "proposal.u_z[t].copy_(u_t.view(-1, 1)); z_t.copy_(proposal.draw(t, ahead.gamma, rows))",
     ),
 )
 
@@ -200,7 +200,8 @@ def _(right, self, t, prior):
 
 @mutant("states", "kernel", "emission left out", LOOK_AHEAD)
 def _(right, self, t, prior):
-    return right(but(self, log_emission=torch.zeros_like(self.log_emission)), t, prior)
+    flat = torch.zeros_like(self.log_emission)
+    return right(but(self, log_emission=flat, emission=flat.exp().unsqueeze(2)), t, prior)
 
 
 @mutant("states", "kernel", "proposal from the prior, weights as they were", LOOK_AHEAD)
@@ -233,14 +234,14 @@ def _(right, self, t, prior):
 
 @mutant("states", "kernel", "weights of each particle shifted by its own", LOOK_AHEAD)
 def _(right, self, t, prior):
-    own = (prior + self.log_emission[t].unsqueeze(1)).amax(-1)
+    own = (prior.log_softmax(-1) + self.log_emission[t].unsqueeze(1)).amax(-1)
     found = yield from right(self, t, prior)
     return found._replace(alpha=found.alpha * (found.shift.unsqueeze(-1) - own).exp())
 
 
 edited(
     *("states", "record", "evidence by the sum", SWEEP),
-    ("alpha.mean(-1).log_()", "alpha.sum(-1).log_()"),
+    ("chosen_by.mean(-1).log_()", "chosen_by.sum(-1).log_()"),
 )
 
 
@@ -251,14 +252,24 @@ def _(right, self, t, prior):
 
 
 edited(
-    *("states", "edges", "dead particles are NaN", StatesProposal.look_ahead),
+    *("states", "edges", "dead particles are NaN", StatesProposal._in_logarithms),
     (".clamp_(min=torch.finfo(prior.dtype).min)", ""),
+)
+
+
+edited(
+    *("states", "underflow", "underflow taken for weight zero", StatesProposal.look_ahead),
+    ("if self.may_underflow[t]:", "if False:"),
+)
+edited(
+    *("states", "underflow", "underflow looked for where all is well", StatesProposal.__init__),
+    ("(~(least > ", "((least > "),
 )
 
 
 @mutant("states", "kernel, padded", "scale left out of the weights", LOOK_AHEAD)
 def _(right, self, t, prior):
-    return right(self, t, prior if self.scale is None else prior / self.scale)
+    return right(but(self, scale=None), t, prior)
 
 
 # -------------------------------------------------------------------------------- ragged, inputs
@@ -276,7 +287,7 @@ edited(
     ("log_likelihood.masked_fill_(", "log_likelihood.masked_fill("),
 )
 edited(
-    *("states", "record", "inputs of another sequence", conditional_smc),
+    *("states", "record", "inputs of another sequence", sweep._torch_sweep),
     ("inputs.repeat_interleave(num_particles, 1)", "inputs.repeat(1, num_particles, 1)"),
 )
 
@@ -289,11 +300,11 @@ edited(
 )
 edited(
     *("states", "kernel, Gibbs", "ancestor sampling: times the look-ahead weight", SWEEP),
-    ("(t, state, prior, weights)", "(t, state, prior + alpha.log().unsqueeze(-1), weights)"),
+    ("(t, state, prior, weights)", "(t, state, prior, alpha)"),
 )
 edited(
     *("states", "kernel, Gibbs", "ancestor sampling: over the look-ahead weight", SWEEP),
-    ("(t, state, prior, weights)", "(t, state, prior - alpha.log().unsqueeze(-1), weights)"),
+    ("(t, state, prior, weights)", "(t, state, prior, 1 / alpha)"),
 )
 
 
@@ -365,7 +376,7 @@ def _(right, self, *args):
     (StatesProposal, "log_prior"),
 )
 def _(right, self, prior, z):
-    return right(self, prior.log_softmax(-1), z)
+    return right(but(self, scale=None), prior if self.scale is None else prior * self.scale, z)
 
 
 @mutant("states", "invariance", "ancestor sampling: inputs of another sequence", SCORE)
@@ -392,7 +403,7 @@ edited(
 
 edited(
     *("vectors", "sensor", "weights of the last step forgotten", SWEEP),
-    ("alpha = alpha * weights", "pass"),
+    ("alpha.mul_(weights)", "pass"),
 )
 
 
@@ -524,15 +535,15 @@ def _(right, weights, first, u):
 
 edited(
     *("resampling", "systematic", "systematic from the wrong arc", resampling.systematic),
-    ("(end - arc)", "0 * arc"),
+    ("(end - arc,", "(0 * arc,"),
 )
 edited(
     *("resampling", "systematic", "systematic, points off", resampling.systematic),
-    ("device=u.device) / P", "device=u.device) / (P + 1)"),
+    ("addcmul(start, total,", "addcmul(start, 0.9 * total,"),
 )
 edited(
     *("resampling", "systematic", "systematic, not round the circle", resampling.systematic),
-    ("(u0 + slots).remainder(1.0)", "(u0 + slots).clamp(max=1 - 1e-9)"),
+    ("points.remainder_(total)", "points.minimum((1 - 1e-9) * total)"),
 )
 
 
@@ -550,7 +561,7 @@ def _(right, weights, first, u):
 
 
 edited(
-    *("resampling", "inversion", "inversion: weight 0 at a uniform of 0", invert_cdf),
+    *("resampling", "inversion", "inversion: weight 0 at a uniform of 0", first_above),
     ("right=True", "right=False"),
 )
 edited(
@@ -558,7 +569,7 @@ edited(
     ("torch.nextafter(total, torch.zeros_like(total))", "total"),
 )
 edited(
-    *("resampling", "inversion", "inversion in float32", invert_cdf),
+    *("resampling", "inversion", "inversion in float32", first_above),
     (
         "torch.searchsorted(cdf, point, right",
         "torch.searchsorted(cdf.float(), point.float(), right",
@@ -699,11 +710,11 @@ edited(
 )
 # The reference's own emission is one factor for all prefixes, and cancels.
 edited(
-    *("states", None, "ancestor sampling: with the emission", SWEEP),
+    *("states", None, "ancestor sampling: with the emission", ANCESTOR),
     (
-        "(t, state, prior, weights)",
-        "(t, state, prior + getattr(proposal, 'proposal', proposal).log_emission[t].unsqueeze(1), "
-        "weights)",
+        "self.proposal.log_prior(prior, self.path[t]).double()",
+        "self.proposal.log_prior(prior, self.path[t]) + getattr(self.proposal, 'proposal', "
+        "self.proposal).log_emission[t].gather(-1, self.path[t].unsqueeze(-1))",
     ),
     kind=EQUIVALENT,
 )
