@@ -9,23 +9,27 @@ from torch import Tensor
 
 from ..cells import LSTMCell, MultiplicativeLSTMCell, RecurrentCell
 from ..transitions import (
+    GaussianLSTMTransition,
+    GaussianMultiplicativeLSTMTransition,
     LSTMTransition,
     MultiplicativeLSTMTransition,
+    RecurrentGaussianTransition,
     RecurrentTransition,
     Transition,
 )
 
-__all__ = ["CellWeights", "weights_of_states"]
+__all__ = ["CellWeights", "VectorsWeights", "weights_of_states", "weights_of_vectors"]
 
 #: as ``src/cell.h`` numbers them
 KINDS = {"lstm": 0, "cell": 1, "output": 2}
 
 
 class CellWeights(NamedTuple):
-    """A cell, what it reads of each state, and its output layer: float32, contiguous."""
+    """A cell, what it reads of latents, and its output layer: float32, contiguous."""
 
     kind: int
-    #: projected input of each state and, last, of the start, ``(K + 1, G)``
+    #: projected input of each state and of the start, ``(K + 1, G)``; or, over vectors, what each
+    #: number adds to it, the bias, and that of the start, ``(D + 2, G)``
     table: Tensor
     #: ``(4H, H)``
     recurrent: Tensor
@@ -39,6 +43,18 @@ class CellWeights(NamedTuple):
     exogenous: Tensor
 
 
+class VectorsWeights(NamedTuple):
+    """Those of a Gaussian head, and what it makes of its output layer."""
+
+    cell: CellWeights
+    #: ``()``
+    min_scale: Tensor
+    #: moments of z_1, ``(2, D)``, where means are steps from z_{t-1}
+    initial: Tensor | None
+    #: 1 / ``increment_scale``, ``()``, where the cell reads increments
+    per_increment: Tensor | None
+
+
 def weights_of_states(transition: Transition) -> CellWeights | None:
     """Return the weights of a transition over states, or ``None`` if it is none that is compiled.
 
@@ -47,21 +63,50 @@ def weights_of_states(transition: Transition) -> CellWeights | None:
     ours = (RecurrentTransition, LSTMTransition, MultiplicativeLSTMTransition)
     if type(transition) not in ours or not isinstance(transition, RecurrentTransition):
         return None
+    encoding, _, bias = transition._input_map()
+    return _cell_weights(transition, encoding.T + bias)
+
+
+def weights_of_vectors(transition: Transition) -> VectorsWeights | None:
+    """Return those of a transition over vectors, or ``None``, as :func:`weights_of_states` does."""
+    ours = (
+        RecurrentGaussianTransition,
+        GaussianLSTMTransition,
+        GaussianMultiplicativeLSTMTransition,
+    )
+    if type(transition) not in ours or not isinstance(transition, RecurrentGaussianTransition):
+        return None
+    encoding, _, bias = transition._input_map()
+    table = torch.cat(
+        [encoding[:, :-1].T, bias.unsqueeze(0), (bias + encoding[:, -1]).unsqueeze(0)]
+    )
+    cell = _cell_weights(transition, table)
+    if cell is None:
+        return None
+    initial, per_increment = None, None
+    if transition.residual:
+        initial = _plain(torch.stack([*transition._initial_moments()]))
+    if transition.reads == "increments":
+        per_increment = _plain(transition.increment_scale.reciprocal())
+    return VectorsWeights(cell, _plain(transition.min_scale), initial, per_increment)
+
+
+def _cell_weights(
+    transition: RecurrentTransition | RecurrentGaussianTransition, table: Tensor
+) -> CellWeights | None:
     recurrence = _recurrence(transition.cell)
     if recurrence is None or type(transition.head) is not torch.nn.Linear:
         return None
     kind, recurrent, to_m, bias_h = recurrence
-    encoding, exogenous, bias = transition._input_map()
-    head, head_bias = transition.head.weight, transition.head.bias
     return CellWeights(
         kind,
-        _plain(encoding.T + bias),
+        _plain(table),
         _plain(recurrent),
         None if to_m is None else _plain(to_m),
         None if bias_h is None else _plain(bias_h),
-        _plain(head),
-        _plain(head_bias),
-        _plain(exogenous),
+        _plain(transition.head.weight),
+        _plain(transition.head.bias),
+        _plain(transition._input_map()[1]),
     )
 
 

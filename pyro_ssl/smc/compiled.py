@@ -6,7 +6,8 @@ rounding of float32.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,14 +15,27 @@ from torch.nn import Parameter
 
 from ..cells import LSTMState
 from ..kernels import library
-from ..kernels.states import SweepNumbers, sweep_states, trace_back
-from ..kernels.weights import weights_of_states
-from ..transitions import Transition
+from ..kernels.states import sweep_states
+from ..kernels.sweeps import SweepSettings, Swept, trace_back
+from ..kernels.vectors import MAX_DIM, sweep_vectors
+from ..kernels.weights import weights_of_states, weights_of_vectors
+from ..transitions import ReadState, Transition
 from .ancestors import schedule
-from .emissions import Emission, TableEmission
+from .emissions import Emission, QuadraticEmission, TableEmission
 from .particles import Particles
 
 __all__ = ["compiled_sweep", "compiled_trace_back"]
+
+
+class _Kind(NamedTuple):
+    """A sweep over one kind of latent, ready to run."""
+
+    #: all that it reads
+    given: Iterable[Tensor | None]
+    #: the random numbers that draw z_t, of P particles
+    numbers: Callable[[int], Tensor]
+    #: runs it with these numbers; returns the state as well
+    run: Callable[[Any, Tensor, SweepSettings], tuple[Swept, Any]]
 
 
 def compiled_sweep(
@@ -38,45 +52,83 @@ def compiled_sweep(
     scale: Tensor | None,
     twist: Emission | None,
 ) -> Particles | None:
-    """Run a sweep over states compiled; ``None`` where it has to be run by torch.
+    """Run a sweep compiled; ``None`` where it has to be run by torch.
 
     Parameters as for :func:`~pyro_ssl.smc.conditional_smc`, checked.
     """
-    found, P = library(), num_particles
-    if found is None or not isinstance(emission, TableEmission):
+    found, P, (T, B) = library(), num_particles, emission.shape
+    if found is None or not T * B:
         return None
-    cell = weights_of_states(transition)
+    kind = _over_states(transition, emission, twist) or _over_vectors(transition, emission, twist)
+    if kind is None or not _all_plain(scale, inputs, lengths, reference, *kind.given):
+        return None
+    numbers = kind.numbers(P)
+    redraw_at = range(0) if reference is None else schedule(T, every)
+    double: dict[str, Any] = {"dtype": torch.float64, "device": numbers.device}
+    settings = SweepSettings(
+        resampling == "systematic",
+        redraw_at,
+        lag,
+        *(scale, inputs, lengths, reference),
+        u_ancestors=torch.rand(T, B, P, **double),
+        u_redraws=torch.rand(len(redraw_at), 2, B, **double),
+    )
+    swept, state = kind.run(found, numbers, settings)
+    particles = (swept.z, swept.ancestors, swept.log_likelihood)
+    return Particles(*particles, state, swept.chosen_by, swept.weights)
+
+
+def _over_states(
+    transition: Transition, emission: Emission, twist: Emission | None
+) -> _Kind | None:
+    if not isinstance(emission, TableEmission):
+        return None
+    weights = weights_of_states(transition)
+    if weights is None:
+        return None
+    cell, log_twist = weights, None
+    if twist is not None:
+        emission = emission.times(twist)
+        assert isinstance(twist, TableEmission)
+        log_twist = twist.table
+    table, (T, B) = emission.table, emission.shape
+
+    def numbers(P: int) -> Tensor:
+        return torch.rand(T, B, P, dtype=table.dtype, device=table.device)
+
+    def run(found: Any, u_z: Tensor, settings: SweepSettings) -> tuple[Swept, Any]:
+        swept = sweep_states(found, cell, table, log_twist, u_z, settings)
+        return swept, LSTMState(swept.h, swept.c)
+
+    return _Kind((table, log_twist, *cell[1:]), numbers, run)
+
+
+def _over_vectors(
+    transition: Transition, emission: Emission, twist: Emission | None
+) -> _Kind | None:
+    if not isinstance(emission, QuadraticEmission):
+        return None
+    D = emission.function.center.shape[-1]
+    weights = weights_of_vectors(transition) if D <= MAX_DIM else None
+    if weights is None:
+        return None
+    cell, *of_head = weights
     log_twist = None
     if twist is not None:
         emission = emission.times(twist)
-        log_twist = twist.table if isinstance(twist, TableEmission) else None
-    table = emission.table
-    given = (table, log_twist, scale, inputs, lengths, reference)
-    if cell is None or not (table.numel() and _all_plain(*given, *cell[1:])):
-        return None
-    T, B, _ = table.shape
-    u_z = torch.rand(T, B, P, dtype=table.dtype, device=table.device)
-    redraw_at = range(0) if reference is None else schedule(T, every)
-    double: dict[str, Any] = {"dtype": torch.float64, "device": table.device}
-    u_ancestors = torch.rand(T, B, P, **double)
-    numbers = SweepNumbers(u_z, u_ancestors, torch.rand(len(redraw_at), 2, B, **double))
-    swept = sweep_states(
-        found,
-        cell,
-        table,
-        numbers,
-        redraw_at=redraw_at,
-        lag=lag,
-        systematic=resampling == "systematic",
-        twist=log_twist,
-        scale=scale,
-        inputs=inputs,
-        lengths=lengths,
-        reference=reference,
-    )
-    state = LSTMState(swept.h, swept.c)
-    particles = (swept.z, swept.ancestors, swept.log_likelihood)
-    return Particles(*particles, state, swept.chosen_by, swept.weights)
+        assert isinstance(twist, QuadraticEmission)
+        log_twist = twist.function
+    function, (T, B) = emission.function, emission.shape
+
+    def numbers(P: int) -> Tensor:
+        center = function.center
+        return torch.randn(T, B * P, D, dtype=center.dtype, device=center.device)
+
+    def run(found: Any, noise: Tensor, settings: SweepSettings) -> tuple[Swept, Any]:
+        swept, last = sweep_vectors(found, weights, function, log_twist, noise, settings)
+        return swept, ReadState(LSTMState(swept.h, swept.c), last)
+
+    return _Kind((*function, *(log_twist or ()), *cell[1:], *of_head), numbers, run)
 
 
 def compiled_trace_back(ancestors: Tensor, slot: Tensor) -> Tensor | None:

@@ -173,13 +173,17 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
 
     # --------------------------------------------------------------------- what becomes of h
 
+    def _initial_moments(self) -> Moments:
+        """Moments of z_1, each ``(D,)``, where the mean is a step from z_{t-1}."""
+        scale = self.log_initial_scale.exp().clamp(min=self.min_scale)
+        return Moments(self.initial_mean, scale)
+
     def _moments(self, out: Tensor, z_prev: Tensor | None) -> Moments:
         """Moments from the output layer's ``(..., 2D)``; ``z_prev`` is ``None`` at the start."""
         mean, raw = out.chunk(2, -1)
         if self.residual:
             if z_prev is None:
-                scale = self.log_initial_scale.exp().clamp(min=self.min_scale)
-                return Moments(*(v.expand_as(mean) for v in (self.initial_mean, scale)))
+                return Moments(*(v.expand_as(mean) for v in self._initial_moments()))
             mean = mean + z_prev
         # Contiguous: softplus of strided numbers is not vectorised.
         return Moments(mean, F.softplus(raw.contiguous()) + self.min_scale)

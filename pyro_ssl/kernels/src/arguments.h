@@ -1,27 +1,48 @@
-// What the sweep over states is given: sizes, pointers to contiguous arrays, null where there is
-// none. `kernels/states.py` has the same fields in the same order.
+// What a sweep is given: sizes, pointers to contiguous arrays, null where there is none.
+// `kernels/sweeps.py`, `states.py` and `vectors.py` have the same fields in the same order.
 #pragma once
 
 #include <cstdint>
 
-struct StatesArguments {
-  int64_t T, B, P, K, H, I, kind, systematic, every, first_redraw, lag, num_threads;
+// Of any sweep; a z is one Value, or D of them.
+template <class Value> struct SweepArguments {
+  int64_t T, B, P, H, I, kind, systematic, every, first_redraw, lag, num_threads;
+  int64_t size;  // K or D
   const float *table, *recurrent, *to_m, *bias_h, *head, *head_bias, *exogenous;
-  const float *emission;      // (T, B, K), log p(x_t | z_t = k) + log β_t(k)
-  const float *twist;         // (T, B, K), log β_t(k)
   const float *scale;         // (B), power of p(z_t | z_{1:t-1})
   const float *inputs;        // (T, B, I), exogenous
   const int64_t *lengths;     // (B)
   const int64_t *order;       // (B), sequences by falling length
-  const int64_t *reference;   // (T, B)
-  const float *u_z;           // (T, B, P)
+  const Value *reference;     // (T, B)
   const double *u_ancestors;  // (T, B, P)
   const double *u_redraws;    // (R, 2, B)
-  int64_t *z, *ancestors;     // (T, B, P)
+  Value *z;                   // (T, B, P)
+  int64_t *ancestors;         // (T, B, P)
   double *log_likelihood;     // (T, B)
   double *chosen_by;          // (T, B, P)
-  double *weights;            // (B, P), written where there is a twist
+  double *weights;            // (B, P), where there is a twist
   float *h, *c;               // (B, P, H)
+};
+
+struct StatesArguments : SweepArguments<int64_t> {
+  const float *emission;  // (T, B, K), log p(x_t | z_t = k) + log β_t(k)
+  const float *twist;     // (T, B, K), log β_t(k)
+  const float *u_z;       // (T, B, P)
+};
+
+// A quadratic function of z: c + b (z - m) - ½ (z - m) Λ (z - m)
+struct QuadraticArguments {
+  const float *center, *constant, *linear, *precision;  // (T, B) of m (D), c, b (D), Λ (D, D)
+};
+
+struct VectorsArguments : SweepArguments<float> {
+  QuadraticArguments emission;  // log p(x_t | z_t) + log β_t(z_t)
+  QuadraticArguments twist;     // log β_t(z_t)
+  const float *noise;           // (T, B, P, D), standard normal
+  const float *min_scale;       // one number
+  const float *initial;         // (2, D), moments of z_1, where means are steps from z_{t-1}
+  const float *per_increment;   // one number, where the cell reads increments
+  float *last;                  // (B, P, D + 1), [z_{t-2}; 1], where it does
 };
 
 namespace {

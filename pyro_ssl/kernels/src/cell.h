@@ -1,7 +1,7 @@
 // A recurrent cell and its output layer over a few rows: particles of one sequence.
 //
-//   LSTM:   c' = σ(f) c + σ(i) tanh(g),  h' = σ(o) tanh(c'),  [i f g o] = table[z] + W h
-//   mLSTM:  the same of m = table_m[z] * (W_m h) in place of h; or, with squash="output",
+//   LSTM:   c' = σ(f) c + σ(i) tanh(g),  h' = σ(o) tanh(c'),  [i f g o] = x + W h
+//   mLSTM:  the same of m = x_m * (W_m h) in place of h; or, with squash="output",
 //           c' = σ(f) c + σ(i) g,  h' = tanh(σ(o) c' + b_h)
 //
 // Weights are packed in panels of two gates, (i, g) then (f, o), for VL units each, and scaled so
@@ -37,8 +37,8 @@ enum Kind { LSTM = 0, MLSTM = 1, MLSTM_OUTPUT = 2 };
 
 // What the caller has, row by row as torch keeps it; gates [i f g o], or [m g i f o] of an mLSTM.
 struct CellWeights {
-  int kind, K, H, I;
-  const float *table;      // (K + 1, G): of z and, last, of the start
+  int kind, rows, H, I;
+  const float *table;      // (rows, G), what sums of projected inputs are made of
   const float *exogenous;  // (G, I)
   const float *recurrent;  // (4H, H)
   const float *to_m;       // (H, H), mLSTM
@@ -55,12 +55,12 @@ class Cell {
   explicit Cell(const CellWeights &w)
       : kind(w.kind), H(w.H), units((w.H + VL - 1) / VL), hidden(units * VL),
         gates(4 * hidden + (w.kind == LSTM ? 0 : hidden)), outputs((w.head_size + VL - 1) / VL),
-        out(outputs * VL), symbols(w.K + 1), inputs(w.I), table((size_t)symbols * gates),
+        out(outputs * VL), inputs(w.I), rows(w.rows), table((size_t)rows * gates),
         exogenous((size_t)inputs * gates),
         panels((size_t)units * 4 * VL * H), m_panels(w.kind == LSTM ? 0 : (size_t)hidden * H),
         head((size_t)out * H), head_bias(out), bias_h(hidden) {
     const int G = w.kind == LSTM ? 4 * H : 5 * H;
-    for (int z = 0; z < symbols; z++) pack_projection(w.table + (size_t)z * G, 1, row(z));
+    for (int z = 0; z < rows; z++) pack_projection(w.table + (size_t)z * G, 1, row(z));
     for (int k = 0; k < inputs; k++)
       pack_projection(w.exogenous + k, inputs, exogenous.data + (size_t)k * gates);
     for (int j = 0; j < 4 * H; j++)
@@ -79,7 +79,6 @@ class Cell {
 
   float *row(int z) { return table.data + (size_t)z * gates; }
   const float *row(int z) const { return table.data + (size_t)z * gates; }
-  int start() const { return symbols - 1; }
 
   // What exogenous inputs (I) add to a row of the table.
   void project(const float *u, float *projected) const {
@@ -110,7 +109,7 @@ class Cell {
   }
 
  private:
-  const int symbols, inputs;
+  const int inputs, rows;
   Floats table, exogenous, panels, m_panels, head, head_bias, bias_h;
 
   // A projected input (G), its entries `stride` apart, as the rows of the table are packed.

@@ -7,13 +7,17 @@
 
 namespace {
 
-class Reference {
+template <class Head> class Reference {
+  using Arguments = typename Head::Arguments;
+  using Value = typename Head::Value;
+
  public:
-  Reference(const StatesArguments &a, const Cell &cell, int lanes)
-      : a(a), cell(cell), P(a.P), near(lanes * P, cell.hidden), one(lanes, cell.hidden),
-        x(cell, lanes * P, a.inputs), spare((size_t)lanes * P * cell.hidden),
-        logits((size_t)lanes * P * cell.out), own((size_t)lanes * a.T), other((size_t)lanes * a.T),
-        ratio(lanes), proposed(lanes), cdf(P), replayed(lanes) {}
+  Reference(const Arguments &a, const Cell &cell, const Head &head, int lanes)
+      : a(a), cell(cell), head(head), P(a.P), near(lanes * P, cell.hidden),
+        one(lanes, cell.hidden), reading(a, cell, lanes * P),
+        spare((size_t)lanes * P * cell.hidden), outputs((size_t)lanes * P * cell.out),
+        own((size_t)lanes * a.T), other((size_t)lanes * a.T), ratio(lanes), scores(lanes * P),
+        proposed(lanes), cdf(P), replayed(lanes) {}
 
   // Score whole paths: log p(ref_s | ref_{1:s-1}), to a power. Lanes stand by falling length.
   void read(const Lane *lanes, int n) {
@@ -21,8 +25,8 @@ class Reference {
     for (int i = 0; i < n; i++) replayed[i] = i;
     for (int s = 0; s < lanes[0].length; s++) {
       while (lanes[n - 1].length <= s) n--;
-      advance(s, lanes, n);
-      for (int i = 0; i < n; i++) own[(size_t)i * a.T + s] = score(s, lanes[i], i);
+      advance(s, -1, lanes, n);
+      for (int i = 0; i < n; i++) own[(size_t)i * a.T + s] = scores[i];
     }
   }
 
@@ -44,10 +48,10 @@ class Reference {
     const int decided = m;
     for (int s = middle; m > 0; s++) {
       while (m > 0 && lanes[replayed[m - 1]].length <= s) m--;
-      advance(s, lanes, m);
+      advance(s, t, lanes, m);
       for (int j = 0; j < m; j++) {
         const size_t at = (size_t)replayed[j] * a.T + s;
-        other[at] = score(s, lanes[replayed[j]], j);
+        other[at] = scores[j];
         ratio[j] += other[at] - own[at];
       }
     }
@@ -61,32 +65,42 @@ class Reference {
   }
 
  private:
-  const StatesArguments &a;
+  const Arguments &a;
   const Cell &cell;
+  const Head &head;
   const int P;
   Rows near, one;  // of all prefixes for some steps, and of one for each lane
-  Projection x;
-  Floats spare, logits;
+  typename Head::Reading reading;
+  Floats spare, outputs;
   std::vector<double> own, other;  // (lanes, T): log p(ref_s | ...) of its own prefix, and another
-  std::vector<double> ratio;
+  std::vector<double> ratio, scores;
   std::vector<int> proposed;
   std::vector<double> cdf;
   std::vector<int> replayed;  // the lanes that rows of `one` stand for
 
-  int ref(int s, const Lane &lane) const { return (int)a.reference[s * a.B + lane.b]; }
-  const float *read_by(int s, const Lane &lane, int row) {
-    x.take(a.inputs ? a.inputs + (s * a.B + lane.b) * a.I : nullptr);
-    return x.of(s ? ref(s - 1, lane) : cell.start(), row);
+  // What a row reads before step s, its prefix having ended with particle p of step t - 1.
+  const float *read_by(int s, int t, const Lane &lane, int p, int row) {
+    const auto ref = [&](int s) { return a.reference + (s * a.B + lane.b) * Head::width; };
+    const Value *before = nullptr;
+    if (s > t + 1) before = s > 1 ? ref(s - 2) : nullptr;
+    else if (t > 0) before = a.z + (((t - 1) * a.B + lane.b) * P + p) * Head::width;
+    return reading.of(s ? ref(s - 1) : nullptr, before, row);
   }
-  double score(int s, const Lane &lane, int row) const {
-    return lane.power * log_softmax_at(logits.data + (size_t)row * cell.out, cell.out, ref(s, lane));
+  void take_inputs(int s, const Lane &lane) {
+    reading.take(a.inputs ? a.inputs + (s * a.B + lane.b) * a.I : nullptr);
   }
 
-  // One step along the reference, of one row for each of m lanes, and its logits.
-  void advance(int s, const Lane *lanes, int m) {
-    for (int j = 0; j < m; j++) one.x[j] = read_by(s, lanes[replayed[j]], j);
+  // One step along the reference, of one row for each of m lanes, and its scores.
+  void advance(int s, int t, const Lane *lanes, int m) {
+    for (int j = 0; j < m; j++) {
+      const int i = replayed[j];
+      take_inputs(s, lanes[i]);
+      one.x[j] = read_by(s, t, lanes[i], proposed[i], j);
+    }
     one.step(cell, m, spare);
-    cell.read_out(m, one.h.data(), logits.data);
+    cell.read_out(m, one.h.data(), outputs.data);
+    const auto lane_of = [&](int j) -> const Lane & { return lanes[replayed[j]]; };
+    head.score(s, m, lane_of, outputs.data, scores.data());
   }
 
   // Add log p(ref_s | ...) of all prefixes, for steps t + 1 to `middle`.
@@ -95,13 +109,20 @@ class Reference {
     std::copy(now.c.begin(), now.c.begin() + n * P, near.c.begin());
     for (int s = t + 1; s < middle; s++) {
       while (n > 0 && lanes[n - 1].length <= s) n--;
+      // Prefixes differ in z_{t-1}; from t on they have all read the same.
+      const bool alike = s > t + 1 || !reading.looks_back();
       for (int i = 0; i < n; i++) {
-        const float *input = read_by(s, lanes[i], i);
-        for (int p = 0; p < P; p++) near.x[i * P + p] = input;
+        take_inputs(s, lanes[i]);
+        const float *x = nullptr;
+        for (int p = 0, row = i * P; p < P; p++, row++) {
+          if (p == 0 || !alike) x = read_by(s, t, lanes[i], p, row);
+          near.x[row] = x;
+        }
       }
       near.step(cell, n * P, spare);
-      cell.read_out(n * P, near.h.data(), logits.data);
-      for (int r = 0; r < n * P; r++) log_w[r] += score(s, lanes[r / P], r);
+      cell.read_out(n * P, near.h.data(), outputs.data);
+      head.score(s, n * P, [&](int r) -> const Lane & { return lanes[r / P]; }, outputs.data, scores.data());
+      for (int r = 0; r < n * P; r++) log_w[r] += scores[r];
     }
   }
 

@@ -1,4 +1,4 @@
-// Rows of a cell: their states, and what they read.
+// Rows of a cell: their states, and what they read of exogenous inputs.
 #pragma once
 
 #include <vector>
@@ -37,38 +37,21 @@ struct Rows {
   float *row(int which, int r) { return data.data + ((size_t)which * size + r) * width; }
 };
 
-// What rows read: z's row of the table, and what exogenous inputs add to it.
-class Projection {
+// What exogenous inputs add to what rows read.
+class Exogenous {
  public:
-  Projection(const Cell &cell, int rows, bool exogenous)
-      : cell(cell), sums(exogenous ? (size_t)rows * cell.gates : 0), projected(cell.gates) {}
+  explicit Exogenous(const Cell &cell) : cell(cell), projected(cell.gates) {}
 
-  // Take the exogenous inputs (I) of a sequence's step, or none.
+  // Take those (I) of a sequence's step, or none.
   void take(const float *inputs) {
     given = inputs != nullptr;
     if (given) cell.project(inputs, projected.data);
   }
-  const float *of(int z, int row) {
-    const float *from = cell.row(z);
-    if (!given) return from;
-    float *to = sums.data + (size_t)row * cell.gates;
-    for (int j = 0; j < cell.gates; j += VL) at(to + j) = at(from + j) + at(projected.data + j);
-    return to;
-  }
 
- private:
+ protected:
   const Cell &cell;
-  Floats sums, projected;
+  Floats projected;
   bool given = false;
 };
-
-// log p(z) of a row of logits.
-inline double log_softmax_at(const float *logits, int out, int z) {
-  vec top = at(logits), total = vec{};
-  for (int k = VL; k < out; k += VL) top = greater(top, at(logits + k));
-  float greatest = max(top);
-  for (int k = 0; k < out; k += VL) total += exp_or_zero(at(logits + k) - greatest);
-  return (double)(logits[z] - greatest) - std::log((double)sum(total));
-}
 
 }  // namespace

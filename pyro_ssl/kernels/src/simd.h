@@ -1,4 +1,4 @@
-// Vectors of VL floats, by the compiler's vector types, and the functions that a cell needs.
+// Vectors of VL floats, by the compiler's vector types, and the functions that a sweep needs.
 //
 // A NaN stays one: comparisons below are written so that it is what they return.
 #pragma once
@@ -114,6 +114,56 @@ INLINE vec reciprocal(vec x) {
 #else
   return 1.f / x;
 #endif
+}
+
+INLINE vec square_root(vec x) {
+#if VL == 16
+  return (vec)_mm512_sqrt_ps((__m512)x);
+#elif VL == 8
+  return (vec)_mm256_sqrt_ps((__m256)x);
+#else
+  for (int i = 0; i < VL; i++) x[i] = std::sqrt(x[i]);
+  return x;
+#endif
+}
+
+// log x = e log 2 + log m, with x = 2^e m and √½ <= m < √2 (coefficients as in Cephes, logf).
+INLINE vec log_of(vec x) {
+  const vec tiny = splat(1.17549435e-38f), infinity = splat(INFINITY);
+  vec normal = x < tiny ? x * 16777216.f : x;
+  ivec e = (((ivec)normal >> 23) & 255) - 126;
+  vec m = (vec)(((ivec)normal & 0x007fffff) | 0x3f000000);
+  ivec low = m < splat(0.70710678f);  // -1 where it is
+  m = (low ? m + m : m) - 1.f;
+  vec exponent = __builtin_convertvector(e + low, vec) - (x < tiny ? splat(24.f) : vec{});
+  vec p = splat(7.0376836292e-2f), square = m * m;
+  p = p * m - 1.1514610310e-1f;
+  p = p * m + 1.1676998740e-1f;
+  p = p * m - 1.2420140846e-1f;
+  p = p * m + 1.4249322787e-1f;
+  p = p * m - 1.6668057665e-1f;
+  p = p * m + 2.0000714765e-1f;
+  p = p * m - 2.4999993993e-1f;
+  p = p * m + 3.3333331174e-1f;
+  vec rest = p * m * square - 0.5f * square + exponent * -2.12194440e-4f;
+  vec found = m + rest + exponent * 0.693359375f;
+  found = x < infinity ? found : x;
+  return x > vec{} ? found : x == vec{} ? -infinity : splat(NAN);
+}
+
+// log(1 + e^x) = max(x, 0) + 2 artanh(y / (2 + y)), y = e^-|x|; exact to rounding however small.
+INLINE vec softplus(vec x) {
+  vec positive = at_least(x, 0.f), y = exp_or_zero(x - 2.f * positive);
+  vec s = y / (2.f + y), q = s * s;
+  vec p = splat(1.f / 15.f);
+  p = p * q + 1.f / 13.f;
+  p = p * q + 1.f / 11.f;
+  p = p * q + 1.f / 9.f;
+  p = p * q + 1.f / 7.f;
+  p = p * q + 1.f / 5.f;
+  p = p * q + 1.f / 3.f;
+  p = p * q + 1.f;
+  return positive + 2.f * s * p;
 }
 
 }  // namespace
