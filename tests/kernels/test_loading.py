@@ -61,20 +61,30 @@ def test_all_instruction_sets_draw_alike(name):
 import torch
 from pyro_ssl import LSTMTransition, kernels
 from pyro_ssl.kernels import loading as module
-from pyro_ssl.smc import TableEmission, conditional_smc
+from pyro_ssl.smc import QuadraticEmission, TableEmission, conditional_smc
+from pyro_ssl.transitions import GaussianLSTMTransition
 module.INSTRUCTIONS = {{"{name}": None}}
 assert str(kernels.available()).endswith("{name}"), kernels.available()
 torch.manual_seed(0)
-transition, table = LSTMTransition(6, 19), TableEmission(torch.randn(30, 5, 6))
-reference, runs = torch.randint(6, (30, 5)), []
-for off in (False, True):
-    torch.manual_seed(1)
-    if off:
-        with kernels.turned_off():
-            runs.append(conditional_smc(transition, table, 5, reference, ancestor_sampling=3))
-    else:
-        runs.append(conditional_smc(transition, table, 5, reference, ancestor_sampling=3))
-assert torch.equal(runs[0].z, runs[1].z)
+x, precision = torch.randn(30, 5, 3), torch.eye(3).expand(30, 5, 3, 3)
+for transition, emission, reference in (
+    (LSTMTransition(6, 19), TableEmission(torch.randn(30, 5, 6)), torch.randint(6, (30, 5))),
+    (
+        GaussianLSTMTransition(3, 19, residual=True, reads="increments"),
+        QuadraticEmission(x, x[..., 0], torch.zeros_like(x), precision),
+        torch.randn(30, 5, 3),
+    ),
+):
+    runs = []
+    for off in (False, True):
+        torch.manual_seed(1)
+        if off:
+            with kernels.turned_off():
+                runs.append(conditional_smc(transition, emission, 5, reference, ancestor_sampling=3))
+        else:
+            runs.append(conditional_smc(transition, emission, 5, reference, ancestor_sampling=3))
+    assert torch.equal(runs[0].ancestors, runs[1].ancestors)
+    torch.testing.assert_close(runs[0].z, runs[1].z, rtol=1e-4, atol=1e-4)
 """
     root = str(module.Path(pyro_ssl.__file__).parents[1])
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

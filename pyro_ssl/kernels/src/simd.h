@@ -153,7 +153,7 @@ INLINE vec log_of(vec x) {
 
 // log(1 + e^x) = max(x, 0) + 2 artanh(y / (2 + y)), y = e^-|x|; exact to rounding however small.
 INLINE vec softplus(vec x) {
-  vec positive = at_least(x, 0.f), y = exp_or_zero(x - 2.f * positive);
+  vec positive = at_least(x, 0.f), y = exp_or_zero((vec)((ivec)x | INT32_MIN));
   vec s = y / (2.f + y), q = s * s;
   vec p = splat(1.f / 15.f);
   p = p * q + 1.f / 13.f;
