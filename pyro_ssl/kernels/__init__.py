@@ -3,8 +3,9 @@
 Nothing needs them: without a compiled library, in float64, on a GPU, or for a transition that they
 do not know, torch sweeps. :func:`available` says which it is, and why.
 
-Read ``src/states.cpp``, the sweep; ``src/cell.h``, the products that it spends its time in; then
-``states.py``, which calls it, and ``loading.py``, which finds it.
+Read ``src/sweep.h``, the sweep; ``src/states.cpp`` and ``src/vectors.cpp``, what it asks of each
+kind of latent; ``src/cell.h``, the products that it spends its time in; then ``sweeps.py``, which
+calls it, and ``loading.py``, which finds it.
 """
 
 from .loading import Availability, available, library, turned_off
