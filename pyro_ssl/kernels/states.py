@@ -53,10 +53,10 @@ class SweepNumbers(NamedTuple):
 
     #: ``(T, B, P)``, float32: they draw z_t
     z: Tensor
-    #: ``(T, B, P)``, float64: they draw ancestors
+    #: ``(T, B, 1 or P)``, float64: they draw ancestors
     ancestors: Tensor
-    #: ``(R, 2, B)``, float64: each redraws the reference's ancestor, and accepts it
-    redraws: Tensor
+    #: ``(T, B, 2)``, float64: they redraw the reference's ancestor, and accept it
+    redraws: Tensor | None
 
 
 class Swept(NamedTuple):

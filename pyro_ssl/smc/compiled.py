@@ -1,12 +1,9 @@
 """Where the compiled sweep of ``kernels`` can stand in for the one in ``sweep.py``.
 
-It draws the same random numbers in the same order, so that both give the same draws, up to the
-rounding of float32.
+Both take the same random numbers, so that they give the same draws, up to the rounding of float32.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,63 +13,44 @@ from ..cells import LSTMState
 from ..kernels import library
 from ..kernels.states import SweepNumbers, sweep_states, trace_back
 from ..kernels.weights import weights_of_states
-from ..transitions import Transition
-from .ancestors import schedule
-from .emissions import Emission, TableEmission
-from .particles import Particles
+from .emissions import TableEmission
+from .particles import Particles, SweepArguments
+from .randomness import ANCESTORS, LATENTS, REDRAWS
 
 __all__ = ["compiled_sweep", "compiled_trace_back"]
 
 
-def compiled_sweep(
-    transition: Transition,
-    emission: Emission,
-    num_particles: int,
-    reference: Tensor | None,
-    *,
-    lengths: Tensor | None,
-    inputs: Tensor | None,
-    resampling: str,
-    every: int,
-    lag: int,
-    scale: Tensor | None,
-    twist: Emission | None,
-) -> Particles | None:
-    """Run a sweep over states compiled; ``None`` where it has to be run by torch.
-
-    Parameters as for :func:`~pyro_ssl.smc.conditional_smc`, checked.
-    """
-    found, P = library(), num_particles
-    if found is None or not isinstance(emission, TableEmission):
+def compiled_sweep(given: SweepArguments) -> Particles | None:
+    """Run a sweep over states compiled; ``None`` where it has to be run by torch."""
+    found, drawn_by, twist = library(), given.drawn_by, given.twist
+    if found is None or not isinstance(drawn_by, TableEmission):
         return None
-    cell = weights_of_states(transition)
-    log_twist = None
-    if twist is not None:
-        emission = emission.times(twist)
-        log_twist = twist.table if isinstance(twist, TableEmission) else None
-    table = emission.table
-    given = (table, log_twist, scale, inputs, lengths, reference)
-    if cell is None or not (table.numel() and _all_plain(*given, *cell[1:])):
+    cell = weights_of_states(given.transition)
+    optional = {
+        "twist": twist.table if isinstance(twist, TableEmission) else None,
+        "scale": given.scale,
+        "inputs": given.inputs,
+        "lengths": given.lengths,
+        "reference": given.reference,
+    }
+    table = drawn_by.table
+    if cell is None or not (table.numel() and _all_plain(table, *optional.values(), *cell[1:])):
         return None
-    T, B, _ = table.shape
-    u_z = torch.rand(T, B, P, dtype=table.dtype, device=table.device)
-    redraw_at = range(0) if reference is None else schedule(T, every)
-    double: dict[str, Any] = {"dtype": torch.float64, "device": table.device}
-    u_ancestors = torch.rand(T, B, P, **double)
-    numbers = SweepNumbers(u_z, u_ancestors, torch.rand(len(redraw_at), 2, B, **double))
+    T, draw, double = len(table), given.randomness.uniform, torch.float64
+    numbers = SweepNumbers(
+        draw(LATENTS, T, given.num_particles, table.dtype),
+        draw(ANCESTORS, T, given.uniforms_per_step, double),
+        draw(REDRAWS, T, 2, double) if given.redraw_at else None,
+    )
     swept = sweep_states(
         found,
         cell,
         table,
         numbers,
-        redraw_at=redraw_at,
-        lag=lag,
-        systematic=resampling == "systematic",
-        twist=log_twist,
-        scale=scale,
-        inputs=inputs,
-        lengths=lengths,
-        reference=reference,
+        redraw_at=given.redraw_at,
+        lag=given.lag,
+        systematic=given.resampling == "systematic",
+        **optional,
     )
     state = LSTMState(swept.h, swept.c)
     particles = (swept.z, swept.ancestors, swept.log_likelihood)

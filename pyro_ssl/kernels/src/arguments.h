@@ -15,8 +15,8 @@ struct StatesArguments {
   const int64_t *order;       // (B), sequences by falling length
   const int64_t *reference;   // (T, B)
   const float *u_z;           // (T, B, P)
-  const double *u_ancestors;  // (T, B, P)
-  const double *u_redraws;    // (R, 2, B)
+  const double *u_ancestors;  // (T, B, 1 if systematic, else P)
+  const double *u_redraws;    // (T, B, 2)
   int64_t *z, *ancestors;     // (T, B, P)
   double *log_likelihood;     // (T, B)
   double *chosen_by;          // (T, B, P)
