@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from ..errors import NonFiniteError, SMCFailed, at_least
 from ..reading.program import ModelRun
 from ..smc import Emission, Surrogate, Sweep, conditional_smc
 from ..smc.resampling import RESAMPLING
+from .path_memory import sequence_index
 
 __all__ = ["PATH_KERNELS", "SMCSettings", "draw_paths", "next_paths"]
 
@@ -106,6 +108,7 @@ def draw_paths(
         ancestor_sampling=settings.ancestor_sampling,
         transition_scale=scale,
         twist=None if surrogate is None else surrogate.twist(emission, lengths, scale),
+        sequences=_places(run, num_chains),
     )
     sweep = sweep_from(reference)
     kept = _kept(run, sweep, reference, settings, on_failure)
@@ -132,6 +135,16 @@ def next_paths(
     for _ in range(num_sweeps):
         path = draw(reference=path, on_failure="keep")[1]
     return path
+
+
+def _places(run: ModelRun, num_chains: int) -> Tensor:
+    """Place of each sequence in the full batch, chain by chain, ``(C B,)``: it keys its numbers.
+
+    So what a minibatch draws of a sequence does not depend on the others in it.
+    """
+    index = sequence_index(run)
+    chains = torch.arange(max(num_chains, 1), device=index.device).unsqueeze(-1)
+    return (index + chains * math.prod(run.full_shape)).flatten()
 
 
 def _choose(which: Tensor, one: Tensor, other: Tensor) -> Tensor:

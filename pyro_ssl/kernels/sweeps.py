@@ -50,10 +50,10 @@ class SweepSettings(NamedTuple):
     lengths: Tensor | None
     #: ``(T, B)``, and D where latents are vectors
     reference: Tensor | None
-    #: ``(T, B, P)``, float64, uniform on [0, 1): they draw ancestors
+    #: ``(T, B, 1 or P)``, float64, uniform on [0, 1): they draw ancestors
     u_ancestors: Tensor
-    #: ``(R, 2, B)``, float64: each redraws the reference's ancestor, and accepts it
-    u_redraws: Tensor
+    #: ``(T, B, 2)``, float64: they redraw the reference's ancestor, and accept it
+    u_redraws: Tensor | None
 
 
 class Swept(NamedTuple):

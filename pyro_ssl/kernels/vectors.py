@@ -50,12 +50,11 @@ def sweep_vectors(
 
     :param emission: center, constant, linear and precision of log p(x_t | z_t) + log β_t(z_t);
         ``twist`` has those of the latter.
-    :param Tensor noise: standard normal, ``(T, B P, D)``.
+    :param Tensor noise: standard normal, ``(T, B, P, D)``.
     """
-    T, B, D = emission[0].shape
-    rows = noise.shape[1]
+    _, B, P, D = noise.shape
     reads_increments = weights.per_increment is not None
-    last = noise.new_empty(rows, D + 1 if reads_increments else 0)
+    last = noise.new_empty(B * P, D + 1 if reads_increments else 0)
     cell, *of_head = weights
     functions = (*emission, *((None,) * 4 if twist is None else twist))
     own = (*functions, noise, *of_head, last if reads_increments else None)
@@ -64,7 +63,7 @@ def sweep_vectors(
         _Arguments,
         cell,
         settings,
-        noise.new_empty(T, B, rows // B, D),
+        noise.new_empty(noise.shape),
         dict(zip(_OWN, own, strict=True)),
         size=D,
         weighted=twist is not None,

@@ -21,6 +21,7 @@ from ..primitive import SSLLoop
 from ..smc import Emission
 from ..smc.expanded import ExpandedProposal
 from ..smc.proposal import Asks
+from ..smc.randomness import Randomness
 from .handlers import EmissionReader, StateGrid
 from .program import ModelRun
 from .site import EmissionSite
@@ -45,7 +46,7 @@ class BodyEmission(Emission):
         self._fillers = {site.name: site.a_possible_value() for site in run.grid.sites}
 
     def proposal(
-        self, transition: Any, num_particles: int, scale: Tensor | None
+        self, transition: Any, num_particles: int, scale: Tensor | None, randomness: Randomness
     ) -> ExpandedProposal:
         """Return the proposal that asks the body; see the base class."""
         return ExpandedProposal(
@@ -53,6 +54,7 @@ class BodyEmission(Emission):
             (*self.shape, num_particles),
             transition.like,
             scale,
+            randomness,
             ask=self._ask,
             name=self.model_run.loop.name,
         )

@@ -19,8 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..transitions import Transition, map_state
+from ..transitions import map_state
+from .particles import SweepArguments
 from .proposal import Proposal
+from .randomness import REDRAWS, Randomness
 from .resampling import invert_cdf, monotone_cumsum
 
 __all__ = ["PROPOSAL_LAG", "ReferencePath", "schedule"]
@@ -32,34 +34,20 @@ PROPOSAL_LAG = 4
 class ReferencePath:
     """The path that slot 0 holds.
 
-    :param Tensor path: ``(T, B) + event_shape``.
+    :param SweepArguments given: of the sweep, which has a reference.
     :param Proposal proposal: what the sweep draws by.
-    :param Tensor active: steps within each sequence, bool ``(T, B, 1)``; ``None`` if all are.
-    :param Tensor inputs: exogenous inputs, ``(T, B, input_size)``.
-    :param int every: redraw the ancestor every so many steps, from a phase drawn uniformly once a
-        sweep; 0 for never.
-    :param int lag: L.
     """
 
-    def __init__(
-        self,
-        transition: Transition,
-        path: Tensor,
-        proposal: Proposal,
-        active: Tensor | None,
-        inputs: Tensor | None,
-        *,
-        every: int,
-        lag: int,
-    ) -> None:
-        self.transition, self.path, self.proposal = transition, path, proposal
-        self.steps = path.unbind()
-        self.active, self.inputs, self.lag = active, inputs, max(lag, 1)
-        T, B = path.shape[:2]
-        self.redraw_at = schedule(T, every)
+    def __init__(self, given: SweepArguments, proposal: Proposal) -> None:
+        assert given.reference is not None
+        self.transition, self.path, self.proposal = given.transition, given.reference, proposal
+        self.steps = self.path.unbind()
+        self.active, self.inputs, self.lag = given.active, given.inputs, given.lag
+        (T, B), self.redraw_at = self.path.shape[:2], given.redraw_at
         if self.redraw_at:
+            self.u = given.randomness.uniform(REDRAWS, T, 2, torch.float64)
             #: log p(ref_s | its own prefix), (T, B, 1)
-            self.own = self._score(0, T, None, transition.initial_state((B,)), 1)
+            self.own = self._score(0, T, None, self.transition.initial_state((B,)), 1)
 
     def ancestor(self, t: int, state: Any, prior: Any, weights: Tensor | None) -> Tensor | int:
         """Return the ancestor of the reference's step t: 0, or redrawn, ``(B,)``.
@@ -77,7 +65,7 @@ class ReferencePath:
         P, middle = near.shape[1], min(t + self.lag, T)
         if middle > t + 1:
             near = near + self._score(t + 1, middle, self.path[t], state, P).sum(0)
-        u = torch.rand(2, B, 1, device=near.device, dtype=torch.float64)
+        u = self.u[t].T.unsqueeze(-1)
         weight = (near - near.amax(-1, keepdim=True)).exp_()
         if weights is not None:
             weight = weight * weights
@@ -111,9 +99,9 @@ class ReferencePath:
         return log_p if self.active is None else torch.where(self.active[start:stop], log_p, 0.0)
 
 
-def schedule(T: int, every: int) -> range:
+def schedule(T: int, every: int, randomness: Randomness) -> range:
     """Steps at which the reference's ancestor is redrawn; at t=0 there is none to redraw."""
     if every < 1:
         return range(0)
-    phase = int(torch.randint(every, (), device="cpu"))  # the schedule is needed on the host
+    phase = randomness.phase(every)
     return range(phase if phase else every, T, every)

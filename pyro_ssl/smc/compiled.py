@@ -1,7 +1,6 @@
 """Where the compiled sweep of ``kernels`` can stand in for the one in ``sweep.py``.
 
-It draws the same random numbers in the same order, so that both give the same draws, up to the
-rounding of float32.
+Both take the same random numbers, so that they give the same draws, up to the rounding of float32.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from ..kernels.states import sweep_states
 from ..kernels.sweeps import SweepSettings, Swept, trace_back
 from ..kernels.vectors import MAX_DIM, sweep_vectors
 from ..kernels.weights import weights_of_states, weights_of_vectors
-from ..transitions import ReadState, Transition
-from .ancestors import schedule
-from .emissions import Emission, QuadraticEmission, TableEmission
-from .particles import Particles
+from ..transitions import ReadState
+from .emissions import QuadraticEmission, TableEmission
+from .particles import Particles, SweepArguments
+from .randomness import ANCESTORS, LATENTS, REDRAWS
 
 __all__ = ["compiled_sweep", "compiled_trace_back"]
 
@@ -31,104 +30,69 @@ class _Kind(NamedTuple):
     """A sweep over one kind of latent, ready to run."""
 
     #: all that it reads
-    given: Iterable[Tensor | None]
-    #: the random numbers that draw z_t, of P particles
-    numbers: Callable[[int], Tensor]
-    #: runs it with these numbers; returns the state as well
-    run: Callable[[Any, Tensor, SweepSettings], tuple[Swept, Any]]
+    reads: Iterable[Tensor | None]
+    #: runs it, in a library; returns the state as well
+    run: Callable[[Any, SweepSettings], tuple[Swept, Any]]
 
 
-def compiled_sweep(
-    transition: Transition,
-    emission: Emission,
-    num_particles: int,
-    reference: Tensor | None,
-    *,
-    lengths: Tensor | None,
-    inputs: Tensor | None,
-    resampling: str,
-    every: int,
-    lag: int,
-    scale: Tensor | None,
-    twist: Emission | None,
-) -> Particles | None:
-    """Run a sweep compiled; ``None`` where it has to be run by torch.
-
-    Parameters as for :func:`~pyro_ssl.smc.conditional_smc`, checked.
-    """
-    found, P, (T, B) = library(), num_particles, emission.shape
+def compiled_sweep(given: SweepArguments) -> Particles | None:
+    """Run a sweep compiled; ``None`` where it has to be run by torch."""
+    found, (T, B) = library(), given.drawn_by.shape
     if found is None or not T * B:
         return None
-    kind = _over_states(transition, emission, twist) or _over_vectors(transition, emission, twist)
-    if kind is None or not _all_plain(scale, inputs, lengths, reference, *kind.given):
+    kind = _over_states(given) or _over_vectors(given)
+    optional = (given.scale, given.inputs, given.lengths, given.reference)
+    if kind is None or not _all_plain(*optional, *kind.reads):
         return None
-    numbers = kind.numbers(P)
-    redraw_at = range(0) if reference is None else schedule(T, every)
-    double: dict[str, Any] = {"dtype": torch.float64, "device": numbers.device}
+    draw, double = given.randomness.uniform, torch.float64
     settings = SweepSettings(
-        resampling == "systematic",
-        redraw_at,
-        lag,
-        *(scale, inputs, lengths, reference),
-        u_ancestors=torch.rand(T, B, P, **double),
-        u_redraws=torch.rand(len(redraw_at), 2, B, **double),
+        given.resampling == "systematic",
+        given.redraw_at,
+        given.lag,
+        *optional,
+        u_ancestors=draw(ANCESTORS, T, given.uniforms_per_step, double),
+        u_redraws=draw(REDRAWS, T, 2, double) if given.redraw_at else None,
     )
-    swept, state = kind.run(found, numbers, settings)
+    swept, state = kind.run(found, settings)
     particles = (swept.z, swept.ancestors, swept.log_likelihood)
     return Particles(*particles, state, swept.chosen_by, swept.weights)
 
 
-def _over_states(
-    transition: Transition, emission: Emission, twist: Emission | None
-) -> _Kind | None:
-    if not isinstance(emission, TableEmission):
+def _over_states(given: SweepArguments) -> _Kind | None:
+    if not isinstance(given.drawn_by, TableEmission):
         return None
-    weights = weights_of_states(transition)
+    weights, table = weights_of_states(given.transition), given.drawn_by.table
     if weights is None:
         return None
-    cell, log_twist = weights, None
-    if twist is not None:
-        emission = emission.times(twist)
-        assert isinstance(twist, TableEmission)
-        log_twist = twist.table
-    table, (T, B) = emission.table, emission.shape
+    cell, twist = weights, given.twist.table if isinstance(given.twist, TableEmission) else None
 
-    def numbers(P: int) -> Tensor:
-        return torch.rand(T, B, P, dtype=table.dtype, device=table.device)
-
-    def run(found: Any, u_z: Tensor, settings: SweepSettings) -> tuple[Swept, Any]:
-        swept = sweep_states(found, cell, table, log_twist, u_z, settings)
+    def run(found: Any, settings: SweepSettings) -> tuple[Swept, Any]:
+        u_z = given.randomness.uniform(LATENTS, len(table), given.num_particles, table.dtype)
+        swept = sweep_states(found, cell, table, twist, u_z, settings)
         return swept, LSTMState(swept.h, swept.c)
 
-    return _Kind((table, log_twist, *cell[1:]), numbers, run)
+    return _Kind((table, twist, *cell[1:]), run)
 
 
-def _over_vectors(
-    transition: Transition, emission: Emission, twist: Emission | None
-) -> _Kind | None:
-    if not isinstance(emission, QuadraticEmission):
+def _over_vectors(given: SweepArguments) -> _Kind | None:
+    if not isinstance(given.drawn_by, QuadraticEmission):
         return None
-    D = emission.function.center.shape[-1]
-    weights = weights_of_vectors(transition) if D <= MAX_DIM else None
-    if weights is None:
+    emission, P = given.drawn_by.function, given.num_particles
+    T, B, D = emission.center.shape
+    found_weights = weights_of_vectors(given.transition) if D <= MAX_DIM else None
+    if found_weights is None:
         return None
+    weights = found_weights
     cell, *of_head = weights
-    log_twist = None
-    if twist is not None:
-        emission = emission.times(twist)
-        assert isinstance(twist, QuadraticEmission)
-        log_twist = twist.function
-    function, (T, B) = emission.function, emission.shape
+    twist = given.twist.function if isinstance(given.twist, QuadraticEmission) else None
 
-    def numbers(P: int) -> Tensor:
-        center = function.center
-        return torch.randn(T, B * P, D, dtype=center.dtype, device=center.device)
-
-    def run(found: Any, noise: Tensor, settings: SweepSettings) -> tuple[Swept, Any]:
-        swept, last = sweep_vectors(found, weights, function, log_twist, noise, settings)
+    def run(found: Any, settings: SweepSettings) -> tuple[Swept, Any]:
+        noise = given.randomness.normal(LATENTS, T, P * D, emission.center.dtype)
+        noise = noise.reshape(T, B, P, D)
+        swept, last = sweep_vectors(found, weights, emission, twist, noise, settings)
         return swept, ReadState(LSTMState(swept.h, swept.c), last)
 
-    return _Kind((*function, *(log_twist or ()), *cell[1:], *of_head), numbers, run)
+    return _Kind((*emission, *(twist or ()), *cell[1:], *of_head), run)
 
 
 def compiled_trace_back(ancestors: Tensor, slot: Tensor) -> Tensor | None:

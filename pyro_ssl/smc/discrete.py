@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .proposal import Asks, LookAhead, Proposal
+from .randomness import LATENTS, Randomness
 from .resampling import first_above, monotone_cumsum
 
 __all__ = ["StatesProposal"]
@@ -30,14 +31,20 @@ class StatesProposal(Proposal):
     event_shape = torch.Size()
     dtype = torch.long
 
-    def __init__(self, log_emission: Tensor, num_particles: int, scale: Tensor | None) -> None:
+    def __init__(
+        self,
+        log_emission: Tensor,
+        num_particles: int,
+        scale: Tensor | None,
+        randomness: Randomness,
+    ) -> None:
         T, B, K = log_emission.shape
         device, dtype = log_emission.device, log_emission.dtype
         finfo = torch.finfo(dtype)
         self.log_emission, self.shape = log_emission, (B, num_particles)
         self.scale = None if scale is None else scale[:, None, None]
         # u Σ_k J < Σ_k J also when rounded: a point that no partial sum exceeds draws no state.
-        u_z = torch.rand(T, B * num_particles, 1, device=device, dtype=dtype)
+        u_z = randomness.uniform(LATENTS, T, num_particles, dtype).view(T, B * num_particles, 1)
         self.u_z = u_z.clamp_(max=1.0 - finfo.eps).unbind()
         # Finite where all are zero, so that these come out as log 0 and not as NaN.
         peak = log_emission.amax(-1, keepdim=True).clamp_(min=finfo.min)

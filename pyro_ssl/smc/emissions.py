@@ -20,6 +20,7 @@ from .discrete import StatesProposal
 from .gaussian import QuadraticProposal
 from .proposal import Asks, Proposal
 from .quadratic import Quadratic
+from .randomness import Randomness
 
 __all__ = ["Emission", "QuadraticEmission", "TableEmission"]
 
@@ -41,9 +42,13 @@ class Emission(ABC):
 
     @abstractmethod
     def proposal(
-        self, transition: Transition, num_particles: int, scale: Tensor | None
+        self,
+        transition: Transition,
+        num_particles: int,
+        scale: Tensor | None,
+        randomness: Randomness,
     ) -> Proposal:
-        """Return the proposal of one sweep; it draws all random numbers that it will need.
+        """Return the proposal of one sweep; it takes all random numbers that it will need.
 
         :param Tensor scale: power of p(z_t | z_{1:t-1}), ``(B,)``, or ``None``.
         """
@@ -126,10 +131,14 @@ class TableEmission(Emission):
         check_tensor("TableEmission", "table", self.table, shape, like=like, write=write)
 
     def proposal(
-        self, transition: Transition, num_particles: int, scale: Tensor | None
+        self,
+        transition: Transition,
+        num_particles: int,
+        scale: Tensor | None,
+        randomness: Randomness,
     ) -> StatesProposal:
         """Return the exact proposal; see the base class."""
-        return StatesProposal(self.table, num_particles, scale)
+        return StatesProposal(self.table, num_particles, scale, randomness)
 
     def times(self, twist: Emission) -> TableEmission:
         """Add tables; see the base class."""
@@ -194,10 +203,14 @@ class QuadraticEmission(Emission):
         )
 
     def proposal(
-        self, transition: Transition, num_particles: int, scale: Tensor | None
+        self,
+        transition: Transition,
+        num_particles: int,
+        scale: Tensor | None,
+        randomness: Randomness,
     ) -> QuadraticProposal:
         """Return the exact proposal; see the base class."""
-        return QuadraticProposal(self.function, num_particles, scale)
+        return QuadraticProposal(self.function, num_particles, scale, randomness)
 
     def times(self, twist: Emission) -> QuadraticEmission:
         """Add functions; see the base class."""

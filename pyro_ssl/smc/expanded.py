@@ -21,6 +21,7 @@ from .gaussian import GaussianProposal, look_ahead
 from .product import Product
 from .proposal import Asks, LookAhead
 from .quadratic import Quadratic
+from .randomness import DEFENCE, Randomness
 
 __all__ = ["ExpandedProposal"]
 
@@ -64,16 +65,16 @@ class ExpandedProposal(GaussianProposal):
         shape: tuple[int, int, int],
         like: Tensor,
         scale: Tensor | None,
+        randomness: Randomness,
         *,
         ask: Callable[[int, Tensor], Asks[Tensor]],
         name: str,
     ) -> None:
-        super().__init__(dim, shape, like, scale)
+        super().__init__(dim, shape, like, scale, randomness)
         self.ask, self.name = ask, name
         T, B, P = shape
-        self.defend = (
-            torch.rand(T, B * P, 1, device=like.device, dtype=like.dtype) < DEFENSIVE_SHARE
-        )
+        u = randomness.uniform(DEFENCE, T, P, like.dtype)
+        self.defend = u.view(T, B * P, 1) < DEFENSIVE_SHARE
         #: whether derivatives were missing at any step; read once a sweep, since reading it waits
         self.blind = torch.zeros((), dtype=torch.bool, device=like.device)
 

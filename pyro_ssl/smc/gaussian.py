@@ -21,6 +21,7 @@ from ..transitions.gaussian import Moments
 from .product import Product, product
 from .proposal import Asks, LookAhead, Proposal
 from .quadratic import Quadratic
+from .randomness import LATENTS, Randomness
 
 __all__ = ["GaussianProposal", "QuadraticProposal", "look_ahead"]
 
@@ -35,11 +36,17 @@ class GaussianProposal(Proposal):
     """
 
     def __init__(
-        self, dim: int, shape: tuple[int, int, int], like: Tensor, scale: Tensor | None
+        self,
+        dim: int,
+        shape: tuple[int, int, int],
+        like: Tensor,
+        scale: Tensor | None,
+        randomness: Randomness,
     ) -> None:
         T, self.B, self.P = shape
         self.event_shape, self.dtype = torch.Size((dim,)), like.dtype
-        self.noise = torch.randn(T, self.B * self.P, dim, device=like.device, dtype=like.dtype)
+        noise = randomness.normal(LATENTS, T, self.P * dim, like.dtype)
+        self.noise = noise.reshape(T, self.B * self.P, dim)
         self.scale = None if scale is None else scale[:, None]
 
     def prior(self, predicted: Moments) -> Moments:
@@ -98,9 +105,11 @@ class QuadraticProposal(GaussianProposal):
     :param Tensor scale: see :class:`GaussianProposal`.
     """
 
-    def __init__(self, emission: Quadratic, num_particles: int, scale: Tensor | None) -> None:
+    def __init__(
+        self, emission: Quadratic, num_particles: int, scale: Tensor | None, randomness: Randomness
+    ) -> None:
         T, B, D = emission.center.shape
-        super().__init__(D, (T, B, num_particles), emission.center, scale)
+        super().__init__(D, (T, B, num_particles), emission.center, scale, randomness)
         self.emission = list(zip(*(part.unsqueeze(2).unbind() for part in emission), strict=True))
 
     def look_ahead(self, t: int, prior: Moments) -> Asks[LookAhead]:

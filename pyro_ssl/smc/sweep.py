@@ -35,7 +35,6 @@ one row gather. Ancestors and latents are stored ``(T, B, P)``, traced back once
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -44,12 +43,13 @@ from torch import Tensor
 
 from ..steps import steps_within
 from ..transitions import Transition, map_state
-from .ancestors import PROPOSAL_LAG, ReferencePath
+from .ancestors import PROPOSAL_LAG, ReferencePath, schedule
 from .arguments import check_sweep
 from .compiled import compiled_sweep, compiled_trace_back
 from .emissions import Emission
-from .particles import Particles
+from .particles import Particles, SweepArguments
 from .proposal import Asks, Proposal
+from .randomness import ANCESTORS, FINAL, Randomness
 from .resampling import RESAMPLING, invert_cdf, monotone_cumsum
 from .twist import TwistedProposal
 
@@ -107,6 +107,8 @@ def conditional_smc(
     forced_move: bool = True,
     transition_scale: Tensor | None = None,
     twist: Emission | None = None,
+    seed: int | None = None,
+    sequences: Tensor | None = None,
 ) -> Sweep:
     """One sweep of conditional SMC, batched over sequences.
 
@@ -128,6 +130,10 @@ def conditional_smc(
         step and sequence, 0 at every sequence's last step (``twist.py``): a :class:`TableEmission`
         or :class:`QuadraticEmission`, as the latents are. Exact for any that does not depend on the
         reference. The log-likelihoods of single steps then mean nothing, only their sum does.
+    :param int seed: of the sweep's random numbers, from 0 to 2⁶³ - 1; by default it is drawn from
+        torch's generator.
+    :param Tensor sequences: which sequence each is, int64 ``(B,)``, by default its place. With a
+        seed, a sequence's draws depend on this alone: not on the batch around it, nor on padding.
     :returns: :class:`Sweep`.
     :raises TypeError: if an argument is of another class.
     :raises ValueError: if shapes, dtypes, devices or values do not fit; nothing was drawn.
@@ -151,82 +157,68 @@ def conditional_smc(
         ancestor_sampling=ancestor_sampling,
         proposal_lag=proposal_lag,
     )
-    T, B = emission.shape
-    P, active = num_particles, None if lengths is None else steps_within(lengths, T).unsqueeze(-1)
-    every = ancestor_sampling if P > 1 else 0
-    how: dict[str, Any] = {"resampling": resampling, "every": every, "lag": proposal_lag}
-    how |= {"scale": transition_scale, "twist": twist, "inputs": inputs}
-    found = compiled_sweep(transition, emission, P, reference, lengths=lengths, **how)
+    (T, B), P = emission.shape, num_particles
+    drawn_by = emission if twist is None else emission.times(twist)
+    if sequences is None:
+        sequences = torch.arange(B, device=transition.like.device)
+    randomness = Randomness(seed, sequences)
+    every = ancestor_sampling if reference is not None and P > 1 else 0
+    given = SweepArguments(
+        transition,
+        drawn_by,
+        num_particles=P,
+        reference=reference,
+        lengths=lengths,
+        active=None if lengths is None else steps_within(lengths, T).unsqueeze(-1),
+        inputs=inputs,
+        resampling=resampling,
+        redraw_at=schedule(T, every, randomness),
+        lag=proposal_lag,
+        scale=transition_scale,
+        twist=twist,
+        randomness=randomness,
+    )
+    found = compiled_sweep(given)
     if found is None:
-        found = _torch_sweep(transition, emission, P, reference, active=active, **how)
+        found = _torch_sweep(given)
     move = forced_move and reference is not None and P > 1
-    slot = _final_slot(found.weights, (B, P), move, found.z.device)
-    path, log_likelihood = _trace_back(found.z, found.ancestors, slot), found.log_likelihood
-    if active is not None:
-        path.masked_fill_(~active.view(T, B, *(1 for _ in transition.event_shape)), 0)
-        log_likelihood.masked_fill_(~active.squeeze(-1), 0.0)
+    u = randomness.uniform(FINAL, 1, 2, torch.float64)
+    path = _trace_back(found.z, found.ancestors, _final_slot(found.weights, (B, P), move, u[0].T))
+    if given.active is not None:
+        path.masked_fill_(~given.active.view(T, B, *(1 for _ in transition.event_shape)), 0)
+        found.log_likelihood.masked_fill_(~given.active.squeeze(-1), 0.0)
     return Sweep(path, *found)
 
 
-def _torch_sweep(
-    transition: Transition,
-    emission: Emission,
-    num_particles: int,
-    reference: Tensor | None,
-    *,
-    active: Tensor | None,
-    inputs: Tensor | None,
-    resampling: str,
-    every: int,
-    lag: int,
-    scale: Tensor | None,
-    twist: Emission | None,
-) -> Particles:
-    """Make what the algorithm needs, and let the emission run it.
-
-    :param Tensor active: steps within each sequence, bool ``(T, B, 1)``.
-    """
-    shape = (*emission.shape, num_particles)
-    drawn_by = emission if twist is None else emission.times(twist)
-    proposal = drawn_by.proposal(transition, num_particles, scale)
-    if twist is not None:
-        proposal = TwistedProposal(proposal, twist.log_prob)
-    kept = None
-    if reference is not None:
-        kept = ReferencePath(transition, reference, proposal, active, inputs, every=every, lag=lag)
-    by_row = None if inputs is None else inputs.repeat_interleave(num_particles, 1)
-    steps = _sweep(transition, proposal, shape, kept, active, by_row, RESAMPLING[resampling])
-    found = drawn_by.run(steps)
+def _torch_sweep(given: SweepArguments) -> Particles:
+    """Make what the algorithm needs, and let the emission run it."""
+    drawn_by, P = given.drawn_by, given.num_particles
+    proposal = drawn_by.proposal(given.transition, P, given.scale, given.randomness)
+    if given.twist is not None:
+        proposal = TwistedProposal(proposal, given.twist.log_prob)
+    reference = None if given.reference is None else ReferencePath(given, proposal)
+    found = drawn_by.run(_sweep(given, proposal, reference))
     proposal.finish()
     return found
 
 
 def _sweep(
-    transition: Transition,
-    proposal: Proposal,
-    shape: tuple[int, int, int],
-    reference: ReferencePath | None,
-    active: Tensor | None,
-    inputs: Tensor | None,
-    resample: Callable[[Tensor, Tensor | int | None, Tensor], Tensor],
+    given: SweepArguments, proposal: Proposal, reference: ReferencePath | None
 ) -> Asks[Particles]:
-    """The algorithm; it asks for the emission where the proposal does.
-
-    :param shape: T, B, P.
-    :param Tensor active: steps within each sequence, bool ``(T, B, 1)``.
-    :param Tensor inputs: exogenous inputs by row, ``(T, B P, input_size)``.
-    """
-    T, B, P = shape
-    device = transition.like.device
-    step, state = transition.stepper(inputs), transition.initial_state((B * P,))
+    """The algorithm; it asks for the emission where the proposal does."""
+    transition, active, resample = given.transition, given.active, RESAMPLING[given.resampling]
+    (T, B), P = given.drawn_by.shape, given.num_particles
+    shape, device = (T, B, P), transition.like.device
+    by_row = None if given.inputs is None else given.inputs.repeat_interleave(P, 1)
+    step, state = transition.stepper(by_row), transition.initial_state((B * P,))
     slots = torch.arange(P, device=device)
     first_rows = torch.arange(B, device=device).unsqueeze(-1) * P  # row of each slot 0
-    u = torch.rand(T, B, P, device=device, dtype=torch.float64)
+    u = given.randomness.uniform(ANCESTORS, T, given.uniforms_per_step, torch.float64)
     chosen_by = torch.empty(shape, device=device, dtype=torch.float64)  # w_{t-1} α_t
     particles = torch.empty((*shape, *proposal.event_shape), device=device, dtype=proposal.dtype)
     ancestors = torch.empty(shape, device=device, dtype=torch.long)
     log_likelihood = torch.empty(T, B, device=device, dtype=torch.float64)
-    by_row, in_slot_0 = particles.flatten(1, 2).unbind(), particles[:, :, 0].unbind()
+    rows_of, in_slot_0 = particles.flatten(1, 2).unbind(), particles[:, :, 0].unbind()
 
     z, weights = None, None  # w_{t-1}, of mean 1; None: all equal
     steps = zip(u, particles, ancestors, chosen_by, log_likelihood, strict=True)
@@ -256,7 +248,7 @@ def _sweep(
                 now = torch.where(active[t], now, 1.0 if weights is None else weights)
             weights = now
         state = map_state(partial(torch.index_select, dim=0, index=rows), state)
-        z = by_row[t]
+        z = rows_of[t]
     log_likelihood.add_(chosen_by.mean(-1).log_())
     return Particles(particles, ancestors, log_likelihood, state, chosen_by, weights)
 
@@ -281,14 +273,15 @@ def _trace_back(z: Tensor, ancestors: Tensor, slot: Tensor) -> Tensor:
     return z.gather(2, index).squeeze(2)
 
 
-def _final_slot(
-    weights: Tensor | None, shape: tuple[int, int], move: bool, device: torch.device
-) -> Tensor:
-    """Draw the final slot by its weight, or move from slot 0 to another, ``(B,)``."""
-    B, P = shape
+def _final_slot(weights: Tensor | None, shape: tuple[int, int], move: bool, u: Tensor) -> Tensor:
+    """Draw the final slot by its weight, or move from slot 0 to another, ``(B,)``.
+
+    :param Tensor u: uniforms, float64 ``(2, B)``.
+    """
+    u = u.unsqueeze(-1)
     if weights is None:
-        return torch.randint(1 if move else 0, P, (B,), device=device)
-    u = torch.rand(2, B, 1, device=device, dtype=torch.float64)
+        least = 1 if move else 0
+        return least + (u[0, :, 0] * (shape[1] - least)).long()
     if not move:
         return invert_cdf(monotone_cumsum(weights), u[0]).squeeze(-1)
     # Liu 1996: proposed ∝ w among the others, accepted by (Σw - w_0) / (Σw - w_slot)

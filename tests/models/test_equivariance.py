@@ -12,7 +12,7 @@ from pyro_ssl.datasets import noisy_curve
 
 UNITS = [1e-12, 1.0, 1e12]
 # Where rounding turns a resampling over, other paths are drawn: then R and the path are the same to
-# within the noise of 200 particles, and the log-likelihood of a step to within four times that.
+# within the noise of 1,000 particles, and the log-likelihood of a step to within four times that.
 EXACT, CLOSE = 1e-6, 0.05
 
 
@@ -26,8 +26,8 @@ def found(dtype, unit=1.0, level=0.0, learn=False, constant=None):
     ssl = GaussianSSL(2, hidden_size=4, dropout=0.0).to(dtype)
     ssl.fit(x.to(dtype), num_epochs=4, num_paths=2, learn_loading=learn, disable_progbar=True)
     pyro.set_rng_seed(1)
-    path = ssl.filter(x.to(dtype), num_particles=200).mean.double() / unit
-    log_p = ssl.log_likelihood(x.to(dtype), num_particles=200).sum() / 40
+    path = ssl.filter(x.to(dtype), num_particles=1000).mean.double() / unit
+    log_p = ssl.log_likelihood(x.to(dtype), num_particles=1000).sum() / 40
     E = x.shape[-1]
     place = path[..., :2] - level
     return ssl.covariance.double() / unit**2, place, float(log_p) + E * math.log(unit)

@@ -287,8 +287,8 @@ edited(
     ("log_likelihood.masked_fill_(", "log_likelihood.masked_fill("),
 )
 edited(
-    *("states", "record", "inputs of another sequence", sweep._torch_sweep),
-    ("inputs.repeat_interleave(num_particles, 1)", "inputs.repeat(1, num_particles, 1)"),
+    *("states", "record", "inputs of another sequence", SWEEP),
+    ("inputs.repeat_interleave(P, 1)", "inputs.repeat(1, P, 1)"),
 )
 
 

@@ -383,7 +383,7 @@ class ByHand:
 
 def close(found, expected):
     found = torch.as_tensor(found).detach().double()
-    torch.testing.assert_close(found, expected.detach().double(), rtol=0, atol=1e-7)
+    torch.testing.assert_close(found, expected.detach().double(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

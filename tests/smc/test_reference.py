@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pyro_ssl.smc import TableEmission, conditional_smc
+from pyro_ssl.smc.randomness import ANCESTORS, FINAL, LATENTS, REDRAWS, Randomness
 from pyro_ssl.transitions import MarkovTransition
 from tests.statistics import random_problem
 
@@ -35,7 +36,8 @@ def resampled(log_w, first, u, systematic):
 class Plain:
     """One sweep; arguments as those of :func:`conditional_smc`."""
 
-    def __init__(self, problem, P, path, systematic, every, lag, move):
+    def __init__(self, problem, P, path, systematic, every, lag, move, seed):
+        self.seed = seed
         self.problem, self.P, self.path = problem, P, path
         self.systematic, self.every, self.lag, self.move = systematic, every, lag, move
         self.table = problem.log_emission
@@ -61,27 +63,34 @@ class Plain:
 
     def run(self):
         T, B, K = self.table.shape
-        u_z = torch.rand(T, B * self.P, 1).view(T, B, self.P).tolist()
+        numbers = Randomness(self.seed, torch.arange(B))
+        u_z = numbers.uniform(LATENTS, T, self.P, torch.float64).tolist()
         redraws = []
         if self.path is not None and self.P > 1 and self.every:
-            phase = int(torch.randint(self.every, ()))
-            redraws = range(phase or self.every, T, self.every)
-        u = torch.rand(T, B, self.P).tolist()
-        u_redraw = {}
+            redraws = range(numbers.phase(self.every) or self.every, T, self.every)
+        width = 1 if self.systematic else self.P
+        u = numbers.uniform(ANCESTORS, T, width, torch.float64).tolist()
+        u_redraw = numbers.uniform(REDRAWS, T, 2, torch.float64).mT.tolist()
+        u_redraw = {t: u_redraw[t] for t in redraws}
+        u_final = numbers.uniform(FINAL, 1, 2, torch.float64)[0].T.tolist()
         lengths = [T] * B if self.problem.lengths is None else self.problem.lengths.tolist()
         prefixes = [[[] for _ in range(self.P)] for _ in range(B)]
         log_w = [[0.0] * self.P for _ in range(B)]
         ancestors, log_z = torch.empty(T, B, self.P).long(), torch.zeros(T, B)
         for t in range(T):
-            if t in redraws:
-                u_redraw[t] = torch.rand(2, B, 1).squeeze(-1).tolist()
             for b in range(B):
                 self.end = lengths[b]
                 prefixes[b], log_w[b], a, log_z[t, b] = self.step(
-                    t, b, prefixes[b], log_w[b], u_z[t][b], u[t][b], u_redraw.get(t)
+                    t,
+                    b,
+                    prefixes[b],
+                    log_w[b],
+                    u_z[t][b],
+                    u[t][b],
+                    u_redraw.get(t),
                 )
                 ancestors[t, b] = torch.tensor(a)
-        slots = self.final_slots(B, log_w)
+        slots = self.final_slots(B, log_w, u_final)
         path = torch.tensor([prefixes[b][slots[b]] for b in range(B)]).T
         for b in range(B):
             path[lengths[b] :, b] = 0
@@ -119,11 +128,10 @@ class Plain:
         far = [self.log_future(prefixes[p], b, middle, len(self.table)) for p in (proposed, 0)]
         return proposed if math.log(u_accepted) < far[0] - far[1] else 0
 
-    def final_slots(self, B, log_w):
+    def final_slots(self, B, log_w, u):
         move = self.move and self.path is not None and self.P > 1
         if self.problem.log_twist is None:
-            return torch.randint(int(move), self.P, (B,)).tolist()
-        u = torch.rand(2, B, 1).squeeze(-1).tolist()
+            return [move + int(u[0][b] * (self.P - move)) for b in range(B)]
         if not move:
             return [draw(log_w[b], u[0][b]) for b in range(B)]
         slots = [1 + draw(log_w[b][1:], u[0][b]) for b in range(B)]
@@ -157,10 +165,8 @@ def check(problem, T, P=4, path=True, systematic=True, every=0, lag=4, move=True
     S = problem.log_emission.shape[1]
     path = torch.randint(3, (T, S)) if path else None
     seed = torch.initial_seed() + 1
-    torch.manual_seed(seed)
     with torch.no_grad():
-        expected = Plain(problem, P, path, systematic, every, lag, move).run()
-    torch.manual_seed(seed)
+        expected = Plain(problem, P, path, systematic, every, lag, move, seed).run()
     found = conditional_smc(
         **problem.repeat(1),
         num_particles=P,
@@ -169,6 +175,7 @@ def check(problem, T, P=4, path=True, systematic=True, every=0, lag=4, move=True
         ancestor_sampling=every,
         proposal_lag=lag,
         forced_move=move,
+        seed=seed,
     )
     assert found.path.equal(expected[0]) and found.ancestors.equal(expected[1])
     torch.testing.assert_close(found.log_likelihood, expected[2], rtol=1e-10, atol=1e-10)

@@ -14,8 +14,8 @@ template <class Value> struct SweepArguments {
   const int64_t *lengths;     // (B)
   const int64_t *order;       // (B), sequences by falling length
   const Value *reference;     // (T, B)
-  const double *u_ancestors;  // (T, B, P)
-  const double *u_redraws;    // (R, 2, B)
+  const double *u_ancestors;  // (T, B, 1 if systematic, else P)
+  const double *u_redraws;    // (T, B, 2)
   Value *z;                   // (T, B, P)
   int64_t *ancestors;         // (T, B, P)
   double *log_likelihood;     // (T, B)

@@ -36,10 +36,10 @@ template <class Head> class Reference {
               const double *weights, int *first) {
     const int middle = std::min<int64_t>(t + a.lag, a.T);
     look_on(t, middle, lanes, n, now, log_w);
-    const double *u = a.u_redraws + (size_t)(t - a.first_redraw) / a.every * 2 * a.B;
+    const double *u = a.u_redraws + (size_t)t * a.B * 2;
     int m = 0;  // lanes whose proposal has to be decided, by what is left of the reference
     for (int i = 0; i < n; i++) {
-      proposed[i] = first[i] = pick(log_w + i * P, weights ? weights + i * P : nullptr, u[lanes[i].b]);
+      proposed[i] = first[i] = pick(log_w + i * P, weights ? weights + i * P : nullptr, u[lanes[i].b * 2]);
       if (first[i] == 0 || middle >= lanes[i].length) continue;
       const Rows &from = middle > t + 1 ? near : now;
       one.h[m] = from.h[i * P + first[i]], one.c[m] = from.c[i * P + first[i]];
@@ -57,7 +57,7 @@ template <class Head> class Reference {
     }
     for (int j = 0; j < decided; j++) {
       const int i = replayed[j];
-      if (!(std::log(u[a.B + lanes[i].b]) < ratio[j])) continue;
+      if (!(std::log(u[lanes[i].b * 2 + 1]) < ratio[j])) continue;
       first[i] = proposed[i];
       const auto from = other.begin() + (size_t)i * a.T;
       std::copy(from + middle, from + lanes[i].length, own.begin() + (size_t)i * a.T + middle);

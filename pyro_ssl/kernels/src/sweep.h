@@ -127,7 +127,7 @@ template <class Head> class Sweep {
   }
 
   void resample(size_t tb, int i, int64_t *ancestors) {
-    const double *weight = alpha.data() + i * P, *u = a.u_ancestors + tb * P;
+    const double *weight = alpha.data() + i * P, *u = a.u_ancestors + tb * (a.systematic ? 1 : P);
     double sum = 0;
     for (int p = 0; p < P; p++) cdf[p] = sum += weight[p];
     if (a.systematic) systematic(weight, cdf.data(), P, first[i], u[0], ancestors);

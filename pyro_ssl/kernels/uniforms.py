@@ -1,0 +1,31 @@
+"""Random numbers by counter, compiled: ``src/uniforms.cpp``, bit for bit those of torch."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from .loading import library
+
+__all__ = ["compiled_uniforms"]
+
+
+def compiled_uniforms(
+    seed: int, purpose: int, shape: tuple[int, int, int], sequences: Tensor, dtype: torch.dtype
+) -> Tensor | None:
+    """Return numbers in [0, 1) of a shape (T, B, n); ``None`` where torch has to make them.
+
+    See :class:`pyro_ssl.smc.randomness.Randomness`.
+    """
+    found = library()
+    if found is None or sequences.device.type != "cpu" or type(sequences) is not Tensor:
+        return None
+    if dtype not in (torch.float32, torch.float64) or sequences.dtype != torch.int64:
+        return None
+    out, sequences = torch.empty(shape, dtype=dtype, device="cpu"), sequences.contiguous()
+    sizes = [ctypes.c_int64(n) for n in (seed, purpose, *shape)]
+    arrays = [ctypes.c_void_p(value.data_ptr()) for value in (sequences, out)]
+    (found.uniform_floats if dtype == torch.float32 else found.uniform_doubles)(*sizes, *arrays)
+    return out
