@@ -278,6 +278,33 @@ def test_strided_arguments_are_read_as_they_stand():
     assert torch.equal(runs[0].z, runs[1].z)
 
 
+@pytest.mark.parametrize("means", FACTORS["means"])
+def test_a_sequence_draws_the_same_in_any_batch(means, B=11, T=12):
+    """Alone, without the padding behind it: bit for bit."""
+    case = CASE | {"means": means, "B": B, "T": T, "ancestor_sampling": 2}
+    torch.manual_seed(0)
+    transition, emission = transition_of(case), random_emission(T, B, 3)
+    lengths, reference = torch.randint(1, T + 1, (B,)), torch.randn(T, B, 3)
+    twist, inputs = random_twist(T, B, 3, lengths), torch.randn(T, B, 3)
+
+    def sweep(index, steps):
+        parts = (function.select(index).split(steps)[0] for function in (emission, twist))
+        return conditional_smc(
+            *(transition, next(parts), 5, reference[:steps, index]),
+            twist=next(parts),
+            inputs=inputs[:steps, index],
+            lengths=lengths[index],
+            ancestor_sampling=2,
+            seed=7,
+            sequences=index,
+        )
+
+    whole = sweep(torch.arange(B), T)
+    for b, length in enumerate(lengths.tolist()):
+        alone = sweep(torch.tensor([b]), length)
+        assert torch.equal(alone.path[:, 0], whole.path[:length, b])
+
+
 @pytest.mark.stage("statistical")
 @pytest.mark.parametrize("every", [0, 1])
 @pytest.mark.parametrize("twist", [False, True])

@@ -39,7 +39,8 @@ template <class Head> class Reference {
     const double *u = a.u_redraws + (size_t)t * a.B * 2;
     int m = 0;  // lanes whose proposal has to be decided, by what is left of the reference
     for (int i = 0; i < n; i++) {
-      proposed[i] = first[i] = pick(log_w + i * P, weights ? weights + i * P : nullptr, u[lanes[i].b * 2]);
+      const double *w = weights ? weights + i * P : nullptr;
+      proposed[i] = first[i] = pick(log_w + i * P, w, u[lanes[i].b * 2]);
       if (first[i] == 0 || middle >= lanes[i].length) continue;
       const Rows &from = middle > t + 1 ? near : now;
       one.h[m] = from.h[i * P + first[i]], one.c[m] = from.c[i * P + first[i]];
@@ -121,7 +122,8 @@ template <class Head> class Reference {
       }
       near.step(cell, n * P, spare);
       cell.read_out(n * P, near.h.data(), outputs.data);
-      head.score(s, n * P, [&](int r) -> const Lane & { return lanes[r / P]; }, outputs.data, scores.data());
+      const auto lane_of = [&](int r) -> const Lane & { return lanes[r / P]; };
+      head.score(s, n * P, lane_of, outputs.data, scores.data());
       for (int r = 0; r < n * P; r++) log_w[r] += scores[r];
     }
   }

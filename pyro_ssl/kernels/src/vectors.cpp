@@ -4,8 +4,8 @@
 
 namespace {
 
-// What the cell reads of z_{t-1}: itself, or (z_{t-1} - z_{t-2}) / scale. The cell's table has D rows
-// for it, then the bias, and the bias with the start flag.
+// What the cell reads: z_{t-1}, or (z_{t-1} - z_{t-2}) / scale. The cell's table has D rows for it,
+// then the bias, and the bias with the start flag.
 template <int D> class VectorsReading : public Exogenous {
  public:
   VectorsReading(const VectorsArguments &a, const Cell &cell, int rows)
