@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
-BENCHMARKS ?= $(patsubst benchmarks/%.py,%,$(filter-out benchmarks/_%.py,$(wildcard benchmarks/*.py)))
+BENCHMARKS ?= $(patsubst benchmarks/%.py,%,$(filter-out benchmarks/_%.py benchmarks/peers.py,$(wildcard benchmarks/*.py)))
 
 RUN := $(VENV)/bin/python -m
 PYTEST := $(RUN) pytest -n auto --dist=worksteal --durations=10
 
 .DEFAULT_GOAL := help
-.PHONY: help demo curves tutorials test test-fast test-statistical test-nightly lint bench clean
+.PHONY: help demo curves tutorials test test-fast test-statistical test-nightly lint bench bench-peers clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -41,6 +41,10 @@ lint: $(VENV)/.installed-dev  ## ruff and mypy
 
 bench: $(VENV)/.installed-plots  ## each benchmark in turn
 	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(RUN) benchmarks.$$name; done
+
+bench-peers:  ## beside JAX, in an environment of its own
+	$(MAKE) VENV=.venv-bench .venv-bench/.installed-bench
+	OMP_NUM_THREADS=1 .venv-bench/bin/python -m benchmarks.peers
 
 clean:  ## remove what builds and tests leave behind (not the environment)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,21 +1,13 @@
 """What several benchmarks need."""
 
 import statistics
-import time
 from collections.abc import Callable, Mapping
 
 import torch
 
+from pyro_ssl.bench import machine, ratios_of, timed
 
-def timed(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds that one call takes, including the device's work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+__all__ = ["mean_sd", "print_ratios", "timed"]
 
 
 def mean_sd(values: list[float], digits: int) -> str:
@@ -33,15 +25,9 @@ def print_ratios(
     device: torch.device,
 ) -> None:
     """Run all in turn, and print the time of each job in units of the floor: median and range."""
-    for job in (floor, *work.values()):
-        timed(job, device)  # warm up
-    ratios: dict[str, list[float]] = {name: [] for name in work}
-    seconds: list[float] = []
-    for _ in range(rounds):
-        seconds.append(timed(floor, device))
-        for name, job in work.items():
-            ratios[name].append(timed(job, device) / seconds[-1])
-    print(f"{title}: {statistics.median(seconds) * 1e3:.1f} ms")
-    for name, values in ratios.items():
+    found = ratios_of(floor, work, rounds, device)
+    print(machine(device))
+    print(f"{title}: {statistics.median(found.seconds) * 1e3:.1f} ms")
+    for name, values in found.by_job.items():
         low, high = min(values), max(values)
-        print(f"{name:<42} {statistics.median(values):6.2f} x  ({low:.2f} to {high:.2f})")
+        print(f"{name:<42} {found.median(name):6.2f} x  ({low:.2f} to {high:.2f})")

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..gradients import evaluating
+from ..kernels.messages import compiled_messages
 from ..steps import steps_within
 from ..transitions import (
     DiscreteTransition,
@@ -109,6 +110,9 @@ class MarkovSurrogate(Surrogate):
         lowest = torch.finfo(table.dtype)
         emission = (table - table.amax(-1, keepdim=True).clamp_(min=lowest.min)).exp_()
         back = matrix.to(table).mT.contiguous()
+        found = compiled_messages(back, emission, lengths)
+        if found is not None:
+            return found.clamp_(min=lowest.tiny).log_()
         active = None if lengths is None else steps_within(lengths, T).unsqueeze(-1)
         beta = torch.ones_like(table)
         for t in range(T - 1, 0, -1):

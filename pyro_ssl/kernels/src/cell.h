@@ -9,29 +9,9 @@
 // over k in the same order whatever the number of rows: a row's figures do not depend on the others.
 #pragma once
 
-#include <cstddef>
-#include <cstdlib>
-#include <new>
-
-#include "simd.h"
+#include "panels.h"
 
 namespace {
-
-constexpr int MAX_ROWS = VL == 16 ? 12 : 6;  // of sums that the registers hold
-
-// Memory aligned for vectors, set to 0.
-struct Floats {
-  float *data;
-  explicit Floats(size_t size) {
-    size_t bytes = (size * sizeof(float) + 63) / 64 * 64 + 64;
-    data = (float *)std::aligned_alloc(64, bytes);
-    if (!data) throw std::bad_alloc();
-    __builtin_memset(data, 0, bytes);
-  }
-  ~Floats() { std::free(data); }
-  Floats(const Floats &) = delete;
-  Floats &operator=(const Floats &) = delete;
-};
 
 enum Kind { LSTM = 0, MLSTM = 1, MLSTM_OUTPUT = 2 };
 
@@ -50,15 +30,15 @@ struct CellWeights {
 
 class Cell {
  public:
-  const int kind, H, units, hidden, gates, outputs, out;  // units = panels of VL; out = padded
+  const int kind, H, units, hidden, gates, out;  // units = vectors of H; hidden, out: padded
 
   explicit Cell(const CellWeights &w)
       : kind(w.kind), H(w.H), units((w.H + VL - 1) / VL), hidden(units * VL),
-        gates(4 * hidden + (w.kind == LSTM ? 0 : hidden)), outputs((w.head_size + VL - 1) / VL),
-        out(outputs * VL), inputs(w.I), rows(w.rows), table((size_t)rows * gates),
-        exogenous((size_t)inputs * gates),
-        panels((size_t)units * 4 * VL * H), m_panels(w.kind == LSTM ? 0 : (size_t)hidden * H),
-        head((size_t)out * H), head_bias(out), bias_h(hidden) {
+        gates(4 * hidden + (w.kind == LSTM ? 0 : hidden)),
+        out((w.head_size + VL - 1) / VL * VL), inputs(w.I), rows(w.rows),
+        table((size_t)rows * gates), exogenous((size_t)inputs * gates),
+        panels((size_t)4 * hidden * H), bias_h(hidden), to_m(w.kind == LSTM ? 0 : H, H),
+        head(H, w.head_size) {
     const int G = w.kind == LSTM ? 4 * H : 5 * H;
     for (int z = 0; z < rows; z++) pack_projection(w.table + (size_t)z * G, 1, row(z));
     for (int k = 0; k < inputs; k++)
@@ -67,11 +47,10 @@ class Cell {
       for (int k = 0; k < H; k++) panels.data[panel_at(j, k)] = scale(j) * w.recurrent[j * H + k];
     if (kind != LSTM)
       for (int j = 0; j < H; j++)
-        for (int k = 0; k < H; k++) m_panels.data[((j / VL) * H + k) * VL + j % VL] = w.to_m[j * H + k];
+        for (int k = 0; k < H; k++) to_m.weight(k, j) = w.to_m[j * H + k];
     for (int j = 0; j < out; j++) {
-      head_bias.data[j] = j < w.head_size ? w.head_bias[j] : -1e30f;  // no weight in a softmax
-      for (int k = 0; k < H; k++)
-        head.data[((j / VL) * H + k) * VL + j % VL] = j < w.head_size ? w.head[j * H + k] : 0.f;
+      head.bias.data[j] = j < w.head_size ? w.head_bias[j] : -1e30f;  // no weight in a softmax
+      for (int k = 0; k < H && j < w.head_size; k++) head.weight(k, j) = w.head[j * H + k];
     }
     if (kind == MLSTM_OUTPUT)
       for (int j = 0; j < H; j++) bias_h.data[j] = w.bias_h[j];
@@ -93,24 +72,21 @@ class Cell {
   void step(int N, const float *const *h, const float *const *c, const float *const *x,
             float *const *h_next, float *const *c_next, float *spare) const {
     for (int r = 0; r < N;) {
-      int n = block(N - r);
-      dispatch(n, [&](auto R) { step_rows<R>(h + r, c + r, x + r, h_next + r, c_next + r, spare); });
+      const int n = block_of(N - r);
+      with_constant(n, [&](auto R) {
+        step_rows<R>(h + r, c + r, x + r, h_next + r, c_next + r, spare);
+      });
       r += n;
     }
   }
 
   // Outputs W h + b of N rows, each `out` wide.
-  void read_out(int N, const float *const *h, float *y) const {
-    for (int r = 0; r < N;) {
-      int n = block(N - r);
-      dispatch(n, [&](auto R) { read_out_rows<R>(h + r, y + (size_t)r * out); });
-      r += n;
-    }
-  }
+  void read_out(int N, const float *const *h, float *y) const { head.multiply(N, h, y); }
 
  private:
   const int inputs, rows;
-  Floats table, exogenous, panels, m_panels, head, head_bias, bias_h;
+  Floats table, exogenous, panels, bias_h;
+  Panels to_m, head;
 
   // A projected input (G), its entries `stride` apart, as the rows of the table are packed.
   void pack_projection(const float *projected, int stride, float *packed) const {
@@ -138,16 +114,6 @@ class Cell {
     return ((panel * H + k) * 2 + gate % 2) * VL + unit % VL;
   }
 
-  static int block(int left) {
-    return left >= 2 * MAX_ROWS ? MAX_ROWS : left > MAX_ROWS ? (left + 1) / 2 : left;
-  }
-  template <int R> struct Rows { constexpr operator int() const { return R; } };
-  template <int R = MAX_ROWS, class F> static void dispatch(int n, F &&f) {
-    if constexpr (R == 1) f(Rows<1>{});
-    else if (n == R) f(Rows<R>{});
-    else dispatch<R - 1>(n, f);
-  }
-
   // J panels of two vectors: start + Σ_k W[k] h[k] of R rows.
   template <int R, int J, class Start>
   INLINE void sums(const float *w, const float *const *h, Start start, vec (*a)[2 * J]) const {
@@ -170,8 +136,12 @@ class Cell {
                  float *const *h_next, float *const *c_next, float *spare) const {
     const float *m[R];
     if (kind != LSTM) {
-      multiply<R>(h, x, spare);
-      for (int r = 0; r < R; r++) m[r] = spare + (size_t)r * hidden;
+      to_m.multiply(R, h, spare);
+      for (int r = 0; r < R; r++) {
+        float *row = spare + (size_t)r * hidden;
+        for (int j = 0; j < hidden; j += VL) at(row + j) *= at(x[r] + 4 * hidden + j);
+        m[r] = row;
+      }
       h = m;
     }
     // Few rows leave registers for several panels at once, whose sums do not wait for each other.
@@ -226,40 +196,6 @@ class Cell {
       vec e = exp2_of_gate(c_new * (-2.f * LOG2_E));
       at(h_next + unit) = (1.f - e) * reciprocal((1.f + e_o) * (1.f + e));
     }
-  }
-
-  // m = x_m * (W_m h)
-  template <int R>
-  void multiply(const float *const *h, const float *const *x, float *m) const {
-    for (int u = 0; u < units; u++) {
-      vec a[R];
-      for (int r = 0; r < R; r++) a[r] = vec{};
-      const float *w = m_panels.data + (size_t)u * VL * H;
-      for (int k = 0; k < H; k++)
-        for (int r = 0; r < R; r++) a[r] += h[r][k] * at(w + k * VL);
-      for (int r = 0; r < R; r++)
-        at(m + (size_t)r * hidden + u * VL) = a[r] * at(x[r] + 4 * hidden + u * VL);
-    }
-  }
-
-  template <int R> void read_out_rows(const float *const *h, float *y) const {
-    constexpr int J = R * 4 <= 2 * MAX_ROWS ? 4 : 2;
-    int q = 0;
-    for (; q + J <= outputs; q += J) read_out_panels<R, J>(q, h, y);
-    for (; q < outputs; q++) read_out_panels<R, 1>(q, h, y);
-  }
-  template <int R, int J> INLINE void read_out_panels(int q, const float *const *h, float *y) const {
-    vec a[R][J];
-    for (int r = 0; r < R; r++)
-      for (int j = 0; j < J; j++) a[r][j] = at(head_bias.data + (q + j) * VL);
-    const float *w = head.data + (size_t)q * H * VL;
-    for (int k = 0; k < H; k++)
-      for (int j = 0; j < J; j++) {
-        vec wk = at(w + ((size_t)j * H + k) * VL);
-        for (int r = 0; r < R; r++) a[r][j] += h[r][k] * wk;
-      }
-    for (int r = 0; r < R; r++)
-      for (int j = 0; j < J; j++) at(y + (size_t)r * out + (q + j) * VL) = a[r][j];
   }
 };
 
