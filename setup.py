@@ -13,7 +13,7 @@ from setuptools.command.build_ext import build_ext
 
 SOURCES = Path("pyro_ssl/kernels/src")
 FLAGS = ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
-FLAGS += ["-Wno-psabi", "-Wno-maybe-uninitialized", "-pthread"]
+FLAGS += ["-g0", "-Wno-psabi", "-Wno-maybe-uninitialized", "-pthread"]
 WIDE = "-mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma -mprefer-vector-width=512"
 #: flags of each instruction set; every processor of the machine's kind has the portable one
 INSTRUCTIONS = {"portable": []}
