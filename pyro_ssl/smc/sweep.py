@@ -43,7 +43,7 @@ from torch import Tensor
 
 from ..steps import steps_within
 from ..transitions import Transition, map_state
-from .ancestors import PROPOSAL_LAG, ReferencePath
+from .ancestors import PROPOSAL_LAG, ReferencePath, Step
 from .arguments import check_sweep
 from .emissions import Emission
 from .proposal import Asks, Proposal
@@ -154,21 +154,16 @@ def conditional_smc(
     if twist is not None:
         proposal = TwistedProposal(proposal, twist.log_prob)
     active = None if lengths is None else steps_within(lengths, T).unsqueeze(-1)  # (T, B, 1)
-    kept = None
+    by_row = None if inputs is None else inputs.repeat_interleave(num_particles, 1)
+    step, kept = transition.stepper(by_row), None
     if reference is not None:
         every = ancestor_sampling if num_particles > 1 else 0
         kept = ReferencePath(
-            transition, reference, proposal, active, inputs, every=every, lag=proposal_lag
+            *(transition, step, reference, proposal, active, inputs), every=every, lag=proposal_lag
         )
-    by_row = None if inputs is None else inputs.repeat_interleave(num_particles, 1)
     sweep = drawn_by.run(
         _sweep(
-            transition,
-            proposal,
-            (T, B, num_particles),
-            kept,
-            active,
-            by_row,
+            *(transition, step, proposal, (T, B, num_particles), kept, active),
             resampling=resampling,
             move=forced_move and reference is not None and num_particles > 1,
         )
@@ -182,25 +177,25 @@ def conditional_smc(
 
 def _sweep(
     transition: Transition,
+    step: Step,
     proposal: Proposal,
     shape: tuple[int, int, int],
     reference: ReferencePath | None,
     active: Tensor | None,
-    inputs: Tensor | None,
     *,
     resampling: str,
     move: bool,
 ) -> Asks[Sweep]:
     """The algorithm; it asks for the emission where the proposal does.
 
+    :param step: the transition's, over B P rows.
     :param shape: T, B, P.
     :param Tensor active: steps within each sequence, bool ``(T, B, 1)``.
-    :param Tensor inputs: exogenous inputs by row, ``(T, B P, input_size)``.
     :param bool move: force the final pick away from slot 0.
     """
     T, B, P = shape
     device, resample = transition.like.device, RESAMPLING[resampling]
-    step, state = transition.stepper(inputs), transition.initial_state((B * P,))
+    state = transition.initial_state((B * P,))
     slots = torch.arange(P, device=device)
     first_rows = torch.arange(B, device=device).unsqueeze(-1) * P  # row of each slot 0
     u = torch.rand(T, B, P, device=device, dtype=torch.float64)
