@@ -44,9 +44,10 @@ def linear_add(x: Tensor, weight: Tensor, addend: Tensor | None = None) -> Tenso
 
 def _onednn_wins(x: Tensor, weight: Tensor, addend: Tensor | None) -> bool:
     """Whether to take oneDNN's kernel: measured once for each factor of 4 in N I O."""
-    if _ONEDNN_LINEAR is None or not len(x):
+    num_rows = x.shape[0]
+    if _ONEDNN_LINEAR is None or not num_rows:
         return False
-    size = min(len(x) * weight.numel(), MOST_MEASURED).bit_length() // 2
+    size = min(num_rows * weight.numel(), MOST_MEASURED).bit_length() // 2
     wins = ONEDNN_WINS.get(size)
     if wins is None:
         rows = max(MOST_MEASURED // weight.numel(), 1)

@@ -69,8 +69,17 @@ class LSTMCell(RecurrentCell):
 
     @torch.no_grad()
     def replay(self, x: Tensor, state: LSTMState) -> Tensor:
-        """By the fused kernel; see the base class."""
-        return self.sequence(x, state)[0]
+        """By the fused kernel; see the base class.
+
+        On a CPU oneDNN makes a kernel for each shape that it meets, and keeps about a thousand; to
+        make one takes as long as tens of steps. So T and N are filled up to one of a few sizes.
+        """
+        T, N = x.shape[:2]
+        steps, rows = _coarse(T, 16) - T, _coarse(N, 4) - N
+        if x.dtype == torch.float32 and x.device.type == "cpu" and (steps or rows):
+            x = F.pad(x, (0, 0, 0, rows, 0, steps))
+            state = LSTMState(*(F.pad(s, (0, 0, 0, rows)) for s in state))
+        return self.sequence(x, state)[0][:T, :N]
 
     @torch.no_grad()
     def stepper(self) -> CellStepper:
@@ -96,3 +105,9 @@ class LSTMCell(RecurrentCell):
 def times_tanh(o: Tensor, c: Tensor) -> Tensor:
     """Return o tanh(c), by a sigmoid; see :meth:`LSTMCell.stepper`."""
     return torch.addcmul(o, o, (-2.0 * c).sigmoid_(), value=-2.0)
+
+
+def _coarse(size: int, per_octave: int) -> int:
+    """The least size from this on of those that are kept, some between 2^n and 2^(n+1)."""
+    grain = max((1 << size.bit_length() >> 1) // per_octave, 1)
+    return -(-size // grain) * grain

@@ -7,25 +7,28 @@ redrawn from its conditional distribution,
 
 the emissions cancel. This would score T - t steps for P prefixes. Instead the next L steps propose
 ∝ w_{t-1}^p p(ref_{t:t+L} | z^p_{1:t-1}), and the steps after decide by a Metropolis-Hastings ratio,
-in which the first L cancel: two prefixes are scored to the end, of which the reference's own is
-already known. It was scored when the reference was read, or, where an earlier redraw of this sweep
-gave the reference another past, by that redraw.
+in which the first L cancel: of two prefixes that are scored to the end, the reference's own is
+already known (``future.py``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..transitions import map_state
+from .future import Future
 from .particles import SweepArguments
 from .proposal import Proposal
 from .randomness import REDRAWS, Randomness
 from .resampling import invert_cdf, monotone_cumsum
 
 __all__ = ["PROPOSAL_LAG", "ReferencePath", "schedule"]
+
+#: ``step(z_prev, state, t) -> (predicted, state)``; see :meth:`Transition.stepper`
+Step = Callable[[Tensor | None, Any, int], tuple[Any, Any]]
 
 #: Steps of the reference that propose its new ancestor. Fewer cost less and are refused more often.
 PROPOSAL_LAG = 4
@@ -35,19 +38,19 @@ class ReferencePath:
     """The path that slot 0 holds.
 
     :param SweepArguments given: of the sweep, which has a reference.
+    :param step: the transition's stepper over the sweep's rows.
     :param Proposal proposal: what the sweep draws by.
     """
 
-    def __init__(self, given: SweepArguments, proposal: Proposal) -> None:
+    def __init__(self, given: SweepArguments, step: Step, proposal: Proposal) -> None:
         assert given.reference is not None
-        self.transition, self.path, self.proposal = given.transition, given.reference, proposal
-        self.steps = self.path.unbind()
-        self.active, self.inputs, self.lag = given.active, given.inputs, given.lag
-        (T, B), self.redraw_at = self.path.shape[:2], given.redraw_at
+        path, active = given.reference, given.active
+        self.step, self.proposal = step, proposal
+        self.path, self.steps = path, path.unbind()
+        self.active, self.lag, self.redraw_at = active, given.lag, given.redraw_at
+        self.future = Future(given.transition, path, proposal, active, given.inputs)
         if self.redraw_at:
-            self.u = given.randomness.uniform(REDRAWS, T, 2, torch.float64)
-            #: log p(ref_s | its own prefix), (T, B, 1)
-            self.own = self._score(0, T, None, self.transition.initial_state((B,)), 1)
+            self.u = given.randomness.uniform(REDRAWS, len(path), 2, torch.float64)
 
     def ancestor(self, t: int, state: Any, prior: Any, weights: Tensor | None) -> Tensor | int:
         """Return the ancestor of the reference's step t: 0, or redrawn, ``(B,)``.
@@ -58,13 +61,8 @@ class ReferencePath:
         """
         if t not in self.redraw_at:
             return 0
-        T, B = self.path.shape[:2]
-        near = self.proposal.log_prior(prior, self.path[t]).double()  # (B, P)
-        if self.active is not None:
-            near = torch.where(self.active[t], near, 0.0)
-        P, middle = near.shape[1], min(t + self.lag, T)
-        if middle > t + 1:
-            near = near + self._score(t + 1, middle, self.path[t], state, P).sum(0)
+        near, state = self._near(t, state, prior)
+        (B, P), T, middle = near.shape, len(self.path), min(t + self.lag, len(self.path))
         u = self.u[t].T.unsqueeze(-1)
         weight = (near - near.amax(-1, keepdim=True)).exp_()
         if weights is not None:
@@ -72,31 +70,29 @@ class ReferencePath:
         proposed = invert_cdf(monotone_cumsum(weight), u[0])  # (B, 1)
         if middle == T:
             return proposed.squeeze(-1)
-        rows = torch.arange(0, B * P, P, device=near.device) + proposed.squeeze(-1)
-        state = map_state(lambda value: value.index_select(0, rows), state)
-        far = self._score(t + 1, T, self.path[t], state, 1)[middle - t - 1 :]
-        own = self.own[middle:]
+        first_rows = torch.arange(0, B * P, P, device=near.device)
+        rows = first_rows + proposed.squeeze(-1)
+        scores = self.future.proposed(middle, state, first_rows, rows)
+        if scores is None:
+            return proposed.squeeze(-1)
+        far, own = scores
         accepted = u[1].log() < far.sum(0) - own.sum(0)
-        self.own[middle:] = torch.where(accepted, far, own)
+        self.future.accept(middle, accepted, far)
         return torch.where(accepted, proposed, 0).squeeze(-1)
 
-    def _score(
-        self, start: int, stop: int, z_prev: Tensor | None, state: Any, num_rows: int
-    ) -> Tensor:
-        """log p(ref_s | ...) for s in start..stop-1 of some prefixes each, ``(S, B, rows)``."""
+    def _near(self, t: int, state: Any, prior: Any) -> tuple[Tensor, Any]:
+        """log p(ref_{t:t+L} | z^p_{1:t-1}), ``(B, P)``, and the rows' state after these steps."""
+        near = self._log_prior(t, prior)
+        P = near.shape[1]
+        for s in range(t + 1, min(t + self.lag, len(self.path))):
+            z_prev = self.steps[s - 1].repeat_interleave(P, 0)
+            predicted, state = self.step(z_prev, state, s)
+            near = near + self._log_prior(s, self.proposal.prior(predicted))
+        return near, state
 
-        def each(value: Tensor) -> Tensor:
-            return value if num_rows == 1 else value.repeat_interleave(num_rows, 0)
-
-        log_p = self.transition.replay(
-            each(self.path[start:stop].transpose(0, 1)),
-            None if z_prev is None else each(z_prev),
-            state,
-            None if self.inputs is None else each(self.inputs[start:stop].transpose(0, 1)),
-        )
-        log_p = log_p.T.reshape(stop - start, self.path.shape[1], num_rows).double()
-        log_p = self.proposal.scaled(log_p)
-        return log_p if self.active is None else torch.where(self.active[start:stop], log_p, 0.0)
+    def _log_prior(self, s: int, prior: Any) -> Tensor:
+        log_p = self.proposal.log_prior(prior, self.steps[s]).double()
+        return log_p if self.active is None else torch.where(self.active[s], log_p, 0.0)
 
 
 def schedule(T: int, every: int, randomness: Randomness) -> range:

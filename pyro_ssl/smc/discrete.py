@@ -100,9 +100,9 @@ class StatesProposal(Proposal):
         log_p = torch.log_softmax(prior, -1).gather(-1, index).squeeze(-1)
         return self.scaled(log_p)
 
-    def scaled(self, log_prior: Tensor) -> Tensor:
+    def scaled(self, log_prior: Tensor, which: Tensor | slice = slice(None)) -> Tensor:
         """Scale log-probabilities; see the base class."""
-        return log_prior if self.scale is None else log_prior * self.scale.squeeze(-1)
+        return log_prior if self.scale is None else log_prior * self.scale[which, :, 0]
 
 
 def _choose(small: Tensor, exact: LookAhead, direct: LookAhead) -> LookAhead:

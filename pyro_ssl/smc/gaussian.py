@@ -59,9 +59,9 @@ class GaussianProposal(Proposal):
         """Evaluate the density at one z per sequence; see the base class."""
         return self.log_density(prior, z.unsqueeze(1))
 
-    def scaled(self, log_prior: Tensor) -> Tensor:
+    def scaled(self, log_prior: Tensor, which: Tensor | slice = slice(None)) -> Tensor:
         """Scale log-densities; see the base class."""
-        return log_prior if self.scale is None else log_prior * self.scale
+        return log_prior if self.scale is None else log_prior * self.scale[which]
 
     def log_density(self, prior: Moments, z: Tensor) -> Tensor:
         """s log p(z_t | z_{1:t-1}), ``(B, P)``."""

@@ -68,8 +68,11 @@ class Proposal(ABC):
         """log p(z_t | z_{1:t-1}) of one z per sequence, ``(B,) + event_shape``: ``(B, P)``."""
 
     @abstractmethod
-    def scaled(self, log_prior: Tensor) -> Tensor:
-        """log p(z_t | z_{1:t-1}) ``(..., B, P or 1)`` to the power that the user asked for."""
+    def scaled(self, log_prior: Tensor, which: Tensor | slice = slice(None)) -> Tensor:
+        """log p(z_t | z_{1:t-1}) ``(..., N, P or 1)`` to the power that the user asked for.
+
+        :param which: the N sequences, by their indices; by default all.
+        """
 
     def finish(self) -> None:
         """Called once, after the last step, for warnings about the whole sweep."""

@@ -64,6 +64,8 @@ def systematic(weights: Tensor, first: Tensor | int | None, u: Tensor) -> Tensor
         first = first.unsqueeze(-1)
     if first is None:
         start = u0 * total
+    elif isinstance(first, int) and not first:  # whose arc begins at 0
+        start = u0 * weights[:, :1]
     else:
         arc, end = (_at(value, first) for value in (weights, cdf))
         start = torch.addcmul(end - arc, u0, arc)

@@ -43,7 +43,7 @@ from torch import Tensor
 
 from ..steps import steps_within
 from ..transitions import Transition, map_state
-from .ancestors import PROPOSAL_LAG, ReferencePath, schedule
+from .ancestors import PROPOSAL_LAG, ReferencePath, Step, schedule
 from .arguments import check_sweep
 from .compiled import compiled_sweep, compiled_trace_back
 from .emissions import Emission
@@ -196,21 +196,25 @@ def _torch_sweep(given: SweepArguments) -> Particles:
     proposal = drawn_by.proposal(given.transition, P, given.scale, given.randomness)
     if given.twist is not None:
         proposal = TwistedProposal(proposal, given.twist.log_prob)
-    reference = None if given.reference is None else ReferencePath(given, proposal)
-    found = drawn_by.run(_sweep(given, proposal, reference))
+    by_row = None if given.inputs is None else given.inputs.repeat_interleave(P, 1)
+    step, reference = given.transition.stepper(by_row), None
+    if given.reference is not None:
+        reference = ReferencePath(given, step, proposal)
+    found = drawn_by.run(_sweep(given, step, proposal, reference))
     proposal.finish()
     return found
 
 
 def _sweep(
-    given: SweepArguments, proposal: Proposal, reference: ReferencePath | None
+    given: SweepArguments, step: Step, proposal: Proposal, reference: ReferencePath | None
 ) -> Asks[Particles]:
-    """The algorithm; it asks for the emission where the proposal does."""
+    """The algorithm; it asks for the emission where the proposal does.
+
+    :param step: the transition's, over B P rows.
+    """
     transition, active, resample = given.transition, given.active, RESAMPLING[given.resampling]
     (T, B), P = given.drawn_by.shape, given.num_particles
-    shape, device = (T, B, P), transition.like.device
-    by_row = None if given.inputs is None else given.inputs.repeat_interleave(P, 1)
-    step, state = transition.stepper(by_row), transition.initial_state((B * P,))
+    shape, device, state = (T, B, P), transition.like.device, transition.initial_state((B * P,))
     slots = torch.arange(P, device=device)
     first_rows = torch.arange(B, device=device).unsqueeze(-1) * P  # row of each slot 0
     u = given.randomness.uniform(ANCESTORS, T, given.uniforms_per_step, torch.float64)

@@ -61,9 +61,9 @@ class TwistedProposal(Proposal):
         """Return log p(z_t | z_{1:t-1}), which β is no part of; see the base class."""
         return self.proposal.log_prior(prior, z)
 
-    def scaled(self, log_prior: Tensor) -> Tensor:
+    def scaled(self, log_prior: Tensor, which: Tensor | slice = slice(None)) -> Tensor:
         """Scale log-probabilities; see the base class."""
-        return self.proposal.scaled(log_prior)
+        return self.proposal.scaled(log_prior, which)
 
     def finish(self) -> None:
         """Warn as the proposal within does."""

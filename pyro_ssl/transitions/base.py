@@ -143,8 +143,19 @@ class Transition(nn.Module):
         :param inputs: exogenous inputs of these steps, ``(N, S, input_size)``.
         :returns: ``(N, S)``.
         """
-        steps = self._along(self.step, z, z_prev, state, inputs)
-        return torch.stack([p.log_prob(z_s).expand(len(z)) for p, z_s in steps], 1)
+        return self._replay_on(z, z_prev, state, inputs)[0]
+
+    @torch.no_grad()
+    def _replay_on(
+        self, z: Tensor, z_prev: Tensor | None, state: Any, inputs: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """Replay by single steps, and return the state after them too: before it reads the last."""
+        log_p = []
+        for s in range(z.shape[1]):
+            p, state = self.step(z_prev, state, None if inputs is None else inputs[:, s])
+            z_prev = z[:, s]
+            log_p.append(p.log_prob(z_prev).expand(len(z)))
+        return torch.stack(log_p, 1), state
 
     def _check_path(self, where: str, z: Any, inputs: Tensor | None) -> None:
         """Check a path ``(..., T) + event_shape``, and its inputs, before they are read.

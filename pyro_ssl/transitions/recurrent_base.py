@@ -145,7 +145,8 @@ class RecurrentBase(Transition):
         inputs = None if inputs is None else inputs.transpose(0, 1)
         at_start, previous = z_prev is None, self._previous(z, z_prev)
         h = self._replay_cell(previous, at_start, state, inputs)
-        return self._score(self.head(h), z, previous, at_start).transpose(0, 1)
+        out = linear_add(h.flatten(0, 1), self.head.weight.detach(), self.head.bias.detach())
+        return self._score(out.unflatten(0, h.shape[:2]), z, previous, at_start).transpose(0, 1)
 
     def _replay_cell(
         self, previous: Tensor, at_start: bool, state: Any, inputs: Tensor | None

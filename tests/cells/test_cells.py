@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pyro_ssl.cells import LSTMCell, LSTMState, MultiplicativeLSTMCell, RecurrentCell
+from pyro_ssl.cells.lstm import _coarse
 from pyro_ssl.transitions import RecurrentTransition
 
 T, N, D, H = 5, 4, 3, 6
@@ -82,6 +83,25 @@ def test_sequence_equals_steps(cell):
         assert_close((h, *last), (stepped, *stepped_last))
         middle = cell.sequence(x[:2], state)[1]
         assert_close(cell.sequence(x[2:], middle)[0], h[2:])
+
+
+@pytest.mark.parametrize("steps, rows", [(0, 3), (1, 1), (5, 9), (33, 2), (35, 17), (70, 100)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
+def test_replay_is_the_sequence_whatever_shape_the_kernel_has(dtype, tolerance, steps, rows):
+    cell = LSTMCell(D, H).to(dtype)
+    x, state = torch.randn(steps, rows, D, dtype=dtype), torch.randn(2, rows, H, dtype=dtype)
+    state = LSTMState(*state)
+    found = cell.replay(x, state)
+    assert_close(found, cell.sequence(x, state)[0].detach(), tolerance)
+    assert found.shape == (steps, rows, H) and not found.requires_grad
+
+
+def test_replays_have_few_shapes():
+    """About twice as many for each tenfold of steps, and few numbers are added."""
+    sizes = {n: _coarse(n, 16) for n in range(2000)}
+    assert len(set(sizes.values())) < 150
+    assert all(n <= size <= 1.07 * n + 1 for n, size in sizes.items())
+    assert all(_coarse(size, 16) == size for size in sizes.values())
 
 
 def test_no_steps(cell):

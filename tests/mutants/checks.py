@@ -9,14 +9,17 @@ p-values, each compared with ALPHA.
 import functools
 
 import pyro
+import pytest
 import torch
 from pyro import poutine
 
+from pyro_ssl.smc import future
 from tests.infer import test_particle_gibbs_law as gibbs
 from tests.infer import test_stochastic_em, test_vectors
 from tests.reading import test_program as reading
 from tests.smc import (
     test_evidence,
+    test_future,
     test_gaussian,
     test_movement,
     test_product,
@@ -97,6 +100,32 @@ def kernel(P=2, T=3, padding=0, num_draws=40_000, lag=0, **settings):
     return test
 
 
+@check("states", "kernel, marked")
+def marked_kernel():
+    """The same of long memory, whose prefixes are compared after each step."""
+    inner = kernel(kind="echo", T=4, lag=1)
+
+    def test():
+        before, future.MARKS = future.MARKS, 1
+        try:
+            inner()
+        finally:
+            future.MARKS = before
+
+    return test
+
+
+@check("states", "kept")
+def kept():
+    """What is known of the reference's own past, after all redraws of a sweep."""
+
+    def test():
+        with pytest.MonkeyPatch.context() as patch:
+            test_future.test_what_is_kept_is_of_the_past_that_was_accepted(patch)
+
+    return test
+
+
 @check("states", "invariance")
 def invariance(num_draws=20_000):
     """One sweep of a sharp model, ragged, scaled and with inputs, from exact draws."""
@@ -104,7 +133,7 @@ def invariance(num_draws=20_000):
     data = {"ragged": True, "inputs": True, "scaled": True}
     problem = random_problem(2, 6, sharpness=12.0, concentration=1.0, **data)
     posterior = problem.log_joint().softmax(-1)
-    settings = {"ancestor_sampling": 1, "proposal_lag": 2}
+    settings = {"ancestor_sampling": 1, "proposal_lag": 1}
 
     def test():
         assert one_sweep_p_value(problem, num_draws, 3, posterior, **settings) > ALPHA

@@ -21,6 +21,7 @@ from pyro_ssl.smc import TableEmission, ancestors, expanded, gaussian, resamplin
 from pyro_ssl.smc.ancestors import ReferencePath
 from pyro_ssl.smc.discrete import StatesProposal
 from pyro_ssl.smc.expanded import ExpandedProposal
+from pyro_ssl.smc.future import Future
 from pyro_ssl.smc.product import _Unrolled
 from pyro_ssl.smc.resampling import RESAMPLING, first_above, invert_cdf
 from pyro_ssl.smc.sweep import conditional_smc
@@ -54,7 +55,7 @@ SWEEP = sweep._sweep
 ANCESTOR = ReferencePath.ancestor
 LOOK_AHEAD = (StatesProposal, "look_ahead")
 FINAL_SLOT = (sweep, "_final_slot")
-SCORE = (ReferencePath, "_score")
+SCORE, NEAR = (Future, "_score"), (ReferencePath, "_log_prior")
 SCHEMES = ((RESAMPLING, "systematic"), (RESAMPLING, "multinomial"))
 
 
@@ -287,7 +288,7 @@ edited(
     ("log_likelihood.masked_fill_(", "log_likelihood.masked_fill("),
 )
 edited(
-    *("states", "record", "inputs of another sequence", SWEEP),
+    *("states", "record", "inputs of another sequence", sweep._torch_sweep),
     ("inputs.repeat_interleave(P, 1)", "inputs.repeat(1, P, 1)"),
 )
 
@@ -362,11 +363,11 @@ edited(
 )
 edited(
     *("states", "kernel, lag", "ancestor sampling: states of other sequences", ANCESTOR),
-    ("torch.arange(0, B * P, P, device=near.device)", "0"),
+    ("rows = first_rows + proposed", "rows = proposed"),
 )
 
 
-@mutant("states", "kernel, padded", "ancestor sampling: future past the length", SCORE)
+@mutant("states", "kernel, padded", "ancestor sampling: future past the length", SCORE, NEAR)
 def _(right, self, *args):
     return right(but(self, active=None), *args)
 
@@ -391,11 +392,31 @@ def _(right, self, *args):
 
 edited(
     *("states", "kernel, echo", "ancestor sampling: own past never learnt anew", ANCESTOR),
-    ("self.own[middle:] = torch.where(accepted, far, own)", "pass"),
+    ("self.future.accept(middle, accepted, far)", "pass"),
 )
 edited(
     *("states", "kernel, echo", "ancestor sampling: refused past taken for one's own", ANCESTOR),
-    ("self.own[middle:] = torch.where(accepted, far, own)", "self.own[middle:] = far"),
+    (
+        "self.future.accept(middle, accepted, far)",
+        "self.future.accept(middle, accepted | True, far)",
+    ),
+)
+
+
+edited(
+    *("states", "kernel, marked", "ancestor sampling: replay ends while states differ"),
+    Future.proposed,
+    ("while s < T and len(which):", "while s < min(T, start + 1):"),
+)
+edited(
+    *("states", "kept", "ancestor sampling: states of a refused past compared with"),
+    Future.accept,
+    ("chosen = accepted[which, 0]", "chosen = accepted[which, 0] | True"),
+)
+edited(
+    *("states", "kept", "ancestor sampling: states of a past that is gone"),
+    Future.accept,
+    ("mark[which[chosen]] = value[chosen]", "pass"),
 )
 
 
@@ -710,11 +731,11 @@ edited(
 )
 # The reference's own emission is one factor for all prefixes, and cancels.
 edited(
-    *("states", None, "ancestor sampling: with the emission", ANCESTOR),
+    *("states", None, "ancestor sampling: with the emission", ReferencePath._log_prior),
     (
-        "self.proposal.log_prior(prior, self.path[t]).double()",
-        "self.proposal.log_prior(prior, self.path[t]) + getattr(self.proposal, 'proposal', "
-        "self.proposal).log_emission[t].gather(-1, self.path[t].unsqueeze(-1))",
+        "self.proposal.log_prior(prior, self.steps[s])",
+        "(self.proposal.log_prior(prior, self.steps[s]) + getattr(self.proposal, 'proposal', "
+        "self.proposal).log_emission[s].gather(-1, self.steps[s].unsqueeze(-1)))",
     ),
     kind=EQUIVALENT,
 )

@@ -8,9 +8,10 @@ import math
 import pytest
 import torch
 
-from pyro_ssl.smc import TableEmission, conditional_smc
+from pyro_ssl.smc import TableEmission, conditional_smc, future
 from pyro_ssl.smc.randomness import ANCESTORS, FINAL, LATENTS, REDRAWS, Randomness
 from pyro_ssl.transitions import MarkovTransition
+from tests.smc.test_future import Leaky
 from tests.statistics import random_problem
 
 
@@ -185,6 +186,17 @@ def check(problem, T, P=4, path=True, systematic=True, every=0, lag=4, move=True
 @pytest.mark.parametrize("data", DATA.values(), ids=DATA)
 def test_same_draws_as_written_out(data, settings, T=8):
     check(random_problem(3, T, sharpness=3.0, **data), T, **settings)
+
+
+@pytest.mark.parametrize("marks", [1, 2, 3])
+@pytest.mark.parametrize("forget", [1.0, 0.5, 0.0])
+def test_same_draws_where_a_transition_may_forget(forget, marks, monkeypatch, T=10):
+    """Ancestors redrawn at each step, and prefixes compared after each few."""
+    monkeypatch.setattr(future, "MARKS", marks)
+    for seed in range(4):
+        torch.manual_seed(seed)
+        problem = random_problem(3, T, ragged=True, concentration=2.0)
+        check(problem._replace(transition=Leaky(forget)), T, every=1, lag=1, move=False)
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
