@@ -22,6 +22,9 @@ __all__ = ["PATH_KERNELS", "SMCSettings", "draw_paths", "next_paths"]
 #: how a path is drawn from the last one
 PATH_KERNELS = ("conditional", "independent")
 
+#: by default: least steps between two redraws of the reference's ancestor, most redraws of a sweep
+LEAST_EVERY, MOST_REDRAWS = 10, 12
+
 
 @dataclass(frozen=True)
 class SMCSettings:
@@ -29,7 +32,9 @@ class SMCSettings:
 
     :param int num_particles: P.
     :param str resampling: ``"systematic"`` or ``"multinomial"``.
-    :param int ancestor_sampling: redraw the reference's ancestor every so many steps; 0: never.
+    :param ancestor_sampling: redraw the reference's ancestor every so many steps; 0: never;
+        ``None``: every 10 steps, or T / 12 where that is more, for a redraw scores the rest of a
+        path, and the cost of a sweep is to grow with T, not with T².
     :param str path_kernel: ``"conditional"``: conditional SMC; ``"independent"``: then also a fresh
         path, accepted by particle independent Metropolis-Hastings.
     :param Surrogate surrogate: twists the sweep; ``None``: it is not twisted.
@@ -37,7 +42,7 @@ class SMCSettings:
 
     num_particles: int
     resampling: str = "systematic"
-    ancestor_sampling: int = 10
+    ancestor_sampling: int | None = None
     path_kernel: str = "conditional"
     surrogate: Surrogate | None = None
 
@@ -54,11 +59,17 @@ class SMCSettings:
             raise ValueError(
                 f'path_kernel is "{self.path_kernel}", expected one of {sorted(PATH_KERNELS)}.'
             )
-        if not at_least(0, self.ancestor_sampling):
+        if self.ancestor_sampling is not None and not at_least(0, self.ancestor_sampling):
             raise ValueError(
                 f"ancestor_sampling is {self.ancestor_sampling}, expected 0 (never) or the number "
                 "of steps between redraws of the reference's ancestor."
             )
+
+    def redraw_every(self, num_steps: int) -> int:
+        """Steps between two redraws of the reference's ancestor in a sweep over T."""
+        if self.ancestor_sampling is None:
+            return max(LEAST_EVERY, -(-num_steps // MOST_REDRAWS))
+        return self.ancestor_sampling
 
 
 def draw_paths(
@@ -105,7 +116,7 @@ def draw_paths(
         lengths=lengths,
         inputs=inputs,
         resampling=settings.resampling,
-        ancestor_sampling=settings.ancestor_sampling,
+        ancestor_sampling=settings.redraw_every(T),
         transition_scale=scale,
         twist=None if surrogate is None else surrogate.twist(emission, lengths, scale),
         sequences=_places(run, num_chains),

@@ -39,9 +39,9 @@ class ParticleGibbs:
         may be latent; ``pyro.param`` and module parameters stay as they are.
     :param int num_particles: P.
     :param str resampling: ``"systematic"`` or ``"multinomial"`` (the paper's); both exact.
-    :param int ancestor_sampling: redraw the reference's ancestor every so many steps; 0: never,
-        which is faster and mixes poorly on long sequences. Where a twist makes the particles'
-        weights nearly equal, none is redrawn.
+    :param ancestor_sampling: redraw the reference's ancestor every so many steps; 0: never, which
+        is faster and mixes poorly on long sequences; by default every 10, or T / 12 where that is
+        more. Where a twist makes the particles' weights nearly equal, none is redrawn.
     :param twist: what lets particles look ahead (``smc/twist.py``), exact whatever it is:
         ``"markov"``, fitted to the transition and used where it spreads the weights less than none
         does; a Markov chain's matrix ``(K, K)``, a fitted :class:`~pyro_ssl.MarkovEM`, or a
@@ -75,7 +75,7 @@ class ParticleGibbs:
         num_particles: int = 10,
         *,
         resampling: str = "systematic",
-        ancestor_sampling: int = 10,
+        ancestor_sampling: int | None = None,
         twist: Any = "markov",
         path_kernel: str = "conditional",
     ) -> None:

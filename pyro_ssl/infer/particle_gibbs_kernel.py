@@ -43,7 +43,7 @@ class ParticleGibbsKernel(MCMCKernel):
         may be latent; ``pyro.param`` and module parameters stay as they are.
     :param int num_particles: P.
     :param str resampling: ``"systematic"`` or ``"multinomial"``.
-    :param int ancestor_sampling: redraw the reference's ancestor every so many steps; 0: never.
+    :param ancestor_sampling: see :class:`ParticleGibbs`.
     :param int num_chains: C; with more than one, :meth:`sample` takes and returns a leading C.
     :param twist: see :class:`ParticleGibbs`.
     :param str path_kernel: see :class:`ParticleGibbs`.
@@ -62,7 +62,7 @@ class ParticleGibbsKernel(MCMCKernel):
         num_particles: int = 10,
         *,
         resampling: str = "systematic",
-        ancestor_sampling: int = 10,
+        ancestor_sampling: int | None = None,
         num_chains: int = 1,
         twist: Any = "markov",
         path_kernel: str = "conditional",

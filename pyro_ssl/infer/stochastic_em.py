@@ -59,7 +59,7 @@ class StochasticEM(HasEstimates):
     :param str path_kernel: see :class:`ParticleGibbs`.
     :param int num_gradient_steps: gradient steps per step, on the paths that the sweeps drew.
     :param str resampling: ``"systematic"`` or ``"multinomial"``.
-    :param int ancestor_sampling: redraw the reference's ancestor every so many steps; 0: never.
+    :param ancestor_sampling: see :class:`ParticleGibbs`.
     :param str dirichlet: point estimate of a Dirichlet site from its counts: ``"mean"`` of its
         posterior, or ``"mode"`` (MAP; with a flat prior the MLE). With a prior below 1 the mode
         gives what was never seen probability 0, so held-out data may have none.
@@ -106,7 +106,7 @@ class StochasticEM(HasEstimates):
         num_sweeps: int = 1,
         num_gradient_steps: int = 1,
         resampling: str = "systematic",
-        ancestor_sampling: int = 10,
+        ancestor_sampling: int | None = None,
         twist: Any = "markov",
         path_kernel: str = "conditional",
         dirichlet: str = "mean",

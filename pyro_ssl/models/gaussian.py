@@ -129,7 +129,7 @@ class GaussianSSL(Tracker):
         num_gradient_steps: int = 3,
         learning_rate: float = 0.01,
         weight_decay: float = 0.01,
-        ancestor_sampling: int = 10,
+        ancestor_sampling: int | None = None,
         twist: Any = "markov",
         averaging: float = 0.8,
         num_valid_particles: int = 100,

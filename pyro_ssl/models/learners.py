@@ -101,7 +101,7 @@ def make_learner(
     num_gradient_steps: int,
     learning_rate: float,
     weight_decay: float,
-    ancestor_sampling: int,
+    ancestor_sampling: int | None,
     twist: Any,
     draw_topics: bool | None,
     averaging: float,

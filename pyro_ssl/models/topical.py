@@ -138,7 +138,7 @@ class TopicalSSL(WordModel):
         num_gradient_steps: int = 1,
         learning_rate: float = 0.01,
         weight_decay: float = 0.0,
-        ancestor_sampling: int = 10,
+        ancestor_sampling: int | None = None,
         twist: Any = "markov",
         draw_topics: bool | None = None,
         averaging: float = 0.9,

@@ -24,6 +24,7 @@ from pyro_ssl import (
     suggest_num_particles,
 )
 from pyro_ssl.exact import markov_log_likelihood, sample_kalman_paths
+from pyro_ssl.infer.estep import SMCSettings
 from pyro_ssl.infer.twisting import Twisting
 from pyro_ssl.reading.emission import read_emission
 from pyro_ssl.reading.program import Program
@@ -349,3 +350,11 @@ def model_of(problem, n):
                 pyro.sample("x", dist.Bernoulli(emission[t.unsqueeze(-1), z]), obs=ones[t])
 
     return model
+
+
+@pytest.mark.parametrize("T, every", [(1, 10), (100, 10), (120, 10), (121, 11), (1600, 134)])
+def test_redraws_of_a_long_path_are_a_dozen(T, every):
+    """Each scores what is left of it: a sweep's cost is to grow with T, not with T²."""
+    assert SMCSettings(5).redraw_every(T) == every
+    assert SMCSettings(5, ancestor_sampling=3).redraw_every(T) == 3
+    assert SMCSettings(5, ancestor_sampling=0).redraw_every(T) == 0
