@@ -37,7 +37,7 @@ template <class Head> class Sweep {
       : a(a), cell(cell), P(a.P), head(a, cell), now(LANES * P, cell.hidden),
         reading(a, cell, LANES * P), reference(a, cell, head, a.every ? LANES : 0),
         spare((size_t)LANES * P * cell.hidden), cdf(P), alpha(LANES * P), near(LANES * P),
-        weights(LANES * P) {}
+        weights(LANES * P), h(P), c(P) {}
 
   // The sequences of a group, by falling length.
   void run(const int64_t *sequences, int n) {
@@ -74,6 +74,7 @@ template <class Head> class Sweep {
   Reference<Head> reference;
   Floats spare;
   std::vector<double> cdf, alpha, near, weights;
+  std::vector<const float *> h, c;  // of one lane, in the order of its new particles
 
   // Read z_{t-1} into the states, and p(z_t | z_{1:t-1}) out of them.
   void predict(int t, int n) {
@@ -113,13 +114,12 @@ template <class Head> class Sweep {
     resample(tb, i, ancestors);
     head.draw(tb, i, ancestors, z);
     if (a.reference) std::copy_n(a.reference + tb * Head::width, Head::width, z);
-    const float *h[P], *c[P];
     for (int p = 0; p < P; p++) {
       const int row = i * P + (int)ancestors[p];
       h[p] = now.h[row], c[p] = now.c[row];
     }
-    std::copy(h, h + P, now.h.begin() + i * P);
-    std::copy(c, c + P, now.c.begin() + i * P);
+    std::copy(h.begin(), h.end(), now.h.begin() + i * P);
+    std::copy(c.begin(), c.end(), now.c.begin() + i * P);
     if (!a.weights) return;
     double *w = weights.data() + i * P;
     for (int p = 0; p < P; p++) w[p] = -(double)head.log_twist(tb, z + p * Head::width);
