@@ -2,6 +2,7 @@
 
     python -m pyro_ssl.bench
     python -m pyro_ssl.bench --threads 2 --states 200 --particles 5
+    python -m pyro_ssl.bench --exponents
 
 Each job of a row is run in turn with the others, and the median of the rounds' ratios is printed:
 machines are shared, and a ratio within one round stands what a time does not.
@@ -10,6 +11,7 @@ machines are shared, and a ratio within one round stands what a time does not.
 from __future__ import annotations
 
 import argparse
+import math
 import platform
 import statistics
 import time
@@ -135,6 +137,19 @@ def row(B: int, options: argparse.Namespace) -> str:
     return f"{B:>5} {seconds * 1e3:>9.1f} {ratios} {words:>12,.0f}"
 
 
+def exponents(options: argparse.Namespace) -> str:
+    """How time grows with each size: log2 of what it takes at twice the size."""
+    device, sizes = torch.device(options.device), ("steps", "states", "hidden", "particles")
+    B = max(options.batches)
+
+    def plain(B: int, **others: int) -> Callable[[], object]:
+        return sweeps(B, argparse.Namespace(**vars(options) | others))["plain"]
+
+    twice = {name: plain(B, **{name: 2 * getattr(options, name)}) for name in sizes}
+    found = ratios_of(plain(B), {"batch": plain(2 * B), **twice}, options.rounds, device)
+    return ", ".join(f"{name} {math.log2(found.median(name)):.2f}" for name in found.by_job)
+
+
 def main() -> None:
     """Parse and print."""
     parser = argparse.ArgumentParser(
@@ -145,10 +160,14 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 20, 200])
+    parser.add_argument("--exponents", action="store_true", help="how time grows with each size")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     print(machine(torch.device(options.device)))
+    if options.exponents:
+        print(f"time grows with a power of each size: {exponents(options)}")
+        return
     print(
         f"T = {options.steps}, K = {options.states}, H = {options.hidden}, "
         f"P = {options.particles}; sweeps over nn.LSTM's forward, medians of {options.rounds}"

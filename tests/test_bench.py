@@ -1,0 +1,23 @@
+"""``python -m pyro_ssl.bench`` runs, at sizes that take no time."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = "--states 3 --hidden 4 --particles 2 --steps 5 --rounds 1 --batches 1 2".split()
+
+
+@pytest.mark.parametrize("switch", [[], ["--exponents"]])
+def test_runs(switch):
+    command = [sys.executable, "-m", "pyro_ssl.bench", *SMALL, *switch]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = found.stdout.splitlines()
+    assert "torch" in lines[0] and not found.stderr
+    if switch:
+        assert re.findall(r"[a-z]+ -?\d+\.\d\d", lines[1])
+    else:
+        assert [line.split()[0] for line in lines[3:]] == ["1", "2"]
