@@ -14,6 +14,7 @@ import argparse
 import statistics
 from collections.abc import Callable
 
+import pyro
 import torch
 from pyro.optim import AdamW
 
@@ -36,7 +37,15 @@ def stochastic_em(words: torch.Tensor, cell: str, every: int) -> Callable[[], ob
         averaging=0.9,
         draw_dirichlet=True,
     )
-    return lambda: em.step(words)
+    store = pyro.get_param_store()
+    with store.scope() as own:  # all models name their parameters alike
+        pass
+
+    def step() -> None:
+        with store.scope(own):
+            em.step(words)
+
+    return step
 
 
 def language_model(words: torch.Tensor, batch_size: int) -> Callable[[], object]:
