@@ -1,6 +1,7 @@
 """How much better is joint than factorised inference, and what does an SSL cost?
 
     python -m benchmarks.compare run --corpus wikitext2 --path PATH [--seeds 3] [--methods ...]
+    python -m benchmarks.compare run --corpus wikitext2 --path PATH --states 200 --priors 0.03
     python -m benchmarks.compare report
 
 Every method learns from the same sequences, chooses its epoch by the same validation sequences,

@@ -16,7 +16,14 @@ from .store import Store
 
 def run(options: argparse.Namespace) -> None:
     """Run what is not done yet."""
-    task, store = TASKS[options.corpus], Store(options.corpus)
+    task, name_of_store = TASKS[options.corpus], options.corpus
+    if options.states is not None:
+        title = f"{task.title}, K = {options.states}"
+        task = task._replace(num_states=options.states, title=title)
+        name_of_store += f"-{options.states}"
+    if options.priors:
+        task = task._replace(concentrations=tuple(options.priors))
+    store = Store(name_of_store)
     todo = [
         (seed, name)
         for seed in range(options.seeds)
@@ -87,6 +94,8 @@ def main() -> None:
     runner.add_argument("--path", help="where the corpus is; none for the built-in one")
     runner.add_argument("--seeds", type=int, default=3)
     runner.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    runner.add_argument("--states", type=int, help="K; by default the corpus's own")
+    runner.add_argument("--priors", type=float, nargs="+", help="concentrations to choose from")
     runner.add_argument("--device", default="cpu")
     runner.set_defaults(go=run)
     reporter = commands.add_parser("report", help="tables and picture from the results")

@@ -16,13 +16,21 @@ __all__ = ["report"]
 
 def report() -> None:
     """Write ``tables.md`` and two pictures beside the results, and print the tables."""
-    stores = {name: Store(name) for name in TASKS}
+    names = [name for task in TASKS for name in (task, *more_states(task))]
+    stores = {name: Store(name) for name in names}
     stores = {name: store for name, store in stores.items() if store.content["runs"]}
     text = "\n".join(table(store) for store in stores.values())
     print(text)
     (RESULTS / "tables.md").write_text(text, encoding="utf-8")
     draw(list(stores.values()))
     draw_curves(list(stores.values()))
+
+
+def more_states(corpus: str) -> list[str]:
+    """Names of the results of a corpus with other numbers of states, by that number."""
+    found = (path.stem for path in RESULTS.glob(f"{corpus}-*.json"))
+    counts = [name.removeprefix(f"{corpus}-") for name in found if name not in TASKS]
+    return [f"{corpus}-{K}" for K in sorted(int(K) for K in counts if K.isdigit())]
 
 
 def digits_of(mean: float) -> int:
