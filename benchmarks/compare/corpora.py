@@ -17,7 +17,8 @@ from pyro_ssl.datasets import (
 class Task(NamedTuple):
     """A corpus with the settings that every method shares on it.
 
-    ``num_valid`` of the validation sequences choose the epoch while a model learns;
+    ``num_valid`` of the validation sequences choose the epoch while a model learns, which ends
+    when ``patience`` epochs brought none better;
     ``concentrations`` are the Dirichlet priors that every method which has one is tried with, at
     its first seed; the validation sequences choose.
     """
@@ -32,6 +33,7 @@ class Task(NamedTuple):
     num_gradient_steps: int = 2
     transition_steps: int = 60
     num_valid: int = 200
+    patience: int = 3
     markov_steps: int = 40
     language_model_batch: int = 50
 
@@ -42,7 +44,7 @@ TASKS = {
         lambda path: python_docs_passages(),
         num_states=30,
         hidden_size=64,
-        num_epochs=40,
+        num_epochs=200,
         batch_size=None,
         concentrations=(0.01, 0.03, 0.1),
         num_gradient_steps=3,
@@ -53,7 +55,7 @@ TASKS = {
         lambda path: imdb_continuation(path, num_reviews=200),
         num_states=50,
         hidden_size=64,
-        num_epochs=20,
+        num_epochs=100,
         batch_size=None,
         concentrations=(0.01, 0.03, 0.1),
         num_gradient_steps=3,
@@ -64,7 +66,7 @@ TASKS = {
         lambda path: imdb_continuation(path, num_reviews=5000, max_test=1000),
         num_states=50,
         hidden_size=64,
-        num_epochs=4,
+        num_epochs=40,
         markov_steps=30,
         batch_size=250,
     ),
@@ -73,7 +75,7 @@ TASKS = {
         lambda path: wikitext2_passages(path, max_test=1000),
         num_states=50,
         hidden_size=64,
-        num_epochs=8,
+        num_epochs=40,
         batch_size=250,
     ),
     "msnbc": Task(
@@ -84,7 +86,7 @@ TASKS = {
         num_states=20,
         concentrations=(0.1, 1.0),
         hidden_size=32,
-        num_epochs=3,
+        num_epochs=40,
         batch_size=1000,
         markov_steps=30,
         num_valid=2000,

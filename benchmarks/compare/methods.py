@@ -123,6 +123,7 @@ def ssl(context: Context, *, cell: str = "lstm", **fit: Any) -> dict[str, Any]:
         "num_gradient_steps": task.num_gradient_steps,
         "transition_steps": task.transition_steps,
         "num_valid_particles": 20,
+        "patience": task.patience,
     }
     history = model.fit(*context.train, valid=context.valid, markov=hmm, **options | fit)
     by_particles = {}
@@ -152,7 +153,7 @@ def language_model(context: Context) -> dict[str, Any]:
         num_epochs=100,
         batch_size=task.language_model_batch,
         learning_rate=0.005,
-        patience=2,
+        patience=task.patience,
     )
     log_p = model.log_likelihood(*data(context.split.test))
     return {

@@ -46,7 +46,7 @@ def table(store: Store) -> str:
         "",
         f"{settings['num_train_tokens']:,} training tokens, {settings['num_test_tokens']:,} test "
         f"tokens, V = {settings['vocab_size']:,}, K = {settings['num_states']}, "
-        f"H = {settings['hidden_size']}, {settings['num_epochs']} epochs. The prior of each row is "
+        f"H = {settings['hidden_size']}, at most {settings['num_epochs']} epochs. The prior of each row is "
         "the best on validation of "
         f"{', '.join(str(c) for c in settings['concentrations'])}, chosen at seed 0.",
         "",
@@ -131,7 +131,7 @@ def draw_curves(stores: list[Store]) -> None:
     for ax, store in zip(axes[0], stores, strict=True):
         for i, (name, method) in enumerate(METHODS.items()):
             for j, run in enumerate(store.runs(name).values()):
-                if "valid_perplexity" not in run:
+                if "seconds" not in run:
                     continue
                 seconds = list(itertools.accumulate(run["seconds"]))
                 label = method.title if j == 0 else None
