@@ -40,13 +40,15 @@ def biased_systematic(weights, first, u):
 
 @pytest.mark.parametrize("resampling", ["systematic", "multinomial"])
 @pytest.mark.parametrize("ancestor_sampling", [0, 2])
-def test_right_sampler_passes(resampling, ancestor_sampling):
+@pytest.mark.parametrize("twist", ["markov", None])
+def test_right_sampler_passes(resampling, ancestor_sampling, twist):
     result = invariance_test(
         make_model(sharp_transition()),
         torch.randint(V, (T, 2)),
         num_replicates=20_000,
         resampling=resampling,
         ancestor_sampling=ancestor_sampling,
+        twist=twist,
     )
     assert result.p_value > 1e-6 and result.num_degrees > 5
     assert result.change_rate.shape == result.independent_rate.shape == (T, 2)

@@ -46,8 +46,8 @@ def table(store: Store) -> str:
         "",
         f"{settings['num_train_tokens']:,} training tokens, {settings['num_test_tokens']:,} test "
         f"tokens, V = {settings['vocab_size']:,}, K = {settings['num_states']}, "
-        f"H = {settings['hidden_size']}, at most {settings['num_epochs']} epochs. The prior of each row is "
-        "the best on validation of "
+        f"H = {settings['hidden_size']}, at most {settings['num_epochs']} epochs. The prior of "
+        "each row is the best on validation of "
         f"{', '.join(str(c) for c in settings['concentrations'])}, chosen at seed 0.",
         "",
         "| method | perplexity | P = 10 / 30 / 100 | prior | parameters | s/epoch | kept epoch | "

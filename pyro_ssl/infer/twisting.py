@@ -133,7 +133,7 @@ class Twisting:
             return new
         if not isinstance(emission, TableEmission | QuadraticEmission):
             return new
-        candidate = new._candidate(run)
+        candidate = new.candidate(run)
         if candidate is None:
             return new
         some, P = _Some(run, emission), min(num_particles, TRIAL_PARTICLES)
@@ -178,7 +178,8 @@ class Twisting:
             return line
         return f"{line} (without: {plain.sd_log_evidence:.2f}, {plain.effective_share:.0%})"
 
-    def _candidate(self, run: ModelRun) -> Surrogate | None:
+    def candidate(self, run: ModelRun) -> Surrogate | None:
+        """Return the surrogate that a trial would be of; ``None`` if there is no twist."""
         if self.how is None:
             return None
         if isinstance(self.how, Surrogate):
