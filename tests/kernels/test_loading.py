@@ -28,6 +28,7 @@ def test_turned_off_ends(monkeypatch):
 
 def test_without_a_library(monkeypatch, tmp_path):
     """Nothing but the speed depends on it, and the line to write is told."""
+    monkeypatch.delenv("PYRO_SSL_KERNELS", raising=False)
     monkeypatch.setattr(module, "__file__", str(tmp_path / "loading.py"))
     module._load.cache_clear()
     try:
@@ -38,6 +39,7 @@ def test_without_a_library(monkeypatch, tmp_path):
 
 
 def test_one_that_does_not_load_is_left(monkeypatch, tmp_path):
+    monkeypatch.delenv("PYRO_SSL_KERNELS", raising=False)
     monkeypatch.setattr(module, "__file__", str(tmp_path / "loading.py"))
     (tmp_path / "_sweeps_portable.so").write_bytes(b"no library")
     module._load.cache_clear()
