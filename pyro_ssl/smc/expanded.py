@@ -144,7 +144,12 @@ class ExpandedProposal(GaussianProposal):
 
 
 def _concave_part(precision: Tensor) -> Tensor:
-    """Λ ``(..., D, D)`` without its negative eigenvalues."""
+    """Λ ``(..., D, D)`` without its negative eigenvalues: most often it has none."""
+    if precision.device.type == "cpu":  # where reading a number waits for nothing
+        tiny = torch.finfo(precision.dtype).tiny
+        least = tiny * torch.eye(precision.shape[-1], dtype=precision.dtype, device="cpu")
+        if not bool(torch.linalg.cholesky_ex(precision + least).info.any()):
+            return precision
     values, vectors = torch.linalg.eigh(precision)
     return (vectors * values.clamp(min=0.0).unsqueeze(-2)) @ vectors.mT
 
