@@ -22,8 +22,9 @@ __all__ = ["PATH_KERNELS", "SMCSettings", "draw_paths", "next_paths"]
 #: how a path is drawn from the last one
 PATH_KERNELS = ("conditional", "independent")
 
-#: by default: least steps between two redraws of the reference's ancestor, most redraws of a sweep
-LEAST_EVERY, MOST_REDRAWS = 10, 12
+#: by default: least steps between two redraws of the reference's ancestor, and most redraws of a
+#: sweep over states, or over vectors, where one reaches less far
+LEAST_EVERY, MOST_REDRAWS = 10, {True: 12, False: 70}
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class SMCSettings:
     :param int num_particles: P.
     :param str resampling: ``"systematic"`` or ``"multinomial"``.
     :param ancestor_sampling: redraw the reference's ancestor every so many steps; 0: never;
-        ``None``: every 10 steps, or T / 12 where that is more, for a redraw scores the rest of a
-        path, and the cost of a sweep is to grow with T, not with T².
+        ``None``: every 10 steps, or T / 12 where that is more (T / 70 over vectors), for a redraw
+        scores the rest of a path, and the cost of a sweep is to grow with T, not with T².
     :param str path_kernel: ``"conditional"``: conditional SMC; ``"independent"``: then also a fresh
         path, accepted by particle independent Metropolis-Hastings.
     :param Surrogate surrogate: twists the sweep; ``None``: it is not twisted.
@@ -65,10 +66,10 @@ class SMCSettings:
                 "of steps between redraws of the reference's ancestor."
             )
 
-    def redraw_every(self, num_steps: int) -> int:
+    def redraw_every(self, num_steps: int, is_discrete: bool) -> int:
         """Steps between two redraws of the reference's ancestor in a sweep over T."""
         if self.ancestor_sampling is None:
-            return max(LEAST_EVERY, -(-num_steps // MOST_REDRAWS))
+            return max(LEAST_EVERY, -(-num_steps // MOST_REDRAWS[is_discrete]))
         return self.ancestor_sampling
 
 
@@ -116,7 +117,7 @@ def draw_paths(
         lengths=lengths,
         inputs=inputs,
         resampling=settings.resampling,
-        ancestor_sampling=settings.redraw_every(T),
+        ancestor_sampling=settings.redraw_every(T, run.is_discrete),
         transition_scale=scale,
         twist=None if surrogate is None else surrogate.twist(emission, lengths, scale),
         sequences=_places(run, num_chains),

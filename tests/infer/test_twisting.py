@@ -352,9 +352,10 @@ def model_of(problem, n):
     return model
 
 
-@pytest.mark.parametrize("T, every", [(1, 10), (100, 10), (120, 10), (121, 11), (1600, 134)])
-def test_redraws_of_a_long_path_are_a_dozen(T, every):
+@pytest.mark.parametrize("T, states, vectors", [(1, 10, 10), (121, 11, 10), (1600, 134, 23)])
+def test_redraws_of_a_long_path_are_few(T, states, vectors):
     """Each scores what is left of it: a sweep's cost is to grow with T, not with T²."""
-    assert SMCSettings(5).redraw_every(T) == every
-    assert SMCSettings(5, ancestor_sampling=3).redraw_every(T) == 3
-    assert SMCSettings(5, ancestor_sampling=0).redraw_every(T) == 0
+    assert SMCSettings(5).redraw_every(T, True) == states
+    assert SMCSettings(5).redraw_every(T, False) == vectors
+    assert SMCSettings(5, ancestor_sampling=3).redraw_every(T, True) == 3
+    assert SMCSettings(5, ancestor_sampling=0).redraw_every(T, False) == 0
