@@ -41,7 +41,8 @@ class ParticleGibbs:
     :param str resampling: ``"systematic"`` or ``"multinomial"`` (the paper's); both exact.
     :param ancestor_sampling: redraw the reference's ancestor every so many steps; 0: never, which
         is faster and mixes poorly on long sequences; by default every 10, or T / 12 where that is
-        more (T / 70 over vectors). Where a twist makes the particles' weights nearly equal, none is redrawn.
+        more (T / 70 over vectors). Where a twist makes the particles' weights nearly equal, none is
+        redrawn.
     :param twist: what lets particles look ahead (``smc/twist.py``), exact whatever it is:
         ``"markov"``, fitted to the transition and used where it spreads the weights less than none
         does; a Markov chain's matrix ``(K, K)``, a fitted :class:`~pyro_ssl.MarkovEM`, or a
