@@ -39,6 +39,7 @@ class SMCSettings:
     :param str path_kernel: ``"conditional"``: conditional SMC; ``"independent"``: then also a fresh
         path, accepted by particle independent Metropolis-Hastings.
     :param Surrogate surrogate: twists the sweep; ``None``: it is not twisted.
+    :param int seed: of the sweep's random numbers; ``None``: from torch's generator.
     """
 
     num_particles: int
@@ -46,6 +47,7 @@ class SMCSettings:
     ancestor_sampling: int | None = None
     path_kernel: str = "conditional"
     surrogate: Surrogate | None = None
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         if not at_least(1, self.num_particles):
@@ -121,13 +123,14 @@ def draw_paths(
         transition_scale=scale,
         twist=None if surrogate is None else surrogate.twist(emission, lengths, scale),
         sequences=_places(run, num_chains),
+        seed=settings.seed,
     )
     sweep = sweep_from(reference)
     kept = _kept(run, sweep, reference, settings, on_failure)
     path = sweep.path if kept is None or reference is None else _choose(kept, reference, sweep.path)
     if reference is None or settings.path_kernel != "independent":
         return sweep, path
-    fresh = sweep_from(None)
+    fresh = sweep_from(None, seed=None)
     ratio = (fresh.log_likelihood - sweep.log_likelihood).sum(0)  # log Ẑ' - log Ẑ
     u = torch.rand(ratio.shape, device=ratio.device, dtype=ratio.dtype)
     accepted = (u.log() < ratio) & ~fresh.failed & ~sweep.failed

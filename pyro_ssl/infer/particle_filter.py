@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -69,6 +70,9 @@ class ParticleFilter:
     :param str resampling: ``"systematic"`` or ``"multinomial"``.
     :param twist: lets the particles of :meth:`log_evidence`, :meth:`evidence`, :meth:`perplexity`
         and :meth:`forecast` look ahead; see :class:`ParticleGibbs`.
+    :param int seed: of the sweeps' random numbers, from 0 to 2⁶² - 1; by default they come from
+        torch's generator. With one, what is said of a sequence depends on its place in the plates
+        and not on the batch around it: data may come in batches of any size.
 
     Example::
 
@@ -91,9 +95,10 @@ class ParticleFilter:
         *,
         resampling: str = "systematic",
         twist: Any = "markov",
+        seed: int | None = None,
     ) -> None:
-        self.model = model
-        self.settings = SMCSettings(num_particles, resampling, ancestor_sampling=0)
+        self.model, self.seed = model, seed
+        self.settings = SMCSettings(num_particles, resampling, ancestor_sampling=0, seed=seed)
         self._twisting = Twisting(twist)
         self._verified = False
 
@@ -151,7 +156,7 @@ class ParticleFilter:
             log_p = sweep.log_likelihood.sum(0)
             if start:
                 before = emission.split(start)[0]
-                sweep = draw_paths(run, before, None, settings)[0]
+                sweep = draw_paths(run, before, None, self._seeded(settings, 1))[0]
                 log_p = log_p - sweep.log_likelihood.sum(0)
         return float((-log_p[cells.any(0)].sum() / cells.sum()).exp())
 
@@ -249,6 +254,10 @@ class ParticleFilter:
         self._twisting = self._twisting.chosen(run, emission, P, for_scores=True)
         return self._twisting.settings(self.settings)
 
+    def _seeded(self, settings: SMCSettings, run: int) -> SMCSettings:
+        """Settings of one of several runs, each with random numbers of its own."""
+        return settings if self.seed is None else replace(settings, seed=self.seed + run)
+
     @all_or_nothing
     @torch.no_grad()
     def _runs(self, args: tuple[Any, ...], kwargs: dict[str, Any], num_runs: int) -> Tensor:
@@ -257,7 +266,8 @@ class ParticleFilter:
         emission = self._emission(run)
         settings = self._twisted(run, emission)
         each = [
-            draw_paths(run, emission, None, settings)[0].log_likelihood for _ in range(num_runs)
+            draw_paths(run, emission, None, self._seeded(settings, i))[0].log_likelihood
+            for i in range(num_runs)
         ]
         return torch.stack(each).sum(1).reshape((-1,) + run.loop.batch_shape)
 

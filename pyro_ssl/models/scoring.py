@@ -1,7 +1,8 @@
 """What a fitted topical SSL says of documents, a block of them in memory at a time.
 
-Documents are independent given the parameters, so neither scores nor shares depend on how many are
-in a block, other than through their random numbers.
+Documents are independent given the parameters, and have random numbers of their own: scores do not
+depend on how many are in a block, but for which twist a block's trial chooses; shares do through
+their random numbers.
 """
 
 from __future__ import annotations
@@ -53,14 +54,15 @@ def filtered_log_likelihood(
 ) -> Tensor:
     """Return log p̂(x_t | x_{1:t-1}), float64 ``(T, B)``; see :class:`~pyro_ssl.ParticleFilter`.
 
-    :param model: of words and lengths, with all latent sites but the path given.
+    :param model: of words, lengths and the places of some documents, with all latent sites but the
+        path given.
     :param sizes: K and H.
     """
-    pf, size = ParticleFilter(model, num_particles), _size(words, num_particles, sizes)
+    pf, size = _filter(model, num_particles), _size(words, num_particles, sizes)
     log_p = torch.zeros(words.shape, dtype=torch.float64, device=words.device)
     with private_store():
-        for index, block, n, _ in by_block(words, lengths, size):
-            log_p[:, index] = pf.log_likelihood(block, n)
+        for index, *_ in by_block(words, lengths, size):
+            log_p[:, index] = pf.log_likelihood(words, lengths, index)
     return log_p
 
 
@@ -76,11 +78,11 @@ def filtered_perplexity(
 
     There has to be one.
     """
-    pf, size = ParticleFilter(model, num_particles), _size(words, num_particles, sizes)
+    pf, size = _filter(model, num_particles), _size(words, num_particles, sizes)
     total, num_words = 0.0, 0
     with private_store():
-        for _, block, n, here in by_block(words, lengths, size, start):
-            total += here * math.log(pf.perplexity(block, n, start=start))
+        for index, _, _, here in by_block(words, lengths, size, start):
+            total += here * math.log(pf.perplexity(words, lengths, index, start=start))
             num_words += here
     return math.exp(total / num_words)
 
@@ -108,6 +110,11 @@ def sampled_shares(
             z = pg.get_samples()["z"].permute(0, 2, 1)  # (S, T, B)
             shares[:, index] = state_shares(z, sizes[0], like.dtype)
     return shares.mul_(active_cells(words, lengths).unsqueeze(-1))
+
+
+def _filter(model: Callable[..., Any], num_particles: int) -> ParticleFilter:
+    """A filter with one seed for all blocks, which differ in the places of their documents."""
+    return ParticleFilter(model, num_particles, seed=int(torch.randint(2**62, (), device="cpu")))
 
 
 def _size(words: Tensor, P: int, sizes: tuple[int, int], num_draws: int = 1) -> int:

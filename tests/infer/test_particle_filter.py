@@ -186,3 +186,23 @@ def test_first_steps_alone_with_lengths_and_inputs(twist):
     pf = ParticleFilter(model, 50, twist=twist)
     assert 1.0 < pf.perplexity(start=3) < 30.0
     assert pf.forecast(start=3).log_prob.shape == (3, 2)
+
+
+@pytest.mark.parametrize("twist", ["markov", None])
+def test_a_seed_fixes_what_is_said_of_a_sequence(phi, twist):
+    """Whatever stands beside it; and runs of one call differ."""
+    transition, x = sharp_lstm(), torch.randint(V, (T, 9))
+
+    def model(x, index=None):
+        with pyro.plate("sequences", x.shape[1], subsample=index):
+            x = x if index is None else x[:, index]
+            for t, z in ssl_transition("z", transition, len(x)):
+                pyro.sample("x", dist.Categorical(phi[z]), obs=x[t])
+
+    pf = ParticleFilter(model, 6, twist=twist, seed=3)
+    whole = pf.log_likelihood(x)
+    for index in (torch.tensor([4]), torch.tensor([8, 0, 5])):
+        torch.testing.assert_close(pf.log_likelihood(x, index), whole[:, index])
+    torch.testing.assert_close(pf.log_evidence(x), pf.log_evidence(x))
+    assert pf.spread(x, num_runs=3) > 0.0
+    assert not ParticleFilter(model, 6, seed=4).log_likelihood(x).equal(whole)

@@ -297,6 +297,17 @@ def test_blocks_do_not_change_the_scores(fitted, corpus, monkeypatch):
     assert float((found[2] - expected[2]).abs().sum(-1)[active].mean()) < 0.2
 
 
+def test_blocks_change_no_figure_of_a_filter(fitted, corpus, monkeypatch):
+    """Each document has random numbers of its own."""
+    words, lengths, _ = corpus
+    found = []
+    for entries in (2**25, 7 * 8 * 30 * 30):
+        monkeypatch.setattr("pyro_ssl.infer.blocks.MAX_ENTRIES", entries)
+        pyro.set_rng_seed(0)
+        found.append(fitted.log_likelihood(words, lengths, num_particles=8))
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
+
+
 def test_scores_of_one_topic_are_exact_in_blocks(corpus, monkeypatch):
     words, lengths, _ = corpus
     ssl = TopicalSSL(1, V, hidden_size=2, concentration=1.0)
