@@ -142,6 +142,15 @@ def draw_curves(stores: list[Store]) -> None:
         ax.set_xlabel("seconds of learning, after the HMM")
         ax.spines[["top", "right"]].set_visible(False)
     axes[0][0].set_ylabel("validation perplexity")
-    axes[0][-1].legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    shown = {
+        label: handle
+        for ax in axes[0]
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    titles = [method.title for method in METHODS.values() if method.title in shown]
+    where = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+    axes[0][-1].legend(
+        [shown[title] for title in titles], titles, fontsize=7, frameon=False, **where
+    )
     fig.savefig(RESULTS / "curves.png", dpi=110)
     plt.close(fig)
