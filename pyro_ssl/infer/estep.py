@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import NonFiniteError, SMCFailed, at_least
 from ..reading.program import ModelRun
 from ..smc import Emission, Surrogate, Sweep, conditional_smc
+from ..smc.arguments import check_seed
 from ..smc.resampling import RESAMPLING
 from .path_memory import sequence_index
 
@@ -58,6 +59,7 @@ class SMCSettings:
             raise ValueError(
                 f'resampling is "{self.resampling}", expected one of {sorted(RESAMPLING)}.'
             )
+        check_seed("SMCSettings", self.seed)
         if self.path_kernel not in PATH_KERNELS:
             raise ValueError(
                 f'path_kernel is "{self.path_kernel}", expected one of {sorted(PATH_KERNELS)}.'

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .loading import library
+from .plain import all_plain
 
 __all__ = ["compiled_messages"]
 
@@ -21,15 +22,16 @@ def compiled_messages(back: Tensor, emission: Tensor, lengths: Tensor | None) ->
     :param Tensor back: A(j, k) in row k, ``(K, K)``.
     :param Tensor emission: p(x_t | k) over constants, float32 ``(T, B, K)``.
     """
-    found, arrays = library(), (back, emission, *([] if lengths is None else [lengths]))
+    found = library()
     T, B, K = emission.shape
     if found is None or back.dim() != 2 or K > MANY_STATES or not emission.numel():
         return None
-    if emission.dtype != torch.float32 or any(value.device.type != "cpu" for value in arrays):
+    if emission.dtype != torch.float32 or not all_plain(back, emission, lengths):
         return None
     beta = torch.ones_like(emission, memory_format=torch.contiguous_format)
-    held = [value.contiguous() for value in arrays]
-    pointers = [value.data_ptr() for value in held] + [None] * (lengths is None)
+    arrays = (back, emission, lengths)
+    held = [None if value is None else value.contiguous() for value in arrays]
+    pointers = [None if value is None else value.data_ptr() for value in held]
     sizes = [ctypes.c_int64(n) for n in (T, B, K)]
     if found.backward_messages(*sizes, *map(ctypes.c_void_p, (*pointers, beta.data_ptr()))):
         raise MemoryError(f"too little memory for the messages of {B} sequences.")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .loading import library
+from .plain import all_plain
 
 __all__ = ["compiled_uniforms"]
 
@@ -20,9 +21,7 @@ def compiled_uniforms(
     See :class:`pyro_ssl.smc.randomness.Randomness`.
     """
     found = library()
-    if found is None or sequences.device.type != "cpu" or type(sequences) is not Tensor:
-        return None
-    if dtype not in (torch.float32, torch.float64) or sequences.dtype != torch.int64:
+    if found is None or dtype not in (torch.float32, torch.float64) or not all_plain(sequences):
         return None
     out, sequences = torch.empty(shape, dtype=dtype, device="cpu"), sequences.contiguous()
     sizes = [ctypes.c_int64(n) for n in (seed, purpose, *shape)]

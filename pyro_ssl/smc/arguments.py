@@ -11,7 +11,7 @@ from ..transitions import DiscreteTransition, Transition
 from .emissions import Emission
 from .resampling import RESAMPLING
 
-__all__ = ["check_roll_out", "check_sweep"]
+__all__ = ["check_roll_out", "check_seed", "check_sweep"]
 
 
 def check_sweep(
@@ -44,6 +44,12 @@ def check_sweep(
     (T, B), like = emission.shape, transition.like
     check_lengths(where, lengths, T, B, like.device)
     transition._check_inputs(where, inputs, (T, B))
+    check_seed(where, settings["seed"])
+    if settings["sequences"] is not None:
+        write = "torch.arange(B), which sequence each is"
+        check_tensor(
+            where, "sequences", settings["sequences"], (B,), like=like, integer=True, write=write
+        )
     if scale is not None:
         check_tensor(where, "transition_scale", scale, (B,), like=like, write="one for each of B")
     if reference is not None:
@@ -55,6 +61,15 @@ def check_sweep(
         )
         if isinstance(transition, DiscreteTransition):
             check_range(where, "reference", reference, transition.num_states, "sweep.path")
+
+
+def check_seed(where: str, seed: Any) -> None:
+    """Check the seed of a sweep's random numbers; ``None`` passes.
+
+    :raises ValueError: if it is no whole number from 0 to 2⁶³ - 1.
+    """
+    if seed is not None and whole(where, "seed", seed, 0) >= 2**63:
+        raise ValueError(f"{where}: seed is {seed}, expected less than 2**63; write seed=0.")
 
 
 def check_roll_out(transition: Any, sweep: Any, num_steps: Any, inputs: Tensor | None) -> None:

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from ..cells import LSTMState
 from ..kernels import library
+from ..kernels.plain import all_plain
 from ..kernels.states import sweep_states
 from ..kernels.sweeps import SweepSettings, Swept, trace_back
 from ..kernels.vectors import MAX_DIM, sweep_vectors
@@ -42,7 +42,7 @@ def compiled_sweep(given: SweepArguments) -> Particles | None:
         return None
     kind = _over_states(given) or _over_vectors(given)
     optional = (given.scale, given.inputs, given.lengths, given.reference)
-    if kind is None or not _all_plain(*optional, *kind.reads):
+    if kind is None or not all_plain(*optional, *kind.reads):
         return None
     draw, double = given.randomness.uniform, torch.float64
     settings = SweepSettings(
@@ -98,21 +98,6 @@ def _over_vectors(given: SweepArguments) -> _Kind | None:
 def compiled_trace_back(ancestors: Tensor, slot: Tensor) -> Tensor | None:
     """Return the particles ``(T, B)`` of a final slot's path; ``None`` where torch has to."""
     found = library()
-    if found is None or not (ancestors.numel() and _all_plain(ancestors, slot)):
+    if found is None or not (ancestors.numel() and all_plain(ancestors, slot)):
         return None
     return trace_back(found, ancestors, slot)
-
-
-def _all_plain(*values: Tensor | None) -> bool:
-    """Whether all are dense tensors of the CPU, float32 where they are no indices."""
-    return all(value is None or _is_plain(value) for value in values)
-
-
-def _is_plain(value: Tensor) -> bool:
-    return (
-        type(value) in (Tensor, Parameter)
-        and value.device.type == "cpu"
-        and value.layout == torch.strided
-        and value.dtype in (torch.float32, torch.int64)
-        and not torch._C._functorch.is_functorch_wrapped_tensor(value)
-    )

@@ -65,7 +65,8 @@ class Sweep(NamedTuple):
     is log mean_p α_t^p = log p̂(x_t | x_{1:t-1}) — its sum over t the log of an unbiased evidence
     estimate, when there was no reference. It is -inf or NaN where all particles of a sequence
     had weight zero, or NaN; such a sequence's draws mean nothing. ``state`` is the cell's state
-    after the last step, rows ``(B P, ...)``; ``weights`` ``(B, P)`` those of the particles there,
+    after the last step, rows ``(B P, ...)``, and means nothing of a sequence that ended before;
+    ``weights`` ``(B, P)`` those of the particles there,
     of mean 1, ``None`` where all are equal. ``chosen_by`` ``(T, B, P)`` float64 is what ancestors
     were drawn by, w_{t-1} α_t over a constant of the step and sequence.
     """
@@ -156,6 +157,8 @@ def conditional_smc(
         resampling=resampling,
         ancestor_sampling=ancestor_sampling,
         proposal_lag=proposal_lag,
+        seed=seed,
+        sequences=sequences,
     )
     (T, B), P = emission.shape, num_particles
     drawn_by = emission if twist is None else emission.times(twist)

@@ -294,6 +294,7 @@ SETTINGS = [
     (lambda m, **k: MeanFieldELBO(**k), "num_particles", (1, *BAD_COUNTS), "expected at least 2"),
     (lambda m, **k: ParticleFilter(m, **k), "num_particles", BAD_COUNTS, "expected at least 1"),
     (lambda m, **k: ParticleFilter(m, 2, **k), "resampling", ("none",), "expected one of"),
+    (lambda m, **k: ParticleFilter(m, 2, **k), "seed", (-1, 0.5, 2**63), "expected"),
     (
         lambda m, **k: ParticleFilter(m, 2).perplexity(**k),
         "start",

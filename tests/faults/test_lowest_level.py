@@ -143,6 +143,12 @@ SWEEP = {
     "ancestors -1": (dict(ancestor_sampling=-1), "ancestor_sampling is -1"),
     "ancestors 1.5": (dict(ancestor_sampling=1.5), "ancestor_sampling is 1.5"),
     "lag 0": (dict(proposal_lag=0), "proposal_lag is 0"),
+    "seed -1": (dict(seed=-1), "seed is -1, expected a whole number of 0 or more"),
+    "seed 1.5": (dict(seed=1.5), "seed is 1.5"),
+    "seed 2^63": (dict(seed=2**63), r"expected less than 2\*\*63"),
+    "sequences short": (dict(sequences=torch.arange(2)), r"sequences has shape \(2,\)"),
+    "sequences int32": (dict(sequences=torch.arange(3).int()), "sequences is torch.int32"),
+    "sequences list": (dict(sequences=[0, 1, 2]), "sequences is a list, expected a tensor"),
     "reference (B, T)": (
         dict(reference=lambda w: w.z.T),
         r"reference has shape \(3, 4\), expected \(4, 3\); write z.T",

@@ -27,3 +27,11 @@ def test_same_as_torch(K, T, B, ragged):
     torch.testing.assert_close(
         surrogate.twist(wide, lengths).table, expected.double(), rtol=1e-4, atol=1e-4
     )
+
+
+def test_lengths_of_another_dtype_are_left_to_torch():
+    torch.manual_seed(0)
+    table, lengths = torch.randn(9, 6, 4, dtype=torch.float32), torch.tensor([9, 1, 0, 4, 9, 2])
+    surrogate = MarkovSurrogate(torch.rand(4, 4, dtype=torch.float32).softmax(-1))
+    found = surrogate.twist(TableEmission(table), lengths.int()).table
+    torch.testing.assert_close(found, surrogate.twist(TableEmission(table), lengths).table)

@@ -58,11 +58,11 @@ def transition_of(case):
     return MultiplicativeLSTMTransition(K, H, input_size=inputs, **options.get(case["cell"], {}))
 
 
-def sweep_of(case, transition=None, seed=0):
+def sweep_of(case, seed=0):
     """Arguments of a sweep, and a function that runs it."""
     torch.manual_seed(seed)
     T, B, K = case["T"], case["B"], case["K"]
-    transition = transition or transition_of(case)
+    transition = transition_of(case)
     lengths = torch.randint(1, T + 1, (B,)) if case["ragged"] else None
     table, log_twist = 2.0 * torch.randn(T, B, K), torch.randn(T, B, K)
     last = (torch.full((B,), T) if lengths is None else lengths) - 1
@@ -77,11 +77,9 @@ def sweep_of(case, transition=None, seed=0):
         **{n: case[n] for n in ("ancestor_sampling", "proposal_lag", "resampling", "forced_move")},
     }
 
-    def run(**others):
+    def run():
         torch.manual_seed(seed + 1)
-        return conditional_smc(
-            transition, TableEmission(table), case["num_particles"], **arguments | others
-        )
+        return conditional_smc(transition, TableEmission(table), case["num_particles"], **arguments)
 
     return arguments, run
 

@@ -111,9 +111,9 @@ def sweep_of(case, seed=0):
         **{n: case[n] for n in ("ancestor_sampling", "proposal_lag", "resampling", "forced_move")},
     }
 
-    def run(**others):
+    def run():
         torch.manual_seed(seed + 1)
-        return conditional_smc(transition, emission, case["num_particles"], **arguments | others)
+        return conditional_smc(transition, emission, case["num_particles"], **arguments)
 
     return arguments, run
 

@@ -1,4 +1,4 @@
-// A recurrent cell and its output layer over a few rows: particles of one sequence.
+// A recurrent cell and its output layer over a few rows: particles of one sequence or of several.
 //
 //   LSTM:   c' = σ(f) c + σ(i) tanh(g),  h' = σ(o) tanh(c'),  [i f g o] = x + W h
 //   mLSTM:  the same of m = x_m * (W_m h) in place of h; or, with squash="output",
