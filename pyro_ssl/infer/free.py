@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from pyro.distributions import Independent
 from torch import Tensor
 from torch.distributions import biject_to
 
@@ -37,6 +38,9 @@ class FreeSite:
     def __init__(self, site: Mapping[str, Any], who: str) -> None:
         fn = site["fn"]
         self.name, self.shape, self.support = site["name"], site["value"].shape, fn.support
+        while self.support.is_discrete and isinstance(fn, Independent):
+            fn = fn.base_dist  # one element is tried after the other
+        #: dimensions of one element
         self.event_dim: int = fn.event_dim
         #: values that it can take, ``(N,)`` before the event; ``None``: it is continuous
         self.values: Tensor | None = None

@@ -29,6 +29,7 @@ from .dirichlet import (
     probe,
 )
 from .free import FreeSite, kind_of
+from .point import PointSites
 
 __all__ = ["GlobalSites", "HasEstimates"]
 
@@ -40,22 +41,28 @@ class GlobalSites:
     :param str kind: of the point estimates, ``"mode"`` or ``"mean"`` of each site's posterior.
     :param float averaging: weight, in [0, 1), of the past in the statistics that estimates come
         from: n ← averaging · n + (1 - averaging) · n_now (Delyon, Lavielle & Moulines 1999).
-    :param bool takes_free: whether sites of other kinds may be latent.
+    :param free: whether sites of other kinds may be latent; or what makes them parameters of the
+        model that it wraps.
     :raises ValueError: on another kind, or a weight out of range.
     """
 
     def __init__(
-        self, who: str, *, kind: str = "mean", averaging: float = 0.0, takes_free: bool = False
+        self,
+        who: str,
+        kind: str = "mean",
+        averaging: float = 0.0,
+        free: bool | PointSites | None = None,
     ) -> None:
         if kind not in ("mode", "mean"):
             raise ValueError(f'dirichlet is "{kind}", expected "mode" or "mean".')
         if not 0.0 <= averaging < 1.0:
             raise ValueError(f"averaging is {averaging}, expected a weight in [0, 1).")
         self.who, self.kind, self.averaging = who, kind, averaging
-        self.takes_free, self._not_conjugate = takes_free, frozenset[str]()
+        self.takes_free, self.points = bool(free), free if isinstance(free, PointSites) else None
+        self._not_conjugate = frozenset[str]()
         #: the sites in closed form, by name, as :meth:`find` left them
         self.sites: dict[str, DirichletSite] = {}
-        #: the others
+        #: the others, but for those that are parameters
         self.free: dict[str, FreeSite] = {}
         #: point estimates
         self.values: dict[str, Tensor] = {}
@@ -81,6 +88,8 @@ class GlobalSites:
         for name, site in run.sites.items():
             if site["is_observed"] or isinstance(site["fn"], _Subsample):
                 continue
+            if site["infer"].get("_ssl_point"):  # a parameter
+                continue
             known = None if name in self._not_conjugate else DirichletSite.recognise(site)
             if known is None and not self.takes_free:
                 raise LatentSiteError(
@@ -88,30 +97,36 @@ class GlobalSites:
                     f"{self.who} cannot draw; expected a Dirichlet, or none. Make it a pyro.param, "
                     f'or give it: pyro.condition(model, {{"{name}": value}}).'
                 )
-            if any(frame.full_size not in (None, frame.size) for frame in site["cond_indep_stack"]):
-                raise LatentSiteError(
-                    f'Site "{name}": {kind_of(site["fn"])}, inside a subsampled plate, expected '
-                    f"outside: {self.who} keeps one value of it. Draw it before the plate."
-                )
             if known is None:
                 free[name] = FreeSite(site, self.who)
-            else:
-                found[name] = known
+                continue
+            if any(frame.full_size not in (None, frame.size) for frame in site["cond_indep_stack"]):
+                raise LatentSiteError(
+                    f'Site "{name}": Dirichlet, inside a subsampled plate, expected outside: '
+                    f"{self.who} keeps one value of it. Draw it before the plate."
+                )
+            found[name] = known
         new = (found.keys() | free.keys()) - {*self.names}
         self.sites, self.free = found, free
         if new:
             self._verify(run)
         return self.sites
 
-    def check(self, run: ModelRun) -> None:
+    def check(self, run: ModelRun) -> bool:
         """Find the sites, and check that their statistics are what their kind takes them for.
 
         Nothing is drawn, and no value is changed.
 
+        :returns: whether some are parameters from now on: the model is to be run, and checked,
+            again.
         :raises LatentSiteError: on a site that is not of a known kind.
         """
         self.sites, self.free, self._not_conjugate = {}, {}, frozenset()  # all are new
         self.find(run)
+        if not self.free or self.points is None:
+            return False
+        self.points.take(self.free.values(), self.who)
+        return True
 
     def _verify(self, run: ModelRun) -> None:
         with undrawn(run.loop.device):  # a transition in training mode draws its dropout
@@ -191,8 +206,9 @@ class HasEstimates:
 
     @property
     def values(self) -> dict[str, Tensor]:
-        """Point estimates of the Dirichlet sites."""
-        return dict(self._globals.values)
+        """Point estimates of the latent sites outside the loop."""
+        points = self._globals.points
+        return dict(self._globals.values) | ({} if points is None else points.values)
 
     @property
     def counts(self) -> Counts:
@@ -204,5 +220,5 @@ class HasEstimates:
 
     @property
     def fitted_model(self) -> Callable[..., Any]:
-        """The model with its Dirichlet sites given: what ``ParticleFilter`` takes."""
+        """The model with these sites given: what ``ParticleFilter`` takes."""
         return poutine.condition(self.model, data=self.values)

@@ -80,7 +80,7 @@ class ParticleGibbsKernel(MCMCKernel):
         self._drawn = False  # whether these were drawn here, and not given
         self._before_run: Before | None = None
         self._diagnostics = Diagnostics()
-        self._globals = GlobalSites("ParticleGibbs", takes_free=True)
+        self._globals = GlobalSites("ParticleGibbs", free=True)
         self._update = GlobalsUpdate(self._globals, inner_kernel)
         self._program = Program(model)
         self._validate = is_validation_enabled()  # Pyro's MCMC turns it off while it runs

@@ -96,6 +96,21 @@ def markov_rows(x=None):
     loop(lambda z, t: dist.Poisson(rate[z]), x, MarkovTransition(K, initial=start, matrix=rows))
 
 
+def logistic_rows(x=None):
+    """Rows by a logistic-normal prior, which no Dirichlet closes."""
+    logits = pyro.sample("logits", dist.Normal(0.0, 1.0).expand([K, K]).to_event(2))
+    start = torch.full((K,), 1.0 / K)
+    transition = MarkovTransition(K, initial=start, matrix=logits.softmax(-1))
+    loop(lambda z, t: dist.Normal(3.0 * z, 1.0), x, transition)
+
+
+def lstm_head(x=None):
+    """A prior on the output layer of an LSTM."""
+    weight = pyro.sample("weight", dist.Normal(0.0, 1.0).expand([K, 4]).to_event(2))
+    transition = lstm().given({"head.weight": weight})
+    loop(lambda z, t: dist.Normal(3.0 * z, 1.0), x, transition)
+
+
 def finite(x=None):
     """A mixture over models, and one over sequences."""
     shift = pyro.sample("shift", dist.Categorical(torch.tensor([0.5, 0.3, 0.2])))
@@ -129,6 +144,8 @@ MODELS = [
     random_effect,
     group_plate,
     markov_rows,
+    logistic_rows,
+    lstm_head,
     finite,
     not_conjugate,
     observed_elsewhere,

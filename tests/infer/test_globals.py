@@ -12,19 +12,24 @@ from pyro.infer.mcmc import HMC, NUTS
 from pyro.infer.mcmc.util import initialize_model
 from torch.distributions import biject_to
 
-from pyro_ssl import (
-    MarkovTransition,
-    ParticleGibbs,
-    ParticleGibbsKernel,
-    ssl_transition,
-)
+from pyro_ssl import ParticleGibbs, ParticleGibbsKernel, ssl_transition
 from pyro_ssl.errors import LatentSiteError
-from pyro_ssl.infer.free import Conditional
+from pyro_ssl.infer.free import Conditional, FreeSite
 from pyro_ssl.infer.globals import GlobalSites
-from pyro_ssl.infer.inner import InnerKernels
+from pyro_ssl.infer.inner import InnerKernels, _try_all
 from pyro_ssl.reading.program import Program
 from tests.faults.digest import nothing_changes
-from tests.infer.models_of_globals import MODELS, B, K, T, finite, lstm, normal_mean_and_scale
+from tests.infer.models_of_globals import (
+    MODELS,
+    B,
+    K,
+    T,
+    finite,
+    gamma_over_dirichlet,
+    logistic_rows,
+    lstm,
+    normal_mean_and_scale,
+)
 from tests.infer.test_globals_law import drawn
 
 CONTINUOUS = [model for model in MODELS if model is not finite]
@@ -35,7 +40,7 @@ def read(model):
     values, data = drawn(model)
     path = values.pop("z")
     run = Program(model, (), data).run(values)
-    sites = GlobalSites("test", takes_free=True)
+    sites = GlobalSites("test", free=True)
     sites.check(run)
     return run, sites, values, path, data
 
@@ -82,6 +87,56 @@ def test_a_kernel_forgets_the_potential_of_the_last_path():
         assert block.kernel._potential_energy_last.allclose(block._target(free))
 
 
+def test_a_finite_site_is_drawn_by_its_weights():
+    """Two elements, each of which excludes the other's 1: only the data tell which."""
+
+    def model(x):
+        which = pyro.sample("which", dist.Bernoulli(0.5).expand([2]).to_event(1))
+        pyro.sample("one", dist.Normal(which.sum(), 1e-3), obs=torch.tensor(1.0))
+        with pyro.plate("sequences", B):
+            for t, z in ssl_transition("z", lstm(), T):
+                pyro.sample("x", dist.Normal(z + 0.0 * which[0], 1.0), obs=x[t])
+
+    x = torch.zeros(T, B)
+    for start in ([1.0, 1.0], [0.0, 0.0]):
+        values = {"which": torch.tensor(start)}
+        run = Program(model, (x,)).run(values)
+        target = Conditional(run, run.any_path(), {}, reach_transition=False)
+        site = FreeSite(run.sites["which"], "test")
+        assert _try_all(target, site, values).sum() == 1.0
+
+
+def test_each_block_is_given_what_the_last_one_drew():
+    run, sites, values, path, data = read(normal_mean_and_scale)
+    how = {name: functools.partial(HMC, step_size=0.1, num_steps=2) for name in ("mean", "scale")}
+    kernels = InnerKernels(sites.free, how, 0)
+    target = Conditional(run, run.flatten(path), {}, reach_transition=False)
+    for _ in range(5):
+        values = kernels.update(target, values)
+    first, second = kernels.blocks
+    assert first.names != second.names
+    for name in second._target.rest:
+        assert second._target.rest[name] is values[name]
+
+
+def test_chains_keep_to_their_own_values():
+    """Chain 0 has no data of its own to speak of, chain 1's prior is a point."""
+    values, data = drawn(gamma_over_dirichlet)
+    kernel = ParticleGibbsKernel(
+        gamma_over_dirichlet, 2, num_chains=2, inner_kernel=functools.partial(
+            HMC, step_size=1e-9, num_steps=1, adapt_step_size=False
+        ),
+    )  # fmt: skip
+    start = {name: torch.stack([value, value]) for name, value in values.items()}
+    start["strength"] = torch.tensor([1.0, 1e9])
+    kernel.initial_params = start
+    kernel.setup(0, **data)
+    drawn_now = kernel.update(kernel.initial_params)
+    assert drawn_now["strength"].allclose(start["strength"])
+    assert drawn_now["phi"][1].allclose(torch.full_like(values["phi"], 1.0 / 3.0), atol=1e-3)
+    assert not drawn_now["phi"][0].allclose(torch.full_like(values["phi"], 1.0 / 3.0), atol=1e-3)
+
+
 @pytest.mark.parametrize("num_chains", [1, 2])
 def test_draws_come_by_site_and_are_reported(num_chains, capsys):
     data = drawn(normal_mean_and_scale)[1]
@@ -117,10 +172,14 @@ def test_a_start_is_taken_and_checked():
     values, data = drawn(normal_mean_and_scale)
     pg = ParticleGibbs(normal_mean_and_scale, 3)
     pg.run(**data, num_samples=1, initial_params=values, disable_progbar=True)
-    with nothing_changes(objects=[pg]), pytest.raises(ValueError, match='Site "scale": missing from'):
+    missing = pytest.raises(ValueError, match='Site "scale": missing from')
+    with nothing_changes(objects=[pg]), missing:
         pg.run(**data, num_samples=1, initial_params={k: values[k] for k in ("z", "mean")})
     wrong = values | {"mean": torch.zeros(K + 1)}
-    with nothing_changes(objects=[pg]), pytest.raises(ValueError, match=r'Site "mean": its start has shape'):
+    with (
+        nothing_changes(objects=[pg]),
+        pytest.raises(ValueError, match=r'Site "mean": its start has shape'),
+    ):
         pg.run(**data, num_samples=1, initial_params=wrong)
 
 
@@ -188,7 +247,10 @@ def test_an_inner_kernel_makes_kernels(wrong):
 def test_an_inner_kernel_of_no_site_is_refused():
     data = drawn(normal_mean_and_scale)[1]
     pg = ParticleGibbs(normal_mean_and_scale, 3, inner_kernel={"meen": NUTS})
-    with nothing_changes(objects=[pg]), pytest.raises(ValueError, match=r"inner_kernel names \['meen'\]"):
+    with (
+        nothing_changes(objects=[pg]),
+        pytest.raises(ValueError, match=r"inner_kernel names \['meen'\]"),
+    ):
         pg.run(**data, num_samples=1, disable_progbar=True)
 
 
@@ -217,16 +279,7 @@ def test_the_transform_of_a_site_is_its_supports():
 
 
 def test_a_transition_of_latent_rows_takes_a_sweep_of_its_own_for_each_chain():
-    """Rows by a logistic-normal prior, which no Dirichlet closes."""
-
-    def model(x):
-        logits = pyro.sample("logits", dist.Normal(0.0, 1.0).expand([K, K]).to_event(2))
-        start = torch.full((K,), 1.0 / K)
-        transition = MarkovTransition(K, initial=start, matrix=logits.softmax(-1))
-        with pyro.plate("sequences", B):
-            for t, z in ssl_transition("z", transition, T):
-                pyro.sample("x", dist.Normal(4.0 * z, 1.0), obs=x[t])
-
-    pg = ParticleGibbs(model, 3)
-    pg.run(torch.randn(T, B), num_samples=4, num_chains=2, disable_progbar=True)
+    data = drawn(logistic_rows)[1]
+    pg = ParticleGibbs(logistic_rows, 3)
+    pg.run(**data, num_samples=4, num_chains=2, disable_progbar=True)
     assert pg.kernel._globals.reach_transition
