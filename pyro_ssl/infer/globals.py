@@ -7,7 +7,7 @@ class takes others too, these are free (``free.py``): a Dirichlet that enters in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -68,11 +68,16 @@ class GlobalSites:
         self.values: dict[str, Tensor] = {}
         #: what they come from
         self.counts: Counts = {}
-        #: whether a site is a parameter of the transition, as the rows of a Bayesian HMM are
-        self.reach_transition = False
+        #: those that are parameters of the transition, as the rows of a Bayesian HMM are
+        self.in_transition = frozenset[str]()
 
     def __bool__(self) -> bool:
         return bool(self.sites)
+
+    @property
+    def reach_transition(self) -> bool:
+        """Whether a site is a parameter of the transition."""
+        return bool(self.in_transition)
 
     @property
     def names(self) -> list[str]:
@@ -150,8 +155,7 @@ class GlobalSites:
         except NotConjugateError as error:
             if not self.takes_free:
                 raise
-            self._not_conjugate |= {error.site}
-            self.find(run)  # it is a free site, and new
+            self.set_free(run, {error.site})
 
     def _find_reach(self, run: ModelRun) -> None:
         probes = {
@@ -164,11 +168,17 @@ class GlobalSites:
             probed = run.program.run({**run.subsamples, **values, **probes})
             log_p = probed.log_transition(probed.any_path()).sum()
         # No gradient tells of a finite one.
-        self.reach_transition = any(site.is_finite for site in self.free.values())
-        if log_p.requires_grad and (probes or moving):
-            wanted = [*probes.values(), *moving.values()]
-            grads = torch.autograd.grad(log_p, wanted, allow_unused=True)
-            self.reach_transition |= any(grad is not None for grad in grads)
+        reach = {name for name, site in self.free.items() if site.is_finite}
+        wanted = probes | moving
+        if log_p.requires_grad and wanted:
+            grads = torch.autograd.grad(log_p, list(wanted.values()), allow_unused=True)
+            reach |= {name for name, g in zip(wanted, grads, strict=True) if g is not None}
+        self.in_transition = frozenset(reach)
+
+    def set_free(self, run: ModelRun, names: Iterable[str]) -> None:
+        """Take Dirichlet sites as free ones from now on."""
+        self._not_conjugate |= frozenset(names)
+        self.find(run)
 
     def log_path(self, run: ModelRun, path: Tensor) -> Tensor:
         """Return the terms of log p(z, x) in the loop that the sites may enter, ``(B,)``."""
