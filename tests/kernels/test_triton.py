@@ -85,11 +85,13 @@ def test_same_draws_as_torch(case):
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("case", ON_CHIP, ids=str)
-def test_same_draws_on_cuda(case):
+def test_same_draws_on_cuda(case, monkeypatch):
+    # By default cuDNN rounds what torch replays for ancestor sampling to ten bits.
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     arguments, run = sweep_of(case)
     found = run()
     with kernels.turned_off():
-        same(found, run(), arguments["lengths"])
+        same(found, run(), arguments["lengths"], tolerance=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
