@@ -21,7 +21,7 @@ __all__ = ["fits", "sweep_states"]
 MOST_PARTICLES, MOST_STATES, MOST_PRODUCT = 64, 256, 2**18
 #: how a product of float32 is made: by three of NVIDIA's tensor cores, which keep its precision
 PRECISION = "ieee" if torch.version.hip else "tf32x3"
-WARPS = 8
+OPTIONS = {"num_warps": 8}
 #: how far loads of weights run ahead of their products; at 1 they do not
 STAGES = 2
 
@@ -189,7 +189,7 @@ def sweep_states(
     # The loops of ancestor sampling keep weights on the chip already.
     for stages in dict.fromkeys((1,) if redraw_at else (STAGES, 1)):
         try:
-            launch(_sweep, B, u_z, arguments, num_warps=WARPS, num_stages=stages)
+            launch(_sweep, B, u_z, arguments, **OPTIONS, num_stages=stages)
             return found
         except OutOfResources:
             continue
