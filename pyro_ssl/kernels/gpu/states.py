@@ -21,7 +21,7 @@ __all__ = ["fits", "sweep_states"]
 MOST_PARTICLES, MOST_STATES, MOST_PRODUCT = 64, 256, 2**18
 #: how a product of float32 is made: by three of NVIDIA's tensor cores, which keep its precision
 PRECISION = "ieee" if torch.version.hip else "tf32x3"
-OPTIONS = {"num_warps": 8}
+OPTIONS = {"num_warps": 4}
 #: how far loads of weights run ahead of their products; at 1 they do not
 STAGES = 2
 
