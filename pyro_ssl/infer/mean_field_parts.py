@@ -8,6 +8,7 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoCallable, AutoGuideList
 from torch import Tensor
 
+from ..errors import LatentSiteError
 from .mean_field import MeanFieldGuide
 
 __all__ = ["check_covered", "parts_of"]
@@ -43,12 +44,12 @@ def parts_of(
 def check_covered(guide: MeanFieldGuide, others: dict[str, Tensor]) -> None:
     """Check that every latent site has a guide.
 
-    :raises TypeError: if one has none.
+    :raises LatentSiteError: if one has none.
     """
     missing = sorted(set(guide.others) - others.keys())
     if missing:
-        raise TypeError(
-            f"MeanFieldELBO: no guide is over the latent sites {missing}, expected one for each; "
-            "write guide = AutoGuideList(model), guide.append(MeanFieldGuide(model)) and "
-            f"guide.append(AutoNormal(pyro.poutine.block(model, expose={missing})))."
+        raise LatentSiteError(
+            f'Site "{missing[0]}": latent, not a table of counts, and no guide is over it, expected '
+            "one for each; write guide = AutoGuideList(model), guide.append(MeanFieldGuide(model)) "
+            f"and guide.append(AutoNormal(pyro.poutine.block(model, expose={missing})))."
         )
