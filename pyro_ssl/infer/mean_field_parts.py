@@ -49,7 +49,7 @@ def check_covered(guide: MeanFieldGuide, others: dict[str, Tensor]) -> None:
     missing = sorted(set(guide.others) - others.keys())
     if missing:
         raise LatentSiteError(
-            f'Site "{missing[0]}": latent, not a table of counts, and no guide is over it, expected '
+            f'Site "{missing[0]}": latent, no table of counts, and no guide is over it, expected '
             "one for each; write guide = AutoGuideList(model), guide.append(MeanFieldGuide(model)) "
             f"and guide.append(AutoNormal(pyro.poutine.block(model, expose={missing})))."
         )

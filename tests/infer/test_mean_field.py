@@ -19,7 +19,7 @@ from pyro_ssl import (
     MeanFieldGuide,
     ssl_transition,
 )
-from pyro_ssl.errors import NonFiniteError
+from pyro_ssl.errors import LatentSiteError, NonFiniteError
 from pyro_ssl.exact.chains import Enumeration, enumerate_paths
 from pyro_ssl.reading.program import Program
 
