@@ -118,6 +118,10 @@ class Conditional:
 
     def log_prob(self, values: Mapping[str, Tensor]) -> Tensor:
         """Return log p(θ, z, x) up to what does not depend on θ: a scalar, float64."""
+        return self.at(values)[0]
+
+    def at(self, values: Mapping[str, Tensor]) -> tuple[Tensor, ModelRun]:
+        """Return the same, and the run that it is of."""
         given = {**self.fixed, **values}
         if self.by_look_up:
             run = self.program.run(given)
@@ -128,7 +132,7 @@ class Conditional:
         if self.reach_transition:
             inside = inside + run.log_transition(self.path)
         elsewhere = run.log_elsewhere(observed=True) + run.log_elsewhere(observed=False)
-        return inside.double().sum() + elsewhere
+        return inside.double().sum() + elsewhere, run
 
 
 def kind_of(fn: Any) -> str:

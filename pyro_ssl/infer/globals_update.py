@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..reading.context import undrawn
 from ..reading.program import ModelRun
+from .conjugate import Form, form_of, has_form
 from .dirichlet import Counts
 from .free import Conditional
 from .globals import GlobalSites
@@ -29,11 +31,24 @@ class GlobalsUpdate:
         #: of each chain
         self.inner: list[InnerKernels] = []
 
-    def start(self, num_chains: int, warmup_steps: int) -> None:
-        """Forget what kernels have adapted to; the sites have been found."""
+    def start(self, run: ModelRun, num_chains: int, warmup_steps: int) -> None:
+        """Forget what kernels have adapted to; the sites have been found in this run."""
         free, how = self.sites.free, self.inner_kernel
+        forms = self._closed_forms(run) if free else {}
         chains = range(num_chains if free else 0)
-        self.inner = [InnerKernels(free, how, warmup_steps) for _ in chains]
+        self.inner = [InnerKernels(free, how, warmup_steps, forms) for _ in chains]
+
+    def _closed_forms(self, run: ModelRun) -> dict[str, Form]:
+        """Free sites whose posterior given all else has a closed form."""
+        values = {name: run.sites[name]["value"].detach() for name in self.sites.names}
+        target = self._given(run, run.any_path())
+        maybe = {name: form_of(run.sites[name]) for name in self.sites.free}
+        with undrawn(run.loop.device):
+            return {n: f for n, f in maybe.items() if f and has_form(target, n, f, values)}
+
+    def _given(self, run: ModelRun, path: Tensor) -> Conditional:
+        reach = self.sites.reach_transition
+        return Conditional(run, path, run.subsamples, reach_transition=reach)
 
     def prior_draws(self, run: ModelRun, num_chains: int) -> dict[str, Tensor]:
         """Draw all sites from their prior for each chain, a leading C."""
@@ -64,9 +79,7 @@ class GlobalsUpdate:
             if self.sites:
                 now |= self.sites.draw(self._counts(run, path))
             if self.inner:
-                reach = self.sites.reach_transition
-                target = Conditional(run, path, run.subsamples, reach_transition=reach)
-                now = self.inner[c].update(target, now)
+                now = self.inner[c].update(self._given(run, path), now)
             draws.append(now)
         return {name: torch.stack([draw[name] for draw in draws]) for name in draws[0]}
 

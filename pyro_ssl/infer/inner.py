@@ -1,4 +1,4 @@
-r"""Draws of other latent sites given the paths: Pyro's NUTS or HMC, and trying all values.
+r"""Draws of other latent sites given the paths: closed forms, Pyro's NUTS or HMC, or all values.
 
 Each update leaves p(θ | z, x, φ) invariant, so together with the sweep of paths and the conjugate
 draws it leaves the joint posterior so (Andrieu, Doucet & Holenstein 2010, section 2.4.3). The
@@ -18,6 +18,7 @@ from pyro.infer.mcmc import HMC, NUTS
 from torch import Tensor
 
 from ..gradients import gradients
+from .conjugate import Form, draw_conjugate
 from .free import Conditional, FreeSite
 
 __all__ = ["InnerKernels", "check_inner_kernel"]
@@ -48,13 +49,22 @@ class InnerKernels:
     :param inner_kernel: ``NUTS``, ``HMC``, or what makes one from ``potential_fn=``; or a dict of
         such by site: sites of one are drawn together, and those not named by NUTS.
     :param int warmup_steps: updates in which step sizes and mass matrices are adapted.
+    :param forms: sites that have a closed form after all; those that the dict names are not drawn
+        by it.
     :raises ValueError: if the dict names a site that is not among these.
     """
 
-    def __init__(self, sites: Mapping[str, FreeSite], inner_kernel: Any, warmup_steps: int) -> None:
+    def __init__(
+        self,
+        sites: Mapping[str, FreeSite],
+        inner_kernel: Any,
+        warmup_steps: int,
+        forms: Mapping[str, Form] | None = None,
+    ) -> None:
         self.sites, self.warmup_steps = dict(sites), warmup_steps
-        moving = [name for name, site in sites.items() if not site.is_finite]
         by_site = inner_kernel if isinstance(inner_kernel, Mapping) else {}
+        self.forms = {name: f for name, f in (forms or {}).items() if name not in by_site}
+        moving = [n for n, site in sites.items() if not site.is_finite and n not in self.forms]
         if unknown := sorted(by_site.keys() - set(moving)):
             raise ValueError(
                 f"inner_kernel names {unknown}, expected continuous latent sites of the model that "
@@ -71,6 +81,8 @@ class InnerKernels:
         for name, site in self.sites.items():
             if site.is_finite:
                 values = {**values, name: _try_all(conditional, site, values)}
+        for name, form in self.forms.items():
+            values = {**values, name: draw_conjugate(conditional, name, form, values)}
         for block in self.blocks:
             values = block.update(conditional, self.sites, values, self.warmup_steps)
         return values

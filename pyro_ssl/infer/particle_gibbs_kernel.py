@@ -106,7 +106,7 @@ class ParticleGibbsKernel(MCMCKernel):
             read_emission(run, verify=self._validate)
             self._globals.check(run)
         self._program, self._site = program, run.loop.name
-        self._update.start(self.num_chains, warmup_steps)
+        self._update.start(run, self.num_chains, warmup_steps)
         self._diagnostics, self._num_sweeps = Diagnostics(), 0
         self._warming_up, self._frozen = warmup_steps > 0, False
         if self._initial_params is None or self._drawn:

@@ -50,6 +50,13 @@ def poisson_rates(x=None):
     loop(lambda z, t: dist.Poisson(rate[z]), x)
 
 
+def variances(x=None):
+    """Normal given an inverse Gamma: each has a closed form given the other."""
+    variance = pyro.sample("variance", dist.InverseGamma(3.0, 2.0).expand([K]).to_event(1))
+    mean = pyro.sample("mean", dist.Normal(0.0, (2.0 * variance).sqrt()).to_event(1))
+    loop(lambda z, t: dist.Normal(mean[z], variance[z].sqrt()), x)
+
+
 def student_t(x=None):
     df = pyro.sample("df", dist.Gamma(4.0, 1.0))
     mean = pyro.sample("mean", dist.Normal(torch.tensor([-2.0, 2.0]), 1.0).to_event(1))
@@ -138,6 +145,7 @@ MODELS = [
     gamma_over_dirichlet,
     normal_mean_and_scale,
     poisson_rates,
+    variances,
     student_t,
     beta_bernoulli,
     regression,

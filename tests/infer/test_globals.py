@@ -14,6 +14,7 @@ from torch.distributions import biject_to
 
 from pyro_ssl import ParticleGibbs, ParticleGibbsKernel, ssl_transition
 from pyro_ssl.errors import LatentSiteError
+from pyro_ssl.infer.conjugate import FORMS, _statistics
 from pyro_ssl.infer.free import Conditional, FreeSite
 from pyro_ssl.infer.globals import GlobalSites
 from pyro_ssl.infer.inner import InnerKernels, _try_all
@@ -29,6 +30,7 @@ from tests.infer.models_of_globals import (
     logistic_rows,
     lstm,
     normal_mean_and_scale,
+    poisson_rates,
 )
 from tests.infer.test_globals_law import drawn
 
@@ -137,6 +139,63 @@ def test_chains_keep_to_their_own_values():
     assert not drawn_now["phi"][0].allclose(torch.full_like(values["phi"], 1.0 / 3.0), atol=1e-3)
 
 
+CLOSED = {
+    "normal_mean_and_scale": {"mean"},
+    "poisson_rates": {"rate"},
+    "variances": {"variance", "mean"},
+    "beta_bernoulli": {"heads"},
+    "random_effect": {"effect"},
+    "group_plate": {"shift"},
+    "markov_rows": {"rate"},
+}
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_closed_forms_are_recognised_and_no_others(model):
+    """From values: two coefficients of one regression are not independent, and so on."""
+    data = drawn(model)[1]
+    kernel = ParticleGibbsKernel(model, 2)
+    kernel.setup(0, **data)
+    found = {name for inner in kernel._update.inner for name in inner.forms}
+    assert found == CLOSED.get(model.__name__, set())
+
+
+def test_statistics_are_those_of_the_data():
+    """Sums and numbers of a state's observations, whatever the last value was."""
+    values, data = drawn(poisson_rates)
+    path, x = values.pop("z"), data["x"]
+    run = Program(poisson_rates, (), data).run(values)
+    target = Conditional(run, run.flatten(path), {}, reach_transition=False)
+    at = run.flatten(path)
+    s1, s2, prior = _statistics(target, "rate", FORMS[dist.Gamma], values)
+    for k in range(K):
+        assert s1[k].item() == pytest.approx(x[at == k].sum().item(), abs=1e-8)
+        assert s2[k].item() == pytest.approx((at == k).sum().item(), abs=1e-8)
+    assert prior.base_dist.concentration.eq(2.0).all()
+
+
+@pytest.mark.parametrize(
+    "prior, form",
+    [
+        (dist.Gamma(2.0, 3.0), "Gamma"),
+        (dist.InverseGamma(2.0, 3.0), "InverseGamma"),
+        (dist.Normal(0.5, 2.0), "Normal"),
+        (dist.Beta(2.0, 3.0), "Beta"),
+    ],
+)
+def test_posteriors_are_priors_times_the_form(prior, form):
+    """log posterior - log prior - s_1 F_1 - s_2 F_2 is one constant, F by its derivatives."""
+    kind = FORMS[type(prior)]
+    s1, s2 = torch.tensor(3.0), torch.tensor(4.0)
+    value = torch.tensor([0.2, 0.5, 0.9], requires_grad=True)
+    gap = kind.posterior(prior, s1, s2).log_prob(value) - prior.log_prob(value)
+    (slope,) = torch.autograd.grad(gap.sum(), value)
+    f1, f2 = kind.derivatives(value.detach())
+    assert slope.allclose(s1 * f1 + s2 * f2)
+    low, high = kind.edges(torch.finfo(torch.float64))
+    assert low <= kind.other(value).min() and kind.other(value).max() <= high
+
+
 @pytest.mark.parametrize("num_chains", [1, 2])
 def test_draws_come_by_site_and_are_reported(num_chains, capsys):
     data = drawn(normal_mean_and_scale)[1]
@@ -162,9 +221,9 @@ def test_step_sizes_stay_after_the_warm_up():
     )  # fmt: skip
     (inner,) = pg.kernel._update.inner
     assert inner.blocks[0].kernel._t == 17 and inner.warmup_steps == 12
-    before = inner.report()["mean"]["step_size"]
+    before = inner.report()["scale"]["step_size"]
     pg.kernel.update(pg.kernel.initial_params)
-    assert inner.report()["mean"]["step_size"] == before
+    assert inner.report()["scale"]["step_size"] == before
     assert len(seen) == 17
 
 

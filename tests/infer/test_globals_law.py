@@ -21,13 +21,16 @@ from pyro_ssl.infer.free import Conditional
 from tests.infer.models_of_globals import (
     MODELS,
     gamma_over_dirichlet,
+    lstm_head,
     normal_mean_and_scale,
+    poisson_rates,
     random_effect,
+    variances,
 )
 from tests.statistics import ALPHA
 
-#: few steps: how well it moves is no matter here
-QUICK = functools.partial(HMC, step_size=0.5, num_steps=4)
+#: few steps, and no half a period of a standard normal, after which its square is what it was
+QUICK = functools.partial(HMC, step_size=0.3, num_steps=3)
 DATA = ("x", "y")
 
 
@@ -55,7 +58,7 @@ def functionals(values, data):
             value = torch.stack([path.mean(), path[..., -1].mean(), moves])
         out += [value, value * level]
         if name != "z":
-            out.append(value.square())
+            out += [value.square(), value.square().sum().reshape(1)]
     return torch.cat(out)
 
 
@@ -98,6 +101,12 @@ def test_nuts_leaves_the_joint_law(model):
 
 
 @pytest.mark.stage("statistical")
+@pytest.mark.parametrize("model, site", [(poisson_rates, "rate"), (variances, "mean")])
+def test_gradients_in_place_of_closed_forms_leave_the_joint_law(model, site):
+    assert least_p_value(differences(model, {site: QUICK}, 200)) > ALPHA
+
+
+@pytest.mark.stage("statistical")
 def test_kernels_by_site_leave_the_joint_law():
     by_site = {"mean": QUICK, "scale": functools.partial(HMC, step_size=0.5, num_steps=2)}
     assert least_p_value(differences(normal_mean_and_scale, by_site, 200)) > ALPHA
@@ -113,7 +122,7 @@ def test_a_prior_that_counts_twice_is_found(monkeypatch):
         return right(self, values) + run.log_elsewhere(observed=False)
 
     monkeypatch.setattr(Conditional, "log_prob", twice)
-    assert least_p_value(differences(gamma_over_dirichlet, QUICK, 300, 8)) < 1e-4
+    assert least_p_value(differences(lstm_head, QUICK, 150, 4)) < 1e-4
 
 
 @pytest.mark.stage("nightly")

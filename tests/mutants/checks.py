@@ -334,3 +334,8 @@ def blocks():
 @check("globals", "chains")
 def chains_of_globals():
     return test_globals.test_chains_keep_to_their_own_values
+
+
+@check("globals", "closed form")
+def closed_form():
+    return test_globals.test_statistics_are_those_of_the_data

@@ -9,7 +9,7 @@ import copy
 import torch
 
 from pyro_ssl import LSTMTransition, ParticleGibbsKernel, StochasticEM
-from pyro_ssl.infer import dirichlet, inner, path_memory
+from pyro_ssl.infer import conjugate, dirichlet, inner, path_memory
 from pyro_ssl.infer.dirichlet import DirichletSite, normalised
 from pyro_ssl.infer.free import Conditional, FreeSite
 from pyro_ssl.infer.globals import GlobalSites
@@ -748,7 +748,7 @@ edited(
 
 
 edited(
-    *("globals", "potential", "a prior that counts twice", Conditional.log_prob),
+    *("globals", "potential", "a prior that counts twice", Conditional.at),
     (
         "+ run.log_elsewhere(observed=False)",
         "+ 2.0 * run.log_elsewhere(observed=False)",
@@ -759,15 +759,15 @@ edited(
     ("transform.log_abs_det_jacobian(free, value).sum()", "0.0 * free.sum()"),
 )
 edited(
-    *("globals", "potential", "the data of one sequence", Conditional.log_prob),
+    *("globals", "potential", "the data of one sequence", Conditional.at),
     ("inside.double().sum()", "inside.double()[:1].sum()"),
 )
 edited(
-    *("globals", "potential, of the transition too", "a transition left out", Conditional.log_prob),
+    *("globals", "potential, of the transition too", "a transition left out", Conditional.at),
     ("if self.reach_transition:", "if False:"),
 )
 edited(
-    *("globals", "potential, given Dirichlet rows", "no prior", Conditional.log_prob),
+    *("globals", "potential, given Dirichlet rows", "no prior", Conditional.at),
     ("+ run.log_elsewhere(observed=False)", ""),
 )
 edited(
@@ -797,4 +797,12 @@ edited(
 edited(
     *("globals", "chains", "the first chain's Dirichlet prior for all", GlobalsUpdate.draw),
     ("self.sites.find(run)", "self.sites.find(runs[0])"),
+)
+edited(
+    *("globals", "closed form", "a prior that counts twice in a closed form", conjugate._slope),
+    ("rest = log_p - prior.log_prob(at).double().sum()", "rest = log_p"),
+)
+edited(
+    *("globals", "closed form", "statistics of one point", conjugate._statistics),
+    ("values | {name: far}", "values"),
 )
