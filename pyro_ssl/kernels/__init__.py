@@ -5,7 +5,8 @@ do not know, torch sweeps. :func:`available` says which it is, and why.
 
 Read ``src/sweep.h``, the sweep; ``src/states.cpp`` and ``src/vectors.cpp``, what it asks of each
 kind of latent; ``src/cell.h``, the products that it spends its time in; then ``sweeps.py``, which
-calls it, and ``loading.py``, which finds it.
+calls it, and ``loading.py``, which finds it. Where the emission has to be asked for within the
+sweep, torch sweeps, and its steps are compiled: ``src/expansion.cpp``, ``src/step.cpp``.
 """
 
 from .loading import Availability, available, library, turned_off
