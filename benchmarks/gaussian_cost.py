@@ -57,6 +57,12 @@ def main() -> None:
     def poisson(z: Tensor) -> dist.TorchDistribution:
         return dist.Poisson(z.exp()).to_event(1)
 
+    def signs(z: Tensor) -> dist.TorchDistribution:
+        return dist.Bernoulli(logits=z).to_event(1)
+
+    def outliers(z: Tensor) -> dist.TorchDistribution:
+        return dist.StudentT(4.0, z, 0.3).to_event(1)
+
     def sweep(
         emission: Callable[[Tensor], dist.TorchDistribution],
         data: Tensor,
@@ -90,6 +96,9 @@ def main() -> None:
         "sweep, ancestor sampling every 10 steps": sweep(linear, x, 10),
         "... that reads increments": sweep(linear, x, 10, "increments"),
         "Poisson counts, no ancestor sampling": sweep(poisson, counts, 0),
+        "... ancestor sampling every 10 steps": sweep(poisson, counts, 10),
+        "Bernoulli, no ancestor sampling": sweep(signs, (x > 0).to(x.dtype), 0),
+        "Student-t, no ancestor sampling": sweep(outliers, x, 0),
     }
     title = f"nn.LSTM forward, {B * P} sequences, 1 thread"
     print_ratios(title, forward, work, options.rounds, device)

@@ -145,7 +145,9 @@ def ssl_transition(
 
     Where the transition is over vectors, D stands to the right of all: the site is ``(..., B, T,
     D)`` with event_dim 2, and the body sees ``(..., T, B, D)``, so that ``z @ C.T`` is a linear
-    emission's mean.
+    emission's mean. There the body is run at one step, and what torch computed in it is computed
+    again at the others; where that could mean something else (numbers that leave torch, edits in
+    place, random numbers, a branch that turns out otherwise) it is run at each.
 
     :param str name: name of the latent sample site.
     :param Transition transition: p(z_t | z_{1:t-1}). Register its parameters by

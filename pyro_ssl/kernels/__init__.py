@@ -5,7 +5,9 @@ transition that they do not know, torch sweeps. :func:`available` says which it 
 
 Read ``src/sweep.h``, the sweep; ``src/states.cpp`` and ``src/vectors.cpp``, what it asks of each
 kind of latent; ``src/cell.h``, the products that it spends its time in; then ``sweeps.py``, which
-calls it, and ``loading.py``, which finds it. ``gpu/`` has the same sweep over states for GPUs.
+calls it, and ``loading.py``, which finds it. Where the emission has to be asked for within the
+sweep, torch sweeps, and its steps are compiled: ``src/expansion.cpp``, ``src/step.cpp``. ``gpu/``
+has the same sweep over states for GPUs.
 """
 
 from .loading import Availability, available, library, on_gpu, turned_off

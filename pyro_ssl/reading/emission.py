@@ -31,4 +31,4 @@ def read_emission(run: ModelRun, *, verify: bool = False) -> Emission:
     if run.is_discrete:
         return TableEmission(table)
     found = find_quadratic(table, probe_points(run.transition), run.emission_at)
-    return BodyEmission(run) if found is None else QuadraticEmission(*found)
+    return BodyEmission(run, table) if found is None else QuadraticEmission(*found)

@@ -3,28 +3,31 @@
 The sweep is a generator that yields what the body is to meet. The handler here answers
 ``ssl_transition`` with it, so the user's own ``for`` statement drives it: wherever the sweep has to
 know log p(x_t | z_t = z), the body runs once, with ``t`` one step and ``z`` the particles,
-``(P, 1, B, D)``, and its observed sites are the answer. Read ``handlers.py`` first.
+``(P, 1, B, D)``, and its observed sites are the answer. Read ``handlers.py`` first; next,
+``asks.py``, where most often what the body computed is computed again without it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from copy import copy
 from typing import Any, TypeVar
 
-import torch
-from pyro import poutine
-from pyro.poutine.indep_messenger import IndepMessenger
 from torch import Tensor
 
 from ..errors import EmissionNotLocalError
 from ..primitive import SSLLoop
-from ..smc import Emission
+from ..smc import Emission, QuadraticEmission
+from ..smc.compiled_expansion import expanded_proposal
+from ..smc.derivatives import EmissionAsks, TwistedAsks
+from ..smc.emissions import does_not_fit
 from ..smc.expanded import ExpandedProposal
 from ..smc.proposal import Asks
 from ..smc.randomness import Randomness
-from .handlers import EmissionReader, StateGrid
+from .asks import BodyAsks
+from .handlers import StateGrid
 from .program import ModelRun
-from .site import EmissionSite
 
 __all__ = ["BodyEmission"]
 
@@ -35,29 +38,37 @@ class BodyEmission(Emission):
     """log p(x_t | z_t) as the body of the user's loop has it.
 
     :param ModelRun run: of the model, for B sequences.
-    :param int num_chains: C; the emission is that of C B sequences, chain by chain.
-    :param Emission twist: log β_t of these, quadratic in z_t, that is added; see ``smc/twist.py``.
+    :param Tensor table: what it has of all steps at ``probe_points``, ``(T, B, S)``.
+
+    It stands for one chain; :meth:`beside` makes C of them, C B sequences chain by chain.
     """
 
-    def __init__(self, run: ModelRun, num_chains: int = 1, twist: Emission | None = None) -> None:
-        self.model_run, self.num_chains, self.twist = run, num_chains, twist
-        self.shape = (run.loop.num_steps, num_chains * run.num_sequences)
-        self._steps, self._active = run.loop.steps(), run.loop.active()
+    def __init__(self, run: ModelRun, table: Tensor) -> None:
+        self.model_run, self.num_chains = run, 1
+        self.twist: QuadraticEmission | None = None  # log β_t, that is added: ``smc/twist.py``
+        T = run.loop.num_steps
+        self.shape = (T, run.num_sequences)
+        self._looks = {t: table[t].clone() for t in (0, T // 2, T - 1)}
         self._fillers = {site.name: site.a_possible_value() for site in run.grid.sites}
 
     def proposal(
         self, transition: Any, num_particles: int, scale: Tensor | None, randomness: Randomness
     ) -> ExpandedProposal:
         """Return the proposal that asks the body; see the base class."""
-        return ExpandedProposal(
+        return expanded_proposal(
             transition.dim,
             (*self.shape, num_particles),
             transition.like,
             scale,
             randomness,
-            ask=self._ask,
+            asks=self.asks(),
             name=self.model_run.loop.name,
         )
+
+    def asks(self) -> EmissionAsks:
+        """Return what one sweep asks."""
+        found = BodyAsks(self.model_run, self.num_chains, self._looks, self._fillers)
+        return found if self.twist is None else TwistedAsks(found, self.twist.function)
 
     def run(self, sweep: Asks[R]) -> R:
         """Run the model, its loop driven by the sweep; see the base class.
@@ -65,7 +76,12 @@ class BodyEmission(Emission):
         :raises EmissionNotLocalError: if the body leaves its loop early.
         """
         loop = _DrivenLoop(sweep)
-        self.model_run.again(loop)
+        try:
+            self.model_run.again(loop)
+        except BaseException:
+            with suppress(Exception):  # Pyro's handlers have left, torch's modes have not
+                sweep.close()
+            raise
         if not loop.finished:
             raise EmissionNotLocalError(
                 f'Site "{self.model_run.loop.name}": the body left its loop before the last step, '
@@ -75,13 +91,21 @@ class BodyEmission(Emission):
 
     def times(self, twist: Emission) -> BodyEmission:
         """Let the sweep meet the body and β at once; see the base class."""
-        return BodyEmission(self.model_run, self.num_chains, twist)
+        shape = (*self.shape, self.model_run.transition.dim)
+        if not isinstance(twist, QuadraticEmission) or twist.function.center.shape != shape:
+            raise does_not_fit(twist, f"a QuadraticEmission of {shape} (T, B, D)")
+        found = copy(self)
+        found.twist = twist
+        return found
 
     def beside(self, others: Sequence[Emission]) -> BodyEmission | None:
         """Return as many chains of one body; see the base class."""
         if any(getattr(other, "model_run", None) is not self.model_run for other in others):
             return None
-        return BodyEmission(self.model_run, 1 + len(others))
+        found = copy(self)
+        found.num_chains, found.twist = 1 + len(others), None
+        found.shape = (self.shape[0], found.num_chains * self.model_run.num_sequences)
+        return found
 
     def split(self, t: int) -> tuple[Emission, Emission]:
         """Refuse: the body cannot be cut at a step."""
@@ -94,23 +118,6 @@ class BodyEmission(Emission):
     def log_predictive(self, paths: Tensor, state_probs: Tensor | None) -> Tensor:
         """Refuse, as :meth:`split`."""
         raise NotImplementedError
-
-    def _ask(self, t: int, z: Tensor) -> Asks[Tensor]:
-        """Let the body meet particles ``(C B, P, D)`` as z_t: log p(x_t | z_t), ``(C B, P)``."""
-        loop, C, P = self.model_run.loop, self.num_chains, z.shape[1]
-        sites: list[EmissionSite] = []
-        one_step = loop._replace(num_steps=1)
-        frame = IndepMessenger(f"{loop.name}_particles", C * P, dim=loop.time_dim - 1)
-        B = self.model_run.num_sequences
-        at = self._steps[t : t + 1]
-        reader = EmissionReader(one_step, C * P, sites, at, self._fillers)
-        within = poutine.mask(mask=True if self._active is None else self._active[at])
-        with torch.set_grad_enabled(z.requires_grad), within, frame, reader:
-            by_chain = z.unflatten(0, (C, B)).transpose(1, 2)  # (C, P, B, D)
-            yield self._steps[t], by_chain.reshape(C * P, 1, *loop.batch_shape, *z.shape[2:])
-            log_p = torch.stack([site.table() for site in sites]).sum(0)  # (1, B, C P)
-            log_p = log_p.view(B, C, P).transpose(0, 1).reshape(C * B, P)
-            return log_p if self.twist is None else log_p + self.twist.log_prob(t, z)
 
 
 class _DrivenLoop(StateGrid):

@@ -14,17 +14,26 @@ from torch import Tensor
 
 from ..cells import LSTMState
 from ..kernels import library, on_gpu
+from ..kernels.particles import ancestors_of, normalised
 from ..kernels.plain import all_plain
 from ..kernels.states import sweep_states
+from ..kernels.step import CompiledStep
 from ..kernels.sweeps import SweepSettings, Swept, trace_back
 from ..kernels.vectors import MAX_DIM, sweep_vectors
 from ..kernels.weights import weights_of_states, weights_of_vectors
-from ..transitions import ReadState
+from ..transitions import ReadState, RecurrentGaussianTransition
+from ..transitions.gaussian import GaussianStepper, Moments
 from .emissions import QuadraticEmission, TableEmission
 from .particles import Particles, SweepArguments
 from .randomness import ANCESTORS, LATENTS, REDRAWS
 
-__all__ = ["compiled_sweep", "compiled_trace_back"]
+__all__ = [
+    "compiled_normalised",
+    "compiled_resampling",
+    "compiled_stepper",
+    "compiled_sweep",
+    "compiled_trace_back",
+]
 
 
 class _Kind(NamedTuple):
@@ -117,3 +126,37 @@ def compiled_trace_back(ancestors: Tensor, slot: Tensor) -> Tensor | None:
     if gpu is not None:
         return gpu.trace_back(ancestors, slot)
     return None if found is None else trace_back(found, ancestors, slot)
+
+
+def compiled_resampling(given: SweepArguments) -> Callable[..., Tensor] | None:
+    """Return what draws the ancestors of a step; ``None`` where torch has to."""
+    found = _library_of(given)
+    if found is None or not all_plain(given.transition.like):
+        return None
+    return partial(ancestors_of, found, given.resampling == "systematic")
+
+
+def compiled_normalised(log_w: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return weights of mean 1, and the log of the mean they had; ``None`` where torch has to."""
+    found = library()
+    if found is None or not (log_w.numel() and all_plain(log_w)):
+        return None
+    return normalised(found, log_w)
+
+
+def compiled_stepper(given: SweepArguments) -> GaussianStepper | None:
+    """Return the transition's stepper over vectors; ``None`` where torch has to step."""
+    found, transition = _library_of(given), given.transition
+    weights = None if found is None or given.inputs is not None else weights_of_vectors(transition)
+    if weights is None or not all_plain(given.reference, *weights.cell[1:]):
+        return None
+    assert isinstance(transition, RecurrentGaussianTransition)
+    ours, run = transition, CompiledStep(found, weights.cell)
+
+    def step(z_prev: Tensor | None, state: ReadState, t: int) -> tuple[Moments, ReadState]:
+        read, last = ours._encode_step(z_prev, state.last)
+        h, c, out = run(read, state.cell.h, state.cell.c)
+        moments = ours._moments(out, z_prev)
+        return Moments(*(v.detach() for v in moments)), ReadState(LSTMState(h, c), last)
+
+    return step

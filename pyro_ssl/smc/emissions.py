@@ -22,7 +22,7 @@ from .proposal import Asks, Proposal
 from .quadratic import Quadratic
 from .randomness import Randomness
 
-__all__ = ["Emission", "QuadraticEmission", "TableEmission"]
+__all__ = ["Emission", "QuadraticEmission", "TableEmission", "does_not_fit"]
 
 R = TypeVar("R")
 
@@ -143,7 +143,7 @@ class TableEmission(Emission):
     def times(self, twist: Emission) -> TableEmission:
         """Add tables; see the base class."""
         if not isinstance(twist, TableEmission) or twist.table.shape != self.table.shape:
-            raise _does_not_fit(twist, f"a TableEmission of {tuple(self.table.shape)} (T, B, K)")
+            raise does_not_fit(twist, f"a TableEmission of {tuple(self.table.shape)} (T, B, K)")
         return TableEmission(self.table + twist.table)
 
     def log_prob(self, t: int, z: Tensor) -> Tensor:
@@ -216,7 +216,7 @@ class QuadraticEmission(Emission):
         """Add functions; see the base class."""
         shape = tuple(self.function.center.shape)
         if not isinstance(twist, QuadraticEmission) or twist.function.center.shape != shape:
-            raise _does_not_fit(twist, f"a QuadraticEmission of {shape} (T, B, D)")
+            raise does_not_fit(twist, f"a QuadraticEmission of {shape} (T, B, D)")
         return QuadraticEmission(*self.function.plus(twist.function))
 
     def log_prob(self, t: int, z: Tensor) -> Tensor:
@@ -244,7 +244,8 @@ class QuadraticEmission(Emission):
         return at_draws.logsumexp(0) - math.log(paths.shape[2])
 
 
-def _does_not_fit(twist: Emission, expected: str) -> ValueError:
+def does_not_fit(twist: Emission, expected: str) -> ValueError:
+    """The error of a twist that is of other latents, steps or sequences than the emission."""
     shape = twist.table.shape if isinstance(twist, TableEmission) else twist.shape
     found = f"{type(twist).__name__} of {tuple(shape)}"
     return ValueError(f"The twist is a {found}, expected {expected}, as the emission is.")

@@ -2,21 +2,20 @@ r"""Gaussian latents under any emission: a proposal by expansion, and weights th
 
 Read ``gaussian.py`` first. Only the user's code knows the emission, so the proposal asks for it
 within the sweep: at the transition's mean with two derivatives, at the mode of what it proposes,
-and at the draws.
+and at the draws. ``compiled_expansion.py`` has the same steps compiled.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..gradients import gradients
 from ..transitions.gaussian import Moments
+from .derivatives import EmissionAsks, Expansion
 from .gaussian import GaussianProposal, look_ahead
 from .product import Product
 from .proposal import Asks, LookAhead
@@ -27,6 +26,9 @@ __all__ = ["ExpandedProposal"]
 
 #: how often the transition proposes z_t, whatever the expansion finds
 DEFENSIVE_SHARE = 0.1
+
+#: by how many roundings of its value log p(x_t | z_t) may be off
+ROUNDING = 8.0
 
 
 class _Mixture(NamedTuple):
@@ -52,8 +54,7 @@ class ExpandedProposal(GaussianProposal):
     sampling and defensive mixture distributions"): then w_t is bounded where p(x_t | z_t) is.
 
     :param shape: T, B, P.
-    :param ask: ``ask(t, z)`` asks for log p(x_t | z_t = z) of z ``(B, P, D)``, ``(B, P)``; twice
-        differentiable where z requires a gradient.
+    :param EmissionAsks asks: of log p(x_t | z_t).
     :param str name: of the site, for a warning.
 
     Other parameters as for :class:`GaussianProposal`.
@@ -67,11 +68,11 @@ class ExpandedProposal(GaussianProposal):
         scale: Tensor | None,
         randomness: Randomness,
         *,
-        ask: Callable[[int, Tensor], Asks[Tensor]],
+        asks: EmissionAsks,
         name: str,
     ) -> None:
         super().__init__(dim, shape, like, scale, randomness)
-        self.ask, self.name = ask, name
+        self.asks, self.name = asks, name
         T, B, P = shape
         u = randomness.uniform(DEFENCE, T, P, like.dtype)
         self.defend = u.view(T, B * P, 1) < DEFENSIVE_SHARE
@@ -80,22 +81,24 @@ class ExpandedProposal(GaussianProposal):
 
     def look_ahead(self, t: int, prior: Moments) -> Asks[LookAhead]:
         """Return α̃ and γ̃; see the base class."""
-        mean = prior.mean.detach()
-        with gradients():
-            point = mean.clone().requires_grad_()
-        asked = yield from self.ask(t, point)
-        with gradients():
-            at_mean, linear, precision = _derivatives(asked, point)
+        found = yield from self.asks.expansion(t, prior.mean.detach())
+        return (yield from self._look_ahead(t, prior, found))
+
+    def _look_ahead(self, t: int, prior: Moments, found: Expansion) -> Asks[LookAhead]:
+        mean, (at_mean, linear, precision) = prior.mean.detach(), found
         known = linear.isfinite().all(-1) & precision.isfinite().all((-2, -1))
         self.blind |= ~known.all()
         linear = torch.where(known[..., None], linear, 0.0)
         precision = _concave_part(torch.where(known[..., None, None], precision, 0.0))
         log_mass, gamma = self.propose(prior, linear, precision)
         mode = gamma.mean()
-        at_mode = yield from self.ask(t, mode)
+        at_mode = yield from self.asks.value(t, mode)
         expansion = Quadratic(mean, torch.zeros_like(at_mean), linear, precision)
-        rise = self.log_density(prior, mode) + at_mode - self.log_density(prior, mean) - at_mean
-        trusted = known & (rise >= 0.0)  # also where both are the same point
+        fall = 0.5 * ((mode - mean) / prior.scale).square().sum(-1)
+        rise = at_mode - at_mean - self.scaled(fall)
+        # Near the top the two points are nearly one: what they rise by is lost in rounding.
+        rounding = ROUNDING * torch.finfo(rise.dtype).eps * (1.0 + at_mean.abs())
+        trusted = known & (rise >= -rounding)
         laplace = log_mass + at_mode - expansion.value(mode)
         log_alpha = torch.where(trusted, laplace, at_mean + self.log_power(prior))
         # If one particle of a sequence has α̃ = 0, its ancestors are drawn without α̃: the
@@ -120,7 +123,7 @@ class ExpandedProposal(GaussianProposal):
 
     def log_weight(self, t: int, gamma: _Mixture, rows: Tensor, z: Tensor) -> Asks[Tensor]:
         """log p(x_t | z_t) - log α̃ - log [γ̃(z_t) / p(z_t | z_{1:t-1})]; see the base class."""
-        log_emission = yield from self.ask(t, z)
+        log_emission = yield from self.asks.value(t, z)
         at = Moments(*(value[rows].view_as(z) for value in gamma.prior))
         shape = z.shape[:2]
         expansion = gamma.expansion.each(lambda part: part[rows].view(*shape, *part.shape[1:]))
@@ -152,24 +155,3 @@ def _concave_part(precision: Tensor) -> Tensor:
             return precision
     values, vectors = torch.linalg.eigh(precision)
     return (vectors * values.clamp(min=0.0).unsqueeze(-2)) @ vectors.mT
-
-
-def _derivatives(log_emission: Tensor, point: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The value, b and Λ at a point; NaN where there is no derivative."""
-    D, value = point.shape[-1], log_emission.detach()
-    if not log_emission.requires_grad:
-        nothing = torch.full_like(value, torch.nan).unsqueeze(-1)
-        return value, nothing.expand(point.shape), nothing.unsqueeze(-1).expand(*point.shape, D)
-    (linear,) = torch.autograd.grad(
-        log_emission.sum(), point, create_graph=True, materialize_grads=True
-    )
-    rows = []
-    for d in range(D):
-        row = torch.zeros_like(point)
-        if linear.requires_grad:
-            (row,) = torch.autograd.grad(
-                linear[..., d].sum(), point, retain_graph=True, materialize_grads=True
-            )
-        rows.append(row)
-    hessian = torch.stack(rows, -1).detach()
-    return value, linear.detach(), -0.5 * (hessian + hessian.mT)

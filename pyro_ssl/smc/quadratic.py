@@ -30,6 +30,10 @@ class Quadratic(NamedTuple):
         curved = (self.precision @ away.unsqueeze(-1)).squeeze(-1)
         return self.constant + (away * (self.linear - 0.5 * curved)).sum(-1)
 
+    def gradient(self, z: Tensor) -> Tensor:
+        """Return its gradient at ``(..., D)``, of that shape."""
+        return self.linear - (self.precision @ (z - self.center).unsqueeze(-1)).squeeze(-1)
+
     def plus(self, other: Quadratic) -> Quadratic:
         """Return the sum of two, about the center of this one."""
         away = self.center - other.center

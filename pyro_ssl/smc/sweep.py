@@ -34,7 +34,6 @@ one row gather. Ancestors and latents are stored ``(T, B, P)``, traced back once
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -45,13 +44,19 @@ from ..steps import steps_within
 from ..transitions import Transition, map_state
 from .ancestors import PROPOSAL_LAG, ReferencePath, Step, schedule
 from .arguments import check_sweep
-from .compiled import compiled_sweep, compiled_trace_back
+from .compiled import (
+    compiled_resampling,
+    compiled_stepper,
+    compiled_sweep,
+    compiled_trace_back,
+)
 from .emissions import Emission
 from .particles import Particles, SweepArguments
 from .proposal import Asks, Proposal
 from .randomness import ANCESTORS, FINAL, Randomness
 from .resampling import RESAMPLING, invert_cdf, monotone_cumsum
 from .twist import TwistedProposal
+from .weights import normalised
 
 __all__ = ["Sweep", "conditional_smc"]
 
@@ -200,7 +205,7 @@ def _torch_sweep(given: SweepArguments) -> Particles:
     if given.twist is not None:
         proposal = TwistedProposal(proposal, given.twist.log_prob)
     by_row = None if given.inputs is None else given.inputs.repeat_interleave(P, 1)
-    step, reference = given.transition.stepper(by_row), None
+    step, reference = compiled_stepper(given) or given.transition.stepper(by_row), None
     if given.reference is not None:
         reference = ReferencePath(given, step, proposal)
     found = drawn_by.run(_sweep(given, step, proposal, reference))
@@ -215,7 +220,8 @@ def _sweep(
 
     :param step: the transition's, over B P rows.
     """
-    transition, active, resample = given.transition, given.active, RESAMPLING[given.resampling]
+    transition, active = given.transition, given.active
+    resample = compiled_resampling(given) or RESAMPLING[given.resampling]
     (T, B), P = given.drawn_by.shape, given.num_particles
     shape, device, state = (T, B, P), transition.like.device, transition.initial_state((B * P,))
     slots = torch.arange(P, device=device)
@@ -249,7 +255,7 @@ def _sweep(
 
         log_w = yield from proposal.log_weight(t, ahead.gamma, rows, z_t)
         if log_w is not None:
-            now, log_mean = _normalised(log_w)
+            now, log_mean = normalised(log_w)
             log_shift.add_(log_mean)
             if active is not None:  # ... and keeps its last weights
                 now = torch.where(active[t], now, 1.0 if weights is None else weights)
@@ -258,13 +264,6 @@ def _sweep(
         z = rows_of[t]
     log_likelihood.add_(chosen_by.mean(-1).log_())
     return Particles(particles, ancestors, log_likelihood, state, chosen_by, weights)
-
-
-def _normalised(log_w: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights ``(B, P)`` of mean 1, float64, and log of the mean that they had, ``(B,)``."""
-    log_w = log_w.double()
-    P = log_w.shape[-1]
-    return torch.softmax(log_w, -1).mul_(P), log_w.logsumexp(-1).sub_(math.log(P))
 
 
 def _trace_back(z: Tensor, ancestors: Tensor, slot: Tensor) -> Tensor:

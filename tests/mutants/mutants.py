@@ -16,10 +16,10 @@ from pyro_ssl.infer.globals import GlobalSites
 from pyro_ssl.infer.globals_update import GlobalsUpdate
 from pyro_ssl.infer.inner import _GradientBlock
 from pyro_ssl.reading import handlers
+from pyro_ssl.reading.asks import BodyAsks
 from pyro_ssl.reading.handlers import StateGrid
 from pyro_ssl.reading.program import Program
 from pyro_ssl.reading.site import EmissionSite
-from pyro_ssl.reading.sweep_in_loop import BodyEmission
 from pyro_ssl.smc import TableEmission, ancestors, expanded, gaussian, resampling, sweep
 from pyro_ssl.smc.ancestors import ReferencePath
 from pyro_ssl.smc.discrete import StatesProposal
@@ -431,7 +431,7 @@ edited(
 )
 
 
-@mutant("vectors", "sensor's evidence", "weights left out of the evidence", (sweep, "_normalised"))
+@mutant("vectors", "sensor's evidence", "weights left out of the evidence", (sweep, "normalised"))
 def _(right, log_w):
     weights, log_mean = right(log_w)
     return weights, 0 * log_mean
@@ -698,7 +698,7 @@ def _(right, self, values=None, states=None):
 
 edited(
     *("vectors", "chains of a body", "chains of a body laid out sequence by sequence"),
-    BodyEmission._ask,
+    BodyAsks._meet,
     ("log_p.view(B, C, P).transpose(0, 1)", "log_p"),
 )
 

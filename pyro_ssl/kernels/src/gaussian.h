@@ -51,12 +51,18 @@ template <int D> struct Moments {
 template <int D> struct Product {
   vec w[D], L[D][D], log_mass;  // of L the lower triangle
 
-  INLINE Product(const vec *scale, const vec *gradient, const float *precision) {
+  INLINE Product(const vec *scale, const vec *gradient, const float *precision)
+      : Product(scale, gradient, [=](int i, int j) { return precision[i * D + j]; }) {}
+  INLINE Product(const vec *scale, const vec *gradient, const vec (*precision)[D])
+      : Product(scale, gradient, [=](int i, int j) { return precision[i][j]; }) {}
+
+ private:
+  template <class Entry> INLINE Product(const vec *scale, const vec *gradient, Entry precision) {
     vec square = vec{}, log_det = vec{};
     for (int i = 0; i < D; i++) {
-      vec diagonal = precision[i * D + i] + 1.f / (scale[i] * scale[i]), left = gradient[i];
+      vec diagonal = precision(i, i) + 1.f / (scale[i] * scale[i]), left = gradient[i];
       for (int j = 0; j < i; j++) {
-        vec entry = splat(precision[i * D + j]);
+        vec entry = precision(i, j) + vec{};
         for (int k = 0; k < j; k++) entry -= L[i][k] * L[j][k];
         L[i][j] = entry / L[j][j];
         diagonal -= L[i][j] * L[i][j];
