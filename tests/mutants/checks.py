@@ -14,8 +14,8 @@ import torch
 from pyro import poutine
 
 from pyro_ssl.smc import future
+from tests.infer import models_of_globals, test_globals, test_stochastic_em, test_vectors
 from tests.infer import test_particle_gibbs_law as gibbs
-from tests.infer import test_stochastic_em, test_vectors
 from tests.reading import test_program as reading
 from tests.smc import (
     test_evidence,
@@ -304,3 +304,33 @@ def labels():
 def minibatches():
     words = torch.randint(test_stochastic_em.V, (test_stochastic_em.T, test_stochastic_em.B))
     return lambda: test_stochastic_em.test_incremental_counts_hold_all_sequences(words, "mean")
+
+
+# ------------------------------------------------------------ sites outside the loop, no Dirichlet
+
+
+@check("globals", "potential", model=models_of_globals.normal_mean_and_scale)
+@check("globals", "potential, of the transition too", model=models_of_globals.logistic_rows)
+@check("globals", "potential, given Dirichlet rows", model=models_of_globals.gamma_over_dirichlet)
+def potential(model):
+    return lambda: test_globals.test_the_potential_is_pyros_own(model)
+
+
+@check("globals", "path")
+def path():
+    return test_globals.test_a_kernel_forgets_the_potential_of_the_last_path
+
+
+@check("globals", "finite")
+def finite():
+    return test_globals.test_a_finite_site_is_drawn_by_its_weights
+
+
+@check("globals", "blocks")
+def blocks():
+    return test_globals.test_each_block_is_given_what_the_last_one_drew
+
+
+@check("globals", "chains")
+def chains_of_globals():
+    return test_globals.test_chains_keep_to_their_own_values
