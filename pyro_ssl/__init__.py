@@ -32,7 +32,7 @@ from .transitions import (
 )
 
 if TYPE_CHECKING:
-    from .testing import invariance_test
+    from .testing import invariance_test, verify
 
 __version__ = "0.1.0"
 
@@ -59,6 +59,7 @@ __all__ = [
     "invariance_test",
     "ssl_transition",
     "suggest_num_particles",
+    "verify",
 ]
 
 _ROOMS = ("belief", "datasets", "exact", "mini", "plotting", "testing")
@@ -67,8 +68,8 @@ _ROOMS = ("belief", "datasets", "exact", "mini", "plotting", "testing")
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return importlib.import_module(f".{name}", __name__)
-    if name == "invariance_test":
-        return importlib.import_module(".testing", __name__).invariance_test
+    if name in ("invariance_test", "verify"):
+        return getattr(importlib.import_module(".testing", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

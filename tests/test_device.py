@@ -37,7 +37,7 @@ from pyro_ssl.exact import kalman
 from pyro_ssl.models import IMVLSTM, GaussianSSL
 from pyro_ssl.reading.program import Program
 from pyro_ssl.smc import TableEmission, conditional_smc
-from pyro_ssl.testing import invariance_test
+from pyro_ssl.testing import invariance_test, verify
 from pyro_ssl.transitions import (
     GaussianLSTMTransition,
     LinearGaussianTransition,
@@ -242,6 +242,27 @@ def invariance(w):
     return [result.change_rate, result.independent_rate]
 
 
+def verified(w):
+    """Over states, and over vectors with exact answers and without."""
+    like = {"device": w.device, "dtype": w.dtype}
+    chain = LinearGaussianTransition(2).to(**like)
+
+    def vectors(x, make):
+        pyro.module("chain", chain)
+        with pyro.plate("sequences", B, device=w.device):
+            for t, z in ssl_transition("z", chain, T):
+                pyro.sample("x", make(z).to_event(1), obs=x[t])
+
+    x = torch.randn(T, B, 2, **like)
+    for report in (
+        verify(w.model, w.words),
+        verify(vectors, x, lambda z: dist.Normal(z, 1.0)),
+        verify(vectors, x.abs().floor(), lambda z: dist.Poisson(z.exp())),
+    ):
+        assert report.passed, report
+    return [w.words]
+
+
 def exact_answers(w):
     enumeration = exact.enumerate_paths(
         w.transition, w.log_emission, inputs=w.inputs, lengths=w.lengths
@@ -361,6 +382,7 @@ ALL = [
     path_distribution,
     predictive,
     invariance,
+    verified,
     exact_answers,
     vectors,
     gaussian_ssl,

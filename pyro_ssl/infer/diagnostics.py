@@ -66,6 +66,8 @@ class Diagnostics:
         self._active: Tensor | None = None
         self.num_sweeps = 0
         self.series: dict[str, list[Tensor]] = {}
+        #: share of latents that each sweep changed, by chain, ``(C,)``
+        self.moved: list[Tensor] = []
         self._draws: dict[str, list[Tensor]] = {}
 
     def add(
@@ -77,7 +79,9 @@ class Diagnostics:
         active = torch.ones_like(changed[0])
         if lengths is not None:
             active = steps_within(lengths, T)
-        changed_now = (changed & active).double().sum((0, 2))
+        changed &= active
+        self.moved.append(changed.double().sum((1, 2)) / active.sum().clamp(min=1))
+        changed_now = changed.double().sum((0, 2))
         if self._changed is None:
             self._changed = torch.zeros_like(changed_now)
             self._active = active.double().sum(1) * before.shape[0]
@@ -101,6 +105,11 @@ class Diagnostics:
         if self._changed is None or self._active is None:
             return torch.zeros(0, device="cpu", dtype=torch.float64)  # nothing is known yet
         return self._changed / (self._active * self.num_sweeps).clamp(min=1.0)
+
+    def by_draw(self, num_draws: int) -> dict[str, Tensor]:
+        """Return ``moved`` and all functionals of the first draws, each ``(C, num_draws)``."""
+        series = {"moved": self.moved, **self.series}
+        return {name: torch.stack(values[:num_draws], 1) for name, values in series.items()}
 
     def report(self) -> dict[str, Any]:
         """Return change rates, and mean, sd, ESS and R-hat of each functional over the chains."""

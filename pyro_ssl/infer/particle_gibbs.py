@@ -27,6 +27,7 @@ from ..reading.program import Program
 from .estep import SMCSettings, draw_paths
 from .inner import check_inner_kernel
 from .particle_gibbs_kernel import Params, ParticleGibbsKernel
+from .to_arviz import draws_to_arviz
 from .twisting import Twisting
 
 __all__ = ["ParticleGibbs"]
@@ -176,6 +177,10 @@ class ParticleGibbs:
         """Return the draws by site: z ``(S, B, T)``, of integers, or ``(S, B, T, D)``, φ as its
         site, S over all chains.
 
+        They are what Pyro's ``Predictive`` takes. Where it is ``parallel``, the body has to meet
+        many φ at once: look rows up by ``Vindex(phi)[..., z, :]``, and give φ a dimension of 1 for
+        time and for each plate, ``phi[:, None, None]``.
+
         :param int num_samples: draw so many at random, with replacement, instead of all.
         :param bool group_by_chain: keep ``(C, S, ...)``.
         """
@@ -200,6 +205,28 @@ class ParticleGibbs:
     def summary(self) -> None:
         """Print the diagnostics as a table."""
         print(self._ran().format())
+
+    @all_or_nothing
+    @poutine.block()
+    def to_arviz(self, *, log_likelihood: bool = False) -> Any:
+        """Return the draws as ArviZ keeps them, for ``az.summary``, its plots, and files.
+
+        Groups: ``posterior``, z ``(chain, draw, sequence, time)``, plates by name where there are
+        several; ``sample_stats``, of each draw the share of latents that ``moved``, the
+        ``log_joint`` of z with the values that it was drawn given, and the other label-free
+        functionals; ``observed_data``, time first; ``constant_data``, lengths and inputs. A state's
+        number means nothing across chains: read R-hat off the functionals.
+
+        :param bool log_likelihood: add the group ``log_likelihood``, log p(x | z, θ) of each draw
+            and observed site, of a sequence summed over time; the model runs once for each draw.
+        :returns: ``arviz.InferenceData``, or under ArviZ 1.x ``xarray.DataTree``.
+        :raises ImportError: if ArviZ is not installed (``pip install 'pyro-ssl[arviz]'``).
+        """
+        kernel = self._ran()
+        num_draws = next(iter(self._samples.values())).shape[1]
+        stats = kernel._diagnostics.by_draw(num_draws)
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            return draws_to_arviz(kernel._program, self._samples, stats, log_likelihood)
 
     @all_or_nothing
     @poutine.block()

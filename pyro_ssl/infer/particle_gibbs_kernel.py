@@ -109,6 +109,7 @@ class ParticleGibbsKernel(MCMCKernel):
         self._update.start(run, self.num_chains, warmup_steps)
         self._diagnostics, self._num_sweeps = Diagnostics(), 0
         self._warming_up, self._frozen = warmup_steps > 0, False
+        self._warmup_steps = warmup_steps
         if self._initial_params is None or self._drawn:
             self._initial_params, self._drawn = self._draw_start(run), True
         else:
@@ -131,11 +132,14 @@ class ParticleGibbsKernel(MCMCKernel):
         An error ends the run that :meth:`setup` began, and all is as it was before that.
         """
         try:
-            return self.update(params)
+            params = self.update(params)
         except BaseException:
             if self._before_run is not None:
                 self._before_run.put_back()
             raise
+        if self._warming_up and self._num_sweeps >= self._warmup_steps:
+            self.end_warmup()  # Pyro's MCMC leaves that to its kernels
+        return params
 
     @all_or_nothing
     def update(self, params: Params) -> Params:

@@ -183,7 +183,8 @@ class ModelRun(NamedTuple):
             index = torch.arange(zeros.numel(), device=zeros.device)
             return index.reshape(zeros.shape) % self.transition.num_states
         generator = torch.Generator(device="cpu").manual_seed(0)
-        return torch.randn(zeros.shape, generator=generator, device="cpu").to(zeros)
+        noise = torch.randn(zeros.shape, generator=generator, device="cpu", dtype=zeros.dtype)
+        return noise.to(zeros)
 
     def log_transition(self, path: Tensor) -> Tensor:
         """Return log p(z) of a path ``(T, B, ...)``, ``(B,)``; differentiable."""

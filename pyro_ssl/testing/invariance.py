@@ -27,7 +27,7 @@ from ..reading.program import ModelRun, Program
 from ..smc import TableEmission
 from ..steps import steps_within
 
-__all__ = ["InvarianceResult", "invariance_test"]
+__all__ = ["InvarianceResult", "chi_square", "chi_square_tail", "invariance_test"]
 
 #: with more paths than this, each has too few replicates for a test
 MAX_PATHS = 10_000
@@ -169,10 +169,10 @@ def _replicate(
         changed += (path != reference).unflatten(1, (n, B)).double().sum(1)
         index = exact.index(path.T.unflatten(0, (n, B))).T
         counts.scatter_add_(1, index, torch.ones_like(index, dtype=counts.dtype))
-    tests = [_chi_square(n, p) for n, p in zip(counts, posterior, strict=True)]
+    tests = [chi_square(n, p) for n, p in zip(counts, posterior, strict=True)]
     statistic, degrees = sum(s for s, _ in tests), sum(d for _, d in tests)
     return InvarianceResult(
-        _chi_square_tail(statistic, degrees),
+        chi_square_tail(statistic, degrees),
         statistic,
         degrees,
         changed / num_replicates,
@@ -180,7 +180,7 @@ def _replicate(
     )
 
 
-def _chi_square(counts: Tensor, probs: Tensor, smallest: float = 10.0) -> tuple[float, int]:
+def chi_square(counts: Tensor, probs: Tensor, smallest: float = 10.0) -> tuple[float, int]:
     """Pearson's statistic and its degrees of freedom; inf where a path of probability 0 was seen.
 
     Cells expected fewer than ``smallest`` times are pooled, with the next one if even the pool is
@@ -200,7 +200,8 @@ def _chi_square(counts: Tensor, probs: Tensor, smallest: float = 10.0) -> tuple[
     return statistic.item(), max(int(cells.sum()) - 1, 0)
 
 
-def _chi_square_tail(statistic: float, degrees: int) -> float:
+def chi_square_tail(statistic: float, degrees: int) -> float:
+    """P-value of a statistic; 0 where it is inf."""
     if degrees == 0 or statistic == torch.inf:
         return float(statistic != torch.inf)
     half = torch.tensor([degrees / 2, statistic / 2], dtype=torch.float64, device="cpu")
