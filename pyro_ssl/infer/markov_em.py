@@ -250,8 +250,8 @@ class MarkovEM(HasEstimates):
     @all_or_nothing
     @torch.no_grad()
     @poutine.block()
-    def sample_paths(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Draw z ~ p(z | x) of the HMM, int64, ``batch_shape + (T,)``."""
+    def sample_paths(self, *args: Any, **kwargs: Any) -> Any:
+        """Draw z ~ p(z | x) of the HMM, int64, ``batch_shape + (T,)``; by site if several."""
         run, table = self._read(Program(self.model, args, kwargs))
         path = sample_markov_paths(
             self.initial,
@@ -260,7 +260,7 @@ class MarkovEM(HasEstimates):
             lengths=run.grid.lengths,
             scale=run.grid.transition_scale,
         )
-        return run.unflatten(path)
+        return run.result(path)
 
     def _forward(self, run: ModelRun, table: Tensor, initial: Tensor, matrix: Tensor) -> Tensor:
         return markov_log_likelihood(

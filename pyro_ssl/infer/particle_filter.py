@@ -27,6 +27,7 @@ from ..loop_arguments import check_tensor
 from ..reading.checks import require_no_latents
 from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission
+from ..reading.paths import future_inputs as joined_future
 from ..reading.program import ModelRun, Program
 from ..smc import Emission, Sweep, roll_out
 from .estep import SMCSettings, draw_paths
@@ -53,12 +54,12 @@ class Forecast(NamedTuple):
     there. ``state_probs`` ``(S,) + batch_shape + (K,)``: p̂(z_t = k | x_{1:s}), averaged over
     particles before a state is drawn; ``None`` where latents are vectors. ``paths``
     ``(P,) + batch_shape + (S,)``, D following for vectors: the particles' futures, each a draw of
-    z_{s+1:T} given x_{1:s}.
+    z_{s+1:T} given x_{1:s}. Of several chains both are dicts by site.
     """
 
     log_prob: Tensor
-    state_probs: Tensor | None
-    paths: Tensor
+    state_probs: Any
+    paths: Any
 
 
 class ParticleFilter:
@@ -111,7 +112,11 @@ class ParticleFilter:
         return sweep.log_likelihood.reshape((-1,) + run.loop.batch_shape)
 
     def sweep(self, *args: Any, **kwargs: Any) -> Sweep:
-        """Return the sweep itself, not twisted: particles, ancestors, and the cell's last state."""
+        """Return the sweep itself, not twisted: particles, ancestors, and the cell's last state.
+
+        Of several chains its states are those of their
+        :class:`~pyro_ssl.transitions.ProductTransition`, whose ``split`` gives each chain's.
+        """
         return self._filter(args, kwargs)[1]
 
     def log_evidence(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -166,7 +171,7 @@ class ParticleFilter:
         *args: Any,
         start: int | None = None,
         horizon: int = 0,
-        future_inputs: Tensor | None = None,
+        future_inputs: Any = None,
         **kwargs: Any,
     ) -> Forecast:
         """Return the distribution of all steps after the first ``start``, given those.
@@ -176,7 +181,8 @@ class ParticleFilter:
 
         :param int start: s, from 0 to T; by default T, the end of the data.
         :param int horizon: how many steps to go on beyond the data.
-        :param Tensor future_inputs: exogenous inputs of these, ``(horizon, B, input_size)``.
+        :param Tensor future_inputs: exogenous inputs of these, ``(horizon, B, input_size)``; of
+            several chains as the loop's.
         :returns: :class:`Forecast` of the T - s + horizon later steps.
         :raises TypeError: if latents are vectors whose emission is not linear-Gaussian.
         :raises ValueError: if there is no later step, or the inputs do not fit.
@@ -184,7 +190,8 @@ class ParticleFilter:
         run = self._run(args, kwargs)
         loop, P, T = run.loop, self.settings.num_particles, run.loop.num_steps
         start = T if start is None else start
-        inputs = self._check_forecast(run, start, horizon, future_inputs)
+        future = joined_future(run.loop, future_inputs)
+        inputs = self._check_forecast(run, start, horizon, future)
         with torch.no_grad():
             before, after = self._emission(run).split(start)
             settings = self._twisted(run, before) if start else self.settings
@@ -193,12 +200,12 @@ class ParticleFilter:
             scored = slice(T - start)
             log_p = after.log_predictive(paths[scored], None if probs is None else probs[scored])
             log_p = torch.where(run.grid.observed()[start:], log_p, 0.0)
-        shape = loop.batch_shape
+        shape, K = loop.batch_shape, 0 if probs is None else probs.shape[-1]
         time_last = paths.movedim(2, 0).transpose(1, 2)  # (P, B, S, ...)
         return Forecast(
             log_p.reshape(log_p.shape[:1] + shape),
-            None if probs is None else probs.reshape((-1,) + shape + probs.shape[-1:]),
-            time_last.reshape((P,) + shape + time_last.shape[2:]),
+            probs if probs is None else run.paths.marginals(probs.reshape(-1, *shape, K)),
+            run.paths.result(time_last.reshape((P,) + shape + time_last.shape[2:])),
         )
 
     def _check_forecast(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -192,14 +192,16 @@ class ParticleGibbs:
 
     @all_or_nothing
     @poutine.block()
-    def sweep(self, reference: Tensor | None, *args: Any, **kwargs: Any) -> Tensor:
+    def sweep(
+        self, reference: Tensor | Mapping[str, Tensor] | None, *args: Any, **kwargs: Any
+    ) -> Any:
         r"""One conditional sweep z | everything else, for samplers that users compose.
 
         The twist is chosen at the first call, and stays, so that the kernel does too.
 
-        :param reference: the current path, int64 ``(B, T)``, or ``(B, T, D)``; ``None`` draws a
-            first one by unconditional SMC.
-        :returns: the next path, ``(B, T)``; p(z | x) is invariant under the sweep.
+        :param reference: the current path, int64 ``(B, T)``, or ``(B, T, D)``; of several chains a
+            dict by site; ``None`` draws a first one by unconditional SMC.
+        :returns: the next path, ``(B, T)``, or such a dict; p(z | x) is invariant under the sweep.
         :raises LatentSiteError: if the model has other latent sites; condition on their values.
         """
         with torch.no_grad():
@@ -214,7 +216,7 @@ class ParticleGibbs:
                 twisting = twisting.chosen(run, emission, self.settings.num_particles)
             path = draw_paths(run, emission, reference, twisting.settings(self.settings))[1]
             self._twisting = twisting
-            return run.unflatten(path)
+            return run.result(path)
 
     def _ran(self) -> ParticleGibbsKernel:
         if self.kernel is None:

@@ -102,7 +102,7 @@ class ParticleGibbsKernel(MCMCKernel):
                 )
             read_emission(run, verify=self._validate)
             self._globals.check(run)
-        self._program, self._site = program, run.loop.name
+        self._program, self._sites = program, run.paths
         self._diagnostics, self._num_sweeps = Diagnostics(), 0
         self._warming_up, self._frozen = warmup_steps > 0, False
         if self._initial_params is None or self._drawn:
@@ -138,13 +138,13 @@ class ParticleGibbsKernel(MCMCKernel):
         """Do what :meth:`sample` does; an error undoes this update alone."""
         params, C = self._unsqueeze(params), self.num_chains
         runs, emissions = self._read_chains({name: params[name] for name in self._globals.sites})
-        run, z = runs[0], params[self._site]
+        run, z = runs[0], self._sites.join(params)
         z = z.long() if run.is_discrete else z  # Pyro's MCMC keeps all in floats
         reference = torch.cat([run.flatten(chain) for chain in z], 1)
         twisting = self._adapted(run, emissions[0], reference)
         path = self._sweep(runs, emissions, reference, twisting)
         before, paths = (p.unflatten(1, (C, -1)).transpose(0, 1) for p in (reference, path))
-        new = {self._site: torch.stack([run.unflatten(z) for z in paths])}
+        new = self._sites.split(torch.stack([run.unflatten(z) for z in paths]))
         draws = [self._globals.draw(self._counts(run, z)) for z in paths if self._globals]
         for name in self._globals.sites:
             new[name] = torch.stack([draw[name] for draw in draws])
@@ -238,14 +238,15 @@ class ParticleGibbsKernel(MCMCKernel):
 
     def _check_start(self, run: ModelRun, params: Params) -> None:
         """Check what the user gave as start."""
-        for name in (self._site, *self._globals.sites):
+        for name in (*run.paths.names, *self._globals.sites):
             if name not in params:
                 raise ValueError(
                     f'Site "{name}": missing from initial_params, which hold {sorted(params)}; '
                     "expected a start for every latent site, or for none."
                 )
         event = run.transition.event_shape
-        shapes = {self._site: (*run.loop.batch_shape, run.loop.num_steps, *event)}
+        path = (*run.loop.batch_shape, run.loop.num_steps, *event)
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(run.paths.names, path)
         shapes |= {name: tuple(s.shape) for name, s in self._globals.sites.items()}
         for name, shape in shapes.items():
             if tuple(params[name].shape) != (self.num_chains, *shape):
@@ -255,8 +256,8 @@ class ParticleGibbsKernel(MCMCKernel):
                     f'Site "{name}": its start has shape {found}, expected {(*lead, *shape)}, '
                     "chains first where there are several."
                 )
-        for z in params[self._site]:
-            check_reference(run, z)
+        for c in range(self.num_chains):
+            check_reference(run, {name: params[name][c] for name in run.paths.names})
 
     def _draw_start(self, run: ModelRun) -> Params:
         values = {n: s.prior_draw((self.num_chains,)) for n, s in self._globals.sites.items()}
@@ -265,7 +266,7 @@ class ParticleGibbsKernel(MCMCKernel):
         self._twisting = self._twisting.chosen(runs[0], emissions[0], P)
         path = self._sweep(runs, emissions, None, self._twisting)
         chains = path.unflatten(1, (self.num_chains, run.num_sequences)).unbind(1)
-        return {self._site: torch.stack([run.unflatten(z) for z in chains]), **values}
+        return self._sites.split(torch.stack([run.unflatten(z) for z in chains])) | values
 
     @torch.no_grad()
     def _record(self, runs: list[ModelRun], before: Tensor, after: Tensor) -> None:

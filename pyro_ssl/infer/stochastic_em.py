@@ -133,8 +133,8 @@ class StochasticEM(HasEstimates):
         self._told = False  # of parameters that nothing trains
 
     @property
-    def paths(self) -> Tensor:
-        """The last path of every sequence, int64, full batch shape ``+ (T,)``."""
+    def paths(self) -> Any:
+        """The last path of every sequence, full batch shape ``+ (T,)``; by site if several."""
         return self._memory.paths
 
     @all_or_nothing

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from ..reading.program import ModelRun
-from ..smc import Emission, LinearSurrogate, MarkovSurrogate, Surrogate, fit_surrogate
+from ..smc import Emission, LinearSurrogate, MarkovSurrogate, Surrogate, linear_along
 from ..smc.emissions import QuadraticEmission, TableEmission
-from ..smc.surrogate import linear_along, surrogate_along
+from ..smc.surrogate_product import Sums, along_states, fit_any_surrogate, from_sums
 from ..smc.sweep import conditional_smc
 from ..steps import steps_within
 from .estep import SMCSettings
@@ -77,7 +77,7 @@ class Twisting:
         self.trial: Trial | None = None
         self.trial_without: Trial | None = None
         self._along: Surrogate | None = None
-        self._sums: tuple[Tensor, Tensor] | None = None
+        self._sums: list[Sums] | None = None
         self._fitted: tuple[Any, list[Tensor], Surrogate] | None = None
         self._chosen_for: tuple[Any, ...] | None = None
         self._told = False
@@ -111,10 +111,11 @@ class Twisting:
         if not run.is_discrete:
             new._along = linear_along(*some)
             return new
-        now = surrogate_along(*some)
+        now = along_states(*some)
         if self._sums is not None:
-            now = tuple(DECAY * a + b for a, b in zip(self._sums, now, strict=True))  # type: ignore[assignment]
-        new._sums, new._along = now, MarkovSurrogate.from_sums(*now)
+            pairs = zip(self._sums, now, strict=True)
+            now = [(DECAY * a[0] + b[0], DECAY * a[1] + b[1]) for a, b in pairs]
+        new._sums, new._along = now, from_sums(now)
         return new
 
     @torch.no_grad()
@@ -189,7 +190,7 @@ class Twisting:
             return self._along
         kind, state = (type(run.transition), *_kind_of(run)), _state_of(run)
         if self._fitted is None or self._fitted[0] != kind or not _equal(self._fitted[1], state):
-            surrogate = fit_surrogate(run.transition, run.loop.num_steps, inputs=run.inputs)
+            surrogate = fit_any_surrogate(run.transition, run.loop.num_steps, inputs=run.inputs)
             self._fitted = kind, state, surrogate
         return self._fitted[2]
 

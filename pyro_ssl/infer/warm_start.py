@@ -152,7 +152,7 @@ def teach_transition(
     parameters = [p for p in transition.parameters() if p.requires_grad]
     if not parameters:
         return
-    training = transition.training
+    modes = [(part, part.training) for part in transition.modules()]
     transition.train()
     # A step of a sequence takes a row of logits, or of the widest layer.
     width = max([transition.num_states, *(len(p) for p in parameters if p.dim())])
@@ -174,7 +174,8 @@ def teach_transition(
     finally:
         for parameter in parameters:
             parameter.grad = None
-        transition.train(training)
+        for part, training in modes:
+            part.training = training
 
 
 def _loss(

@@ -11,7 +11,7 @@ a cell must stay the same.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pyro import poutine
@@ -19,10 +19,11 @@ from pyro.poutine.indep_messenger import IndepMessenger
 from torch import Tensor
 
 from ..errors import EmissionNotLocalError, ModelError
-from ..primitive import SSLLoop
-from .handlers import EmissionReader, StateGrid
+from ..loop import SSLLoop
+from .handlers import StateGrid
 from .program import ModelRun
 from .quadratic import probe_points
+from .reader import EmissionReader
 from .site import EmissionSite
 
 __all__ = ["check_emission_is_local"]
@@ -74,7 +75,7 @@ class _Probe(StateGrid):
         super().__init__()
         self.looks, self.finished = looks, False
 
-    def _answer(self, loop: SSLLoop) -> Iterator[tuple[Tensor, Tensor]]:
+    def _answer(self, loop: SSLLoop) -> Iterator[tuple[Tensor, Any]]:
         active = loop.active()
         for look in self.looks:
             sites: list[EmissionSite] = []
@@ -82,7 +83,7 @@ class _Probe(StateGrid):
             within = poutine.mask(mask=True if active is None else active[look.steps])
             frame = IndepMessenger(f"{loop.name}_states", len(look.z), dim=loop.time_dim - 1)
             with within, frame, EmissionReader(some, len(look.z), sites, look.steps):
-                yield look.steps, look.z
+                yield look.steps, loop.meet(look.steps, look.z)
             look.check(loop, sites)
         self.finished = True
 

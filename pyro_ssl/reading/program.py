@@ -16,12 +16,13 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
 from ..errors import LatentSiteError
-from ..primitive import SSLLoop
+from ..loop import SSLLoop
 from ..steps import steps_within
 from ..transitions import DiscreteTransition
 from .context import TURNS, Given, own_dims
-from .handlers import StateGrid
+from .handlers import DRAWN, StateGrid
 from .model_errors import named_errors
+from .paths import PathSites
 from .site import naming_site
 
 __all__ = ["ModelRun", "Program"]
@@ -62,11 +63,10 @@ class Program:
                 "on, or hidden by poutine.block, cannot be sampled)."
             )
         nodes = tracer.trace.nodes
-        own = ("_ssl_path", "_ssl_emission", "_deterministic")
         sites = {
-            name: site
+            name: _given(site)
             for name, site in nodes.items()
-            if site["type"] == "sample" and not any(site["infer"].get(key) for key in own)
+            if site["type"] == "sample" and not _is_in_loop(site["infer"])
         }
         params = {name: site for name, site in nodes.items() if site["type"] == "param"}
         run = ModelRun(self, grid, sites, params)
@@ -156,12 +156,26 @@ class ModelRun(NamedTuple):
 
     def again(self, grid: StateGrid) -> None:
         """Run the model once more, with the same values, its loop answered by another grid."""
-        fixed = {name: s["value"] for name, s in self.sites.items() if not s["is_observed"]}
+        fixed = {
+            name: site["value"]
+            for name, site in self.sites.items()
+            if not site["is_observed"] or site["infer"].get("_ssl_path")
+        }
         with poutine.block():
             self.program.answer(grid, fixed)
 
-    def flatten(self, path: Tensor) -> Tensor:
-        """Turn a path ``batch_shape + (T, ...)`` into the samplers' ``(T, B, ...)``."""
+    @property
+    def paths(self) -> PathSites:
+        """The sites of the paths that are to be drawn."""
+        return self.grid.paths
+
+    def flatten(self, path: Tensor | Mapping[str, Tensor]) -> Tensor:
+        """Turn a path ``batch_shape + (T, ...)`` into the samplers' ``(T, B, ...)``.
+
+        Or, by site, those of several chains.
+        """
+        if isinstance(path, Mapping):
+            path = self.paths.join(path)
         shape = (-1, self.loop.num_steps, *self.transition.event_shape)
         return path.reshape(shape).transpose(0, 1).contiguous()
 
@@ -169,6 +183,10 @@ class ModelRun(NamedTuple):
         """Turn the samplers' path ``(T, B, ...)`` into the site's, ``batch_shape + (T, ...)``."""
         path = path.transpose(0, 1)
         return path.reshape(self.loop.batch_shape + path.shape[1:])
+
+    def result(self, path: Tensor) -> Any:
+        """Return what a user is given of the samplers' path: by site where there are several."""
+        return self.paths.result(self.unflatten(path))
 
     def zero_path(self) -> Tensor:
         """Return a path of zeros, ``(T, B) + event_shape``, of the latents' dtype."""
@@ -227,6 +245,17 @@ class ModelRun(NamedTuple):
                     log_p = scale_and_mask(log_p, site["scale"], site["mask"])
                 total = total + log_p.double().sum()
         return total
+
+
+def _is_in_loop(infer: Mapping[str, Any]) -> bool:
+    """Whether a site is the sweep's to draw, or what the body observed; or no site at all."""
+    drawn = infer.get("_ssl_path") == DRAWN
+    return drawn or bool(infer.get("_ssl_emission") or infer.get("_deterministic"))
+
+
+def _given(site: dict[str, Any]) -> dict[str, Any]:
+    """A path that ``replay`` gives is as good as observed."""
+    return {**site, "is_observed": True} if site["infer"].get("_ssl_path") else site
 
 
 def _check_subsamples(run: ModelRun) -> None:

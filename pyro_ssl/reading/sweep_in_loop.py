@@ -17,13 +17,14 @@ from pyro.poutine.indep_messenger import IndepMessenger
 from torch import Tensor
 
 from ..errors import EmissionNotLocalError
-from ..primitive import SSLLoop
+from ..loop import SSLLoop
 from ..smc import Emission
 from ..smc.expanded import ExpandedProposal
 from ..smc.proposal import Asks
 from ..smc.randomness import Randomness
-from .handlers import EmissionReader, StateGrid
+from .handlers import StateGrid
 from .program import ModelRun
+from .reader import EmissionReader
 from .site import EmissionSite
 
 __all__ = ["BodyEmission"]

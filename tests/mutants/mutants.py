@@ -12,7 +12,7 @@ from pyro_ssl import LSTMTransition, ParticleGibbsKernel, StochasticEM
 from pyro_ssl.infer import dirichlet, path_memory
 from pyro_ssl.infer.dirichlet import DirichletSite, normalised
 from pyro_ssl.infer.globals import GlobalSites
-from pyro_ssl.reading import handlers
+from pyro_ssl.reading import paths, reader
 from pyro_ssl.reading.handlers import StateGrid
 from pyro_ssl.reading.program import Program
 from pyro_ssl.reading.site import EmissionSite
@@ -618,7 +618,10 @@ def _(right, self, *args):
     return right(self._replace(scale=1.0), *args)
 
 
-@mutant("reading", "subsampled", "subsampling tempers the posterior", (handlers, "user_scale"))
+@mutant(
+    *("reading", "subsampled", "subsampling tempers the posterior"),
+    *((module, "user_scale") for module in (reader, paths)),
+)
 def _(right, site, num_inner=0):
     return site["scale"]
 
@@ -635,7 +638,8 @@ def _(right, self):
 
 @mutant("reading", "masked outside", "mask of a sequence ignored", (StateGrid, "lengths"))
 def _(right, self):
-    return right(but(self, _path_site={**self._path_site, "mask": None}))
+    sites = {name: {**site, "mask": None} for name, site in self._path_sites.items()}
+    return right(but(self, _path_sites=sites))
 
 
 # ------------------------------------------------------------------- Dirichlet sites, and chains
