@@ -21,7 +21,11 @@ from torch import Tensor
 from .steps import steps_within
 from .transitions import PathDistribution, ProductTransition, Transition
 
-__all__ = ["Chain", "SSLLoop", "TimePlate", "joined"]
+#: Chains whose states have more tuples than this are drawn each given the others: a sweep's table
+#: and its particles' probabilities have an entry for each tuple, and a twist's messages its square.
+MAX_TUPLES = 512
+
+__all__ = ["MAX_TUPLES", "Chain", "SSLLoop", "TimePlate", "joined"]
 
 
 class TimePlate(str):
@@ -73,6 +77,7 @@ class SSLLoop(NamedTuple):
     chains: tuple[Chain, ...] = ()
     paths: Mapping[str, Tensor] = {}
     is_tuple: bool = False
+    statement: object = None  # one for each ssl_transition
 
     @property
     def time_dim(self) -> int:
@@ -83,6 +88,20 @@ class SSLLoop(NamedTuple):
     def drawn(self) -> tuple[Chain, ...]:
         """The chains whose paths are not given, in order."""
         return tuple(chain for chain in self.chains if chain.name not in self.paths)
+
+    def blocks(self) -> list[SSLLoop]:
+        """Return what is drawn together, as loops: all chains that are not given, or each alone.
+
+        See :data:`MAX_TUPLES`.
+        """
+        drawn, num_tuples = self.drawn, getattr(self.transition, "num_states", 1)
+        together = num_tuples <= MAX_TUPLES or len(drawn) == 1
+        each = [drawn] if together else [(chain,) for chain in drawn]
+        return [joined(self._replace(chains=some, paths={}), some) for some in each if some]
+
+    def several_with(self, other: SSLLoop) -> bool:
+        """Whether a block is of the same statement as another one."""
+        return self.is_tuple and self.statement is other.statement
 
     def given(self, paths: Mapping[str, Tensor]) -> SSLLoop:
         """Return the loop over the other chains, where paths, time first, are given."""

@@ -274,7 +274,7 @@ def _describe(
         known = check_known(name, transition, known, lengths, (T, *shape))
         chains.append(Chain(name, transition, inputs, *known))
     loop = SSLLoop(names[0], first, T, None, lengths, shape, plates, device, chains=tuple(chains))
-    return joined(loop._replace(is_tuple=not single), chains)
+    return joined(loop._replace(is_tuple=not single, statement=object()), chains)
 
 
 def _kind(value: Any) -> str:

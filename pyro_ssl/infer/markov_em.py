@@ -252,15 +252,14 @@ class MarkovEM(HasEstimates):
     @poutine.block()
     def sample_paths(self, *args: Any, **kwargs: Any) -> Any:
         """Draw z ~ p(z | x) of the HMM, int64, ``batch_shape + (T,)``; by site if several."""
-        run, table = self._read(Program(self.model, args, kwargs))
-        path = sample_markov_paths(
-            self.initial,
-            self.matrix,
-            table,
-            lengths=run.grid.lengths,
-            scale=run.grid.transition_scale,
-        )
+        run, path = self.draw(Program(self.model, args, kwargs))
         return run.result(path)
+
+    def draw(self, program: Program) -> tuple[ModelRun, Tensor]:
+        """Draw the samplers' path, ``(T, B)``; see :meth:`sample_paths`."""
+        run, table = self._read(program)
+        given = {"lengths": run.grid.lengths, "scale": run.grid.transition_scale}
+        return run, sample_markov_paths(self.initial, self.matrix, table, **given)
 
     def _forward(self, run: ModelRun, table: Tensor, initial: Tensor, matrix: Tensor) -> Tensor:
         return markov_log_likelihood(

@@ -10,6 +10,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from ..reading.emission import read_emission
 from ..reading.program import Program
 from .estep import SMCSettings, draw_paths
 from .particle_gibbs_kernel import Params, ParticleGibbsKernel
+from .scan import ScanKernel, ready_kernel
 from .twisting import Twisting
 
 __all__ = ["ParticleGibbs"]
@@ -83,7 +85,7 @@ class ParticleGibbs:
         self.model = model
         self.settings = SMCSettings(num_particles, resampling, ancestor_sampling, path_kernel)
         self._twisting = Twisting(twist)
-        self.kernel: ParticleGibbsKernel | None = None
+        self.kernel: ParticleGibbsKernel | ScanKernel | None = None
         self._samples: Params = {}
         self._verified = False
 
@@ -118,7 +120,8 @@ class ParticleGibbs:
                 f"num_samples={num_samples}, warmup_steps={warmup_steps}, num_chains={num_chains}: "
                 "expected at least 1, 0 and 1, integers."
             )
-        kernel = ParticleGibbsKernel(
+        make = partial(
+            ParticleGibbsKernel,
             self.model,
             self.settings.num_particles,
             resampling=self.settings.resampling,
@@ -127,9 +130,7 @@ class ParticleGibbs:
             twist=self._twisting.how,
             path_kernel=self.settings.path_kernel,
         )
-        if initial_params is not None:
-            kernel.initial_params = initial_params
-        kernel.setup(warmup_steps, *args, **kwargs)
+        kernel = ready_kernel(make, initial_params, warmup_steps, *args, **kwargs)
         params = kernel.initial_params
         draws: list[Params] = []
         disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
@@ -218,7 +219,7 @@ class ParticleGibbs:
             self._twisting = twisting
             return run.result(path)
 
-    def _ran(self) -> ParticleGibbsKernel:
+    def _ran(self) -> ParticleGibbsKernel | ScanKernel:
         if self.kernel is None:
             raise RuntimeError("No samples yet; write pg.run(*args, num_samples=...) first.")
         return self.kernel

@@ -81,6 +81,8 @@ class ParticleGibbsKernel(MCMCKernel):
         self._globals = GlobalSites("ParticleGibbs")
         self._program = Program(model)
         self._validate = is_validation_enabled()  # Pyro's MCMC turns it off while it runs
+        #: paths that are given, by site, chains first; see ``scan.py``
+        self.given: Params = {}
 
     # ------------------------------------------------------------------ Pyro's kernel protocol
 
@@ -91,7 +93,7 @@ class ParticleGibbsKernel(MCMCKernel):
         Validation is as it was when the kernel was made.
         """
         self._before_run, before = None, Before(self)
-        program = Program(self.model, args, kwargs)
+        program = Program(self.model, args, kwargs, {n: z[0] for n, z in self.given.items()})
         with torch.no_grad(), pyro.validation_enabled(self._validate):
             run = program.run()
             if run.subsample_factor != 1.0:
@@ -145,7 +147,8 @@ class ParticleGibbsKernel(MCMCKernel):
         path = self._sweep(runs, emissions, reference, twisting)
         before, paths = (p.unflatten(1, (C, -1)).transpose(0, 1) for p in (reference, path))
         new = self._sites.split(torch.stack([run.unflatten(z) for z in paths]))
-        draws = [self._globals.draw(self._counts(run, z)) for z in paths if self._globals]
+        each = zip(runs * (C // len(runs)), paths, strict=True)
+        draws = [self._globals.draw(self._counts(*one)) for one in each if self._globals]
         for name in self._globals.sites:
             new[name] = torch.stack([draw[name] for draw in draws])
         self._record(runs, before, paths)
@@ -190,8 +193,10 @@ class ParticleGibbsKernel(MCMCKernel):
         """Run the model once per chain, under the chain's own values."""
         with torch.no_grad():
             runs = [
-                self._program.run({name: value[c] for name, value in values.items()})
-                for c in range(self.num_chains if values else 1)
+                self._program.given({name: z[c] for name, z in self.given.items()}).run(
+                    {name: value[c] for name, value in values.items()}
+                )
+                for c in range(self.num_chains if values or self.given else 1)
             ]
             emissions = [read_emission(run) for run in runs]
         return runs, emissions * (self.num_chains // len(emissions))

@@ -222,6 +222,6 @@ def all_sequences(runs: Iterable[ModelRun]) -> dict[str, Any]:
 
 def draw_all(hmm: MarkovEM, programs: Iterable[Program]) -> Tensor:
     """Draw paths of the sequences of all batches, one batch after the other, int64 ``(N, T)``."""
-    drawn = [hmm.sample_paths(*program.args, **program.kwargs) for program in programs]
+    drawn = [hmm.draw(program)[1].T for program in programs]
     T = max(path.shape[-1] for path in drawn)
-    return torch.cat([pad_steps(path.reshape(-1, path.shape[-1]), T) for path in drawn])
+    return torch.cat([pad_steps(path, T) for path in drawn])

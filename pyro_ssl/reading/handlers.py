@@ -17,7 +17,7 @@ from pyro.poutine.indep_messenger import IndepMessenger
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from ..errors import EmissionNotLocalError, LatentSiteError, NonFiniteError, SMCFailed
+from ..errors import EmissionNotLocalError, NonFiniteError, SMCFailed
 from ..loop import SSLLoop
 from ..transitions import DiscreteTransition, Transition
 from .paths import PathSites, lengths_of, scale_of, sites_of
@@ -36,7 +36,8 @@ class StateGrid(Messenger):
 
     Once the model ran under it, :attr:`answered` says whether there was a loop whose path is still
     to be drawn (not given by ``condition`` or ``replay``); then :attr:`loop` says what it was, and
-    :attr:`sites` what its body observed.
+    :attr:`sites` what its body observed. :attr:`blocks` are all that are to be drawn, the first of
+    which this is.
 
     Over vectors the states are points of R^D at which log p(x_t | z_t) is to be known.
 
@@ -49,6 +50,7 @@ class StateGrid(Messenger):
         self.states = states
         self._loop: SSLLoop | None = None
         self.sites: list[EmissionSite] = []
+        self.blocks: list[SSLLoop] = []
         self._path_sites: dict[str, dict[str, Any]] = {}
 
     @property
@@ -89,19 +91,20 @@ class StateGrid(Messenger):
             z = loop.sample(chain, infer={"_ssl_path": GIVEN})
             if self._path_sites[chain.name]["infer"]["_ssl_path"] != DRAWN:
                 paths[chain.name] = loop.time_first(chain, z)
+        blocks = loop.given(paths).blocks()
+        now = blocks[:1] if self._loop is None else []
+        self.blocks += blocks
+        for block in blocks[len(now) :]:  # not drawn now: the run only tells that there are more
+            for chain in block.chains:
+                value = self._path_sites[chain.name]["value"]
+                paths[chain.name] = loop.time_first(chain, value)
         loop = loop.given(paths)
-        if not loop.drawn:
-            with loop.body():
-                yield loop.steps(), loop.show(loop.steps(), [*paths.values()])
+        if now:
+            self._loop = loop
+            yield from self._answer(loop)
             return
-        if self._loop is not None:
-            raise LatentSiteError(
-                f'Site "{loop.name}": a second ssl_transition in one model (the first is '
-                f'"{self._loop.name}"), expected one. Sample them in turn, each with the other '
-                f'given: pyro.condition(model, {{"{loop.name}": path}}).'
-            )
-        self._loop = loop
-        yield from self._answer(loop)
+        with loop.body():
+            yield loop.steps(), loop.show(loop.steps(), [paths[c.name] for c in loop.chains])
 
     def _answer(self, loop: SSLLoop) -> Iterator[tuple[Tensor, Any]]:
         """Run the body, in the place that the paths' sites left."""

@@ -15,8 +15,8 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
-from ..errors import LatentSiteError
-from ..loop import SSLLoop
+from ..errors import LatentSiteError, SeveralBlocksError
+from ..loop import MAX_TUPLES, SSLLoop
 from ..steps import steps_within
 from ..transitions import DiscreteTransition
 from .context import TURNS, Given, own_dims
@@ -34,6 +34,7 @@ class Program:
     :param model: the model.
     :param args: its positional arguments.
     :param kwargs: its keyword arguments.
+    :param paths: values of paths that are given, by site.
     """
 
     def __init__(
@@ -41,8 +42,14 @@ class Program:
         model: Callable[..., Any],
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
+        paths: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.model, self.args, self.kwargs = model, args, dict(kwargs or {})
+        self.given_paths = dict(paths or {})
+
+    def given(self, paths: Mapping[str, Tensor]) -> Program:
+        """Return the program in which these paths, by site, have values."""
+        return Program(self.model, self.args, self.kwargs, paths)
 
     def run(
         self, values: Mapping[str, Tensor] | None = None, states: Tensor | None = None
@@ -55,13 +62,15 @@ class Program:
         """
         grid = StateGrid(states)
         with poutine.block(), poutine.trace() as tracer:
-            self.answer(grid, values or {})
+            self.answer(grid, dict(values or {}))
         if not grid.answered:
             raise LatentSiteError(
                 "The model has no ssl_transition whose path is still to be drawn; expected one: "
                 'for t, z in ssl_transition("z", transition, T): ... (a path that is conditioned '
                 "on, or hidden by poutine.block, cannot be sampled)."
             )
+        if len(grid.blocks) > 1:
+            raise _several(grid.blocks)
         nodes = tracer.trace.nodes
         sites = {
             name: _given(site)
@@ -73,9 +82,9 @@ class Program:
         _check_subsamples(run)
         return run
 
-    def answer(self, grid: StateGrid, values: Mapping[str, Tensor]) -> None:
+    def answer(self, grid: StateGrid, values: dict[str, Tensor]) -> None:
         """Run the model once, its loop answered by ``grid``, and gather nothing else."""
-        with TURNS, own_dims(), named_errors(grid), Given(values), grid:
+        with TURNS, own_dims(), named_errors(grid), grid, Given(values | self.given_paths):
             try:
                 self.model(*self.args, **self.kwargs)
             except ZeroDivisionError as error:
@@ -157,9 +166,7 @@ class ModelRun(NamedTuple):
     def again(self, grid: StateGrid) -> None:
         """Run the model once more, with the same values, its loop answered by another grid."""
         fixed = {
-            name: site["value"]
-            for name, site in self.sites.items()
-            if not site["is_observed"] or site["infer"].get("_ssl_path")
+            name: site["value"] for name, site in self.sites.items() if not site["is_observed"]
         }
         with poutine.block():
             self.program.answer(grid, fixed)
@@ -245,6 +252,24 @@ class ModelRun(NamedTuple):
                     log_p = scale_and_mask(log_p, site["scale"], site["mask"])
                 total = total + log_p.double().sum()
         return total
+
+
+def _several(blocks: list[SSLLoop]) -> SeveralBlocksError:
+    """The error of a model whose paths are not all drawn together."""
+    first, second = blocks[:2]
+    name = second.chains[0].name
+    found = f'a second ssl_transition in one model (the first is "{first.name}"), expected one'
+    if first.several_with(second):
+        found = (
+            f'it stands beside "{first.name}" in one loop, whose chains have more than '
+            f"{MAX_TUPLES} tuples of states, expected at most so many to draw them together"
+        )
+    return SeveralBlocksError(
+        f'Site "{name}": {found}. ParticleGibbs(model).run(...) sweeps such paths in turn, each '
+        f"given the others; all else takes one with the others given: write pyro.condition(model, "
+        f'{{"{name}": path}}).',
+        blocks,
+    )
 
 
 def _is_in_loop(infer: Mapping[str, Any]) -> bool:
