@@ -9,6 +9,7 @@ Next files to read: ``reader.py``, which reads the body's sites; ``program.py``,
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +23,7 @@ from ..loop import SSLLoop
 from ..transitions import DiscreteTransition, Transition
 from .paths import PathSites, lengths_of, scale_of, sites_of
 from .quadratic import probe_points
-from .reader import EmissionReader
+from .reader import EmissionReader, LaterReader
 from .site import EmissionSite
 
 __all__ = ["DRAWN", "StateGrid"]
@@ -50,7 +51,10 @@ class StateGrid(Messenger):
         self.states = states
         self._loop: SSLLoop | None = None
         self.sites: list[EmissionSite] = []
+        self.num_own = 0  # of the sites: the others are of later loops that read this one's path
+        self.num_met = 0  # how many states its body met
         self.blocks: list[SSLLoop] = []
+        self._asked_for: str | None = None  # the path whose site is sampled now
         self._path_sites: dict[str, dict[str, Any]] = {}
 
     @property
@@ -73,13 +77,18 @@ class StateGrid(Messenger):
         msg["value"], msg["done"] = self._run, True
 
     def _pyro_sample(self, msg: Any) -> None:
-        if msg["infer"].get("_ssl_path") and not msg["is_observed"] and msg["value"] is None:
+        if msg["name"] != self._asked_for:
+            return
+        given = msg["is_observed"] or msg["value"] is not None
+        # Another dict, for ``replay`` has put the trace's own there.
+        msg["infer"] = {**msg["infer"], "_ssl_path": GIVEN if given else DRAWN}
+        if not given:
             # The sweep draws z; the site is there for the masks and scales that stand on it.
             transition = msg["fn"].transition
             dtype = transition.like.dtype if transition.event_shape else torch.long
             shape, device = msg["fn"].shape(), transition.like.device
             msg["value"] = torch.zeros(shape, dtype=dtype, device=device)
-            msg["done"], msg["infer"]["_ssl_path"] = True, DRAWN
+            msg["done"] = True
 
     def _pyro_post_sample(self, msg: Any) -> None:
         if msg["infer"].get("_ssl_path"):
@@ -88,7 +97,8 @@ class StateGrid(Messenger):
     def _run(self, loop: SSLLoop) -> Iterator[tuple[Tensor, Any]]:
         paths = {}
         for chain in loop.chains:
-            z = loop.sample(chain, infer={"_ssl_path": GIVEN})
+            self._asked_for = chain.name
+            z, self._asked_for = loop.sample(chain), None
             if self._path_sites[chain.name]["infer"]["_ssl_path"] != DRAWN:
                 paths[chain.name] = loop.time_first(chain, z)
         blocks = loop.given(paths).blocks()
@@ -103,17 +113,20 @@ class StateGrid(Messenger):
             self._loop = loop
             yield from self._answer(loop)
             return
-        with loop.body():
+        # A later loop whose body reads the path that is drawn is a part of its emission.
+        reads = LaterReader(self.loop, loop, self.num_met, self.sites) if self._loop else None
+        with loop.body(), reads or contextlib.nullcontext():
             yield loop.steps(), loop.show(loop.steps(), [paths[c.name] for c in loop.chains])
 
     def _answer(self, loop: SSLLoop) -> Iterator[tuple[Tensor, Any]]:
         """Run the body, in the place that the paths' sites left."""
         states = self._states_of(loop)
-        S = len(states)
+        S = self.num_met = len(states)
         # The frame keeps the states' dimension from a plate in the body, which the reader refuses.
         frame = IndepMessenger(f"{loop.name}_states", S, dim=loop.time_dim - 1)
         with loop.body(), frame, EmissionReader(loop, S, self.sites):
             yield loop.steps(), loop.meet(loop.steps(), states)
+        self.num_own = len(self.sites)
 
     def _states_of(self, loop: SSLLoop) -> Tensor:
         """States as the body meets them, ``(S, 1, ..., 1) + event_shape`` at the least."""

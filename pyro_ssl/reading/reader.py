@@ -21,7 +21,7 @@ from ..errors import EmissionNotLocalError, LatentSiteError
 from ..loop import SSLLoop
 from .site import EmissionSite, user_scale
 
-__all__ = ["EmissionReader"]
+__all__ = ["EmissionReader", "LaterReader"]
 
 
 class EmissionReader(Messenger):
@@ -106,6 +106,38 @@ class EmissionReader(Messenger):
             )
         filler = self.fillers.get(msg["name"])
         self.sites.append(EmissionSite(msg["name"], fn, value, mask, scale, shape, filler))
+
+
+class LaterReader(EmissionReader):
+    """Reads, in the body of a later loop whose path has a value, what depends on all states.
+
+    The body met the states of the first loop in a variable that was left there. What it observes
+    given them has their dimension, left of time, and belongs to the first loop's emission.
+
+    :param SSLLoop first: the loop whose path is drawn.
+    :param SSLLoop loop: the later one.
+    """
+
+    def __init__(
+        self, first: SSLLoop, loop: SSLLoop, num_states: int, sites: list[EmissionSite]
+    ) -> None:
+        super().__init__(loop, num_states, sites)
+        self.first = first
+
+    def _pyro_sample(self, msg: Any) -> None:
+        shapes = [getattr(msg["fn"], "batch_shape", ())]
+        shapes += [w.shape for w in (msg["mask"], msg["scale"]) if isinstance(w, Tensor)]
+        if max(map(len, shapes)) <= 1 + len(self.loop.batch_shape):
+            return
+        first, loop = self.first, self.loop
+        sizes = [(one.num_steps, *one.batch_shape) for one in (first, loop)]
+        if sizes[0] != sizes[1]:
+            raise EmissionNotLocalError(
+                f'Site "{msg["name"]}": in the loop of "{loop.name}", of (T, B) = {sizes[1]}, it '
+                f'depends on the path of "{first.name}", of {sizes[0]}, expected the same steps '
+                "and plates; write the loops over the same data, and mask what is missing."
+            )
+        super()._pyro_sample(msg)
 
 
 def _parameters(fn: Any) -> list[Tensor]:
