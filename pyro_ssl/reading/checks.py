@@ -13,6 +13,7 @@ from torch.nn import Parameter
 from ..errors import LatentSiteError, NonFiniteError, SMCFailed
 from ..loop import Chain
 from .program import ModelRun
+from .site import name_of
 
 __all__ = [
     "check_all_learn",
@@ -103,7 +104,7 @@ def check_all_learn(run: ModelRun, objective: Tensor) -> None:
     if lost:
         shapes = ", ".join(str(tuple(leaf.shape)) for leaf in lost)
         warnings.warn(
-            f'Site "{run.grid.sites[0].name}": parameters of shape {shapes}, in the loop of '
+            f'Site "{name_of(run.grid.sites)}": parameters of shape {shapes}, in the loop of '
             f'"{run.loop.name}" or before it, are not in Pyro\'s store, so they stay as they are; '
             'expected all that require a gradient. Write pyro.module("decoder", decoder) in the '
             "model, or decoder.requires_grad_(False).",
@@ -117,7 +118,7 @@ def check_placement(run: ModelRun, table: Tensor) -> None:
 
     :raises ValueError: if they do not, or are of a half precision; nothing has been drawn yet.
     """
-    name, loop = run.grid.sites[0].name, run.loop
+    name, loop = name_of(run.grid.sites), run.loop
     if table.dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f'Site "{name}": its log-density is {table.dtype}, expected float32 or float64: in '

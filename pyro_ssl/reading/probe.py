@@ -25,7 +25,7 @@ from .handlers import StateGrid
 from .program import ModelRun
 from .quadratic import probe_points
 from .reader import EmissionReader
-from .site import EmissionSite
+from .site import EmissionSite, name_of
 
 __all__ = ["check_emission_is_local"]
 
@@ -63,7 +63,7 @@ class _Look(NamedTuple):
         if not isinstance(again, Tensor) or not torch.allclose(
             again.expand_as(self.expected), self.expected, rtol=rtol, atol=rtol, equal_nan=True
         ):
-            name = sites[0].name if sites else loop.name
+            name = name_of(sites) if sites else loop.name
             raise EmissionNotLocalError(
                 f'Site "{name}": log p(x_t | z_t), in the loop of "{loop.name}", {self.mend}'
             )
