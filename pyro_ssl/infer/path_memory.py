@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any
 
@@ -32,6 +33,13 @@ class PathMemory:
     def __bool__(self) -> bool:
         return self._paths is not None
 
+    def copy(self) -> PathMemory:
+        """Return a memory that goes on independently."""
+        new = copy.copy(self)
+        if self._paths is not None and self._known is not None:
+            new._paths, new._known = self._paths.clone(), self._known.clone()
+        return new
+
     @property
     def num_sequences(self) -> int:
         """N, the number of sequences of the full data."""
@@ -48,9 +56,16 @@ class PathMemory:
 
         By site where the loop has several chains.
         """
+        paths = self.by_site
+        several = self._sites is not None and self._sites.several
+        return paths if several else next(iter(paths.values()))
+
+    @property
+    def by_site(self) -> dict[str, Tensor]:
+        """The same, by site in any case."""
         if self._paths is None or self._sites is None:
             raise RuntimeError("No path was drawn yet; write em.step(...) first.")
-        return self._sites.result(self._paths.reshape(self._full_shape + self._paths.shape[1:]))
+        return self._sites.split(self._paths.reshape(self._full_shape + self._paths.shape[1:]))
 
     def recall(self, run: ModelRun) -> tuple[Tensor, Tensor]:
         """Return the paths ``(T, B, ...)`` of a run's sequences, and which are known, ``(B,)``."""

@@ -13,7 +13,7 @@ chains side by side in one loop are drawn together while they can be.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyro
@@ -23,7 +23,21 @@ from ..errors import SeveralBlocksError
 from ..loop import SSLLoop
 from .particle_gibbs_kernel import Params, ParticleGibbsKernel
 
-__all__ = ["ScanKernel", "ready_kernel"]
+__all__ = ["ScanKernel", "prior_paths", "ready_kernel"]
+
+
+@torch.no_grad()
+def prior_paths(blocks: Sequence[SSLLoop], shape: tuple[int, ...] = ()) -> Params:
+    """Draw paths from the prior, by site ``shape + (B, T)``; what is known of them is kept."""
+    paths = {}
+    for block in blocks:
+        for chain in block.chains:
+            path = block.distribution(chain).sample(shape)
+            if chain.known is not None and chain.known_at is not None:
+                known, seen = chain.known.movedim(0, -1), chain.known_at.movedim(0, -1)
+                path = torch.where(seen, known, path)
+            paths[chain.name] = path
+    return paths
 
 
 def ready_kernel(
@@ -126,14 +140,8 @@ class ScanKernel:
     @torch.no_grad()
     def _draw_start(self, kernels: list[ParticleGibbsKernel], *args: Any, **kwargs: Any) -> Params:
         """Paths from the prior, and then each block's by unconditional SMC given the others'."""
-        C, params = kernels[0].num_chains, Params()
-        for block in self._blocks:
-            for chain in block.chains:
-                path = block.distribution(chain).sample((C,) if C > 1 else ())
-                if chain.known is not None and chain.known_at is not None:
-                    known = chain.known.movedim(0, -1)
-                    path = torch.where(chain.known_at.movedim(0, -1), known, path)
-                params[chain.name] = path
+        C = kernels[0].num_chains
+        params = prior_paths(self._blocks, (C,) if C > 1 else ())
         for i in range(len(kernels)):
             kernel, _, given = self._apart(kernels, params)[i]
             kernel.given = given

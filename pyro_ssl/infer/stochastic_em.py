@@ -34,6 +34,7 @@ from .globals import GlobalSites, HasEstimates
 from .markov_em import MarkovEM
 from .mstep import gradient_step
 from .path_memory import PathMemory
+from .scan_em import ScansPaths
 from .twisting import Twisting
 from .undo import pyro_optimiser, undone_on_error
 from .warm_start import all_sequences, check_steps, draw_all, teach_transition
@@ -44,7 +45,7 @@ __all__ = ["StochasticEM"]
 REFIT_EVERY = 16
 
 
-class StochasticEM(HasEstimates):
+class StochasticEM(ScansPaths, HasEstimates):
     r"""Fit an SSL by stochastic EM: the counterpart of Pyro's ``SVI``.
 
     :param model: a Pyro model with one ``ssl_transition``. Besides its path, only Dirichlet sites
@@ -132,20 +133,7 @@ class StochasticEM(HasEstimates):
         self._path_counts: Counts = {}  # of the paths in memory
         self._told = False  # of parameters that nothing trains
 
-    @property
-    def paths(self) -> Any:
-        """The last path of every sequence, full batch shape ``+ (T,)``; by site if several."""
-        return self._memory.paths
-
-    @all_or_nothing
-    @poutine.block()
-    def step(self, *args: Any, **kwargs: Any) -> float:
-        r"""One E-step and one M-step; arguments go to the model.
-
-        :returns: -log p(z, x) of the drawn paths given parameters and Dirichlet sites before the
-            M-step, scaled to the full data where a plate is subsampled. Priors are left out.
-        """
-        program = Program(self.model, args, kwargs)
+    def _step(self, program: Program) -> float:
         run, emission = self._read(program)
         old, known = self._memory.recall(run)
         fresh = not self._memory or self._memory.is_stale(run)

@@ -265,9 +265,9 @@ def _several(blocks: list[SSLLoop]) -> SeveralBlocksError:
             f"{MAX_TUPLES} tuples of states, expected at most so many to draw them together"
         )
     return SeveralBlocksError(
-        f'Site "{name}": {found}. ParticleGibbs(model).run(...) sweeps such paths in turn, each '
-        f"given the others; all else takes one with the others given: write pyro.condition(model, "
-        f'{{"{name}": path}}).',
+        f'Site "{name}": {found}. ParticleGibbs.run and StochasticEM.step draw such paths in turn, '
+        "each given the others; all else takes one with the others given: write "
+        f'pyro.condition(model, {{"{name}": path}}).',
         blocks,
     )
 

@@ -13,6 +13,7 @@ from pyro.optim import Adam
 from pyro_ssl import (
     GaussianLSTMTransition,
     LSTMTransition,
+    MarkovEM,
     MarkovTransition,
     ParticleFilter,
     ParticleGibbs,
@@ -175,6 +176,71 @@ def test_labels_are_kept_by_every_block(chains):
         assert (path.transpose(1, 2)[:, seen] == labels[seen]).all()
 
 
+# --------------------------------------------------------------------------------- stochastic EM
+
+
+@pytest.mark.parametrize("make", [side_by_side, apart, reading], ids=lambda make: make.__name__)
+def test_em_steps_each_in_turn(make, chains, monkeypatch):
+    few_tuples(monkeypatch)
+    body, data = make(chains), (torch.randn(T, 4), torch.randn(T, 4))
+
+    def model(x, y):
+        for name, transition in chains.items():
+            pyro.module(name, transition)
+        body(x, y)
+
+    em = StochasticEM(model, Adam({"lr": 0.05}), 3)
+    before = {name: [p.clone() for p in c.parameters()] for name, c in chains.items()}
+    for _ in range(3):
+        loss = em.step(*data)
+    paths = em.paths
+    assert {name: z.shape for name, z in paths.items()} == {"z": (4, T), "w": (4, T)}
+    assert em.change_rate == em.change_rate
+    for name, transition in chains.items():  # both learn, whichever block comes last
+        after = transition.parameters()
+        assert not any(torch.equal(p, q) for p, q in zip(before[name], after, strict=True))
+    # The loss is -log p of all, before the last step of the parameters.
+    trace = poutine.trace(pyro.condition(model, paths)).get_trace(*data)
+    assert loss == pytest.approx(-trace.log_prob_sum().item(), abs=1.0)
+    em.step(*(x[:, :2] for x in data))  # other data
+    assert em.paths["z"].shape == (2, T)
+
+
+def test_em_counts_all_look_ups(chains):
+    """Rows that both loops look up, at the paths that were drawn last."""
+
+    def model(x, y):
+        phi = pyro.sample("phi", dist.Dirichlet(torch.ones(K, 4)).to_event(1))
+        with pyro.plate("series", x.shape[1]):
+            for t, z in ssl_transition("z", chains["z"], len(x)):
+                pyro.sample("x", dist.Categorical(phi[z]), obs=x[t])
+        with pyro.plate("others", y.shape[1]):
+            for t, w in ssl_transition("w", chains["w"], len(y)):
+                pyro.sample("y", dist.Categorical(phi[w]), obs=y[t])
+
+    for transition in chains.values():
+        transition.requires_grad_(False)
+    x, y = torch.randint(4, (T, 3)), torch.randint(4, (5, 2))
+    em = StochasticEM(model, Adam({"lr": 0.05}), 3)
+    for _ in range(2):
+        em.step(x, y)
+    expected = torch.zeros(K, 4)
+    for path, words in ((em.paths["z"].T, x), (em.paths["w"].T, y)):
+        expected.index_put_((path, words), torch.ones(()), accumulate=True)
+    torch.testing.assert_close(em.counts["phi"], expected)
+
+
+def test_em_takes_no_minibatches_of_several(chains):
+    def model(x, y):
+        with pyro.plate("series", 8, subsample_size=x.shape[1]):
+            for name, data in (("z", x), ("w", y)):
+                for t, z in ssl_transition(name, chains[name], len(x)):
+                    pyro.sample(name + "x", dist.Normal(1.0 * z, 1.0), obs=data[t])
+
+    with pytest.raises(ValueError, match='Site "z": its plate "series" is subsampled, .*write'):
+        StochasticEM(model, Adam({"lr": 0.1}), 3).step(torch.randn(T, 4), torch.randn(T, 4))
+
+
 # ------------------------------------------------------------------------------ what is refused
 
 
@@ -184,7 +250,7 @@ def test_all_else_takes_one_with_the_others_given(make, chains, monkeypatch):
     model, data = make(chains), (torch.randn(T, 4), torch.randn(T, 4))
     for call in (
         ParticleFilter(model, 3).log_evidence,
-        StochasticEM(model, Adam({"lr": 0.1}), 3).step,
+        MarkovEM(model).step,
         lambda *data: ParticleGibbs(model, 3).sweep(None, *data),
     ):
         with pytest.raises(LatentSiteError, match=r'Site "w": .*expected .*condition\(model, {"w"'):
