@@ -148,7 +148,7 @@ class ParticleGibbsKernel(MCMCKernel):
         before, paths = (p.unflatten(1, (C, -1)).transpose(0, 1) for p in (reference, path))
         new = self._sites.split(torch.stack([run.unflatten(z) for z in paths]))
         each = zip(runs * (C // len(runs)), paths, strict=True)
-        draws = [self._globals.draw(self._counts(*one)) for one in each if self._globals]
+        draws = [self._globals.draw(self._counts(run, z)) for run, z in each if self._globals]
         for name in self._globals.sites:
             new[name] = torch.stack([draw[name] for draw in draws])
         self._record(runs, before, paths)

@@ -15,14 +15,15 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
-from ..errors import LatentSiteError, SeveralBlocksError
-from ..loop import MAX_TUPLES, SSLLoop
+from ..errors import LatentSiteError
+from ..loop import SSLLoop
 from ..steps import steps_within
 from ..transitions import DiscreteTransition
 from .context import TURNS, Given, own_dims
 from .handlers import DRAWN, StateGrid
 from .model_errors import named_errors
 from .paths import PathSites
+from .refusals import check_subsamples, several_blocks
 from .site import naming_site
 
 __all__ = ["ModelRun", "Program"]
@@ -70,7 +71,7 @@ class Program:
                 "on, or hidden by poutine.block, cannot be sampled)."
             )
         if len(grid.blocks) > 1:
-            raise _several(grid.blocks)
+            raise several_blocks(grid.blocks)
         nodes = tracer.trace.nodes
         sites = {
             name: _given(site)
@@ -79,7 +80,7 @@ class Program:
         }
         params = {name: site for name, site in nodes.items() if site["type"] == "param"}
         run = ModelRun(self, grid, sites, params)
-        _check_subsamples(run)
+        check_subsamples(run.loop, run.subsamples)
         return run
 
     def answer(self, grid: StateGrid, values: dict[str, Tensor]) -> None:
@@ -254,24 +255,6 @@ class ModelRun(NamedTuple):
         return total
 
 
-def _several(blocks: list[SSLLoop]) -> SeveralBlocksError:
-    """The error of a model whose paths are not all drawn together."""
-    first, second = blocks[:2]
-    name = second.chains[0].name
-    found = f'a second ssl_transition in one model (the first is "{first.name}"), expected one'
-    if first.several_with(second):
-        found = (
-            f'it stands beside "{first.name}" in one loop, whose chains have more than '
-            f"{MAX_TUPLES} tuples of states, expected at most so many to draw them together"
-        )
-    return SeveralBlocksError(
-        f'Site "{name}": {found}. ParticleGibbs.run and StochasticEM.step draw such paths in turn, '
-        "each given the others; all else takes one with the others given: write "
-        f'pyro.condition(model, {{"{name}": path}}).',
-        blocks,
-    )
-
-
 def _is_in_loop(infer: Mapping[str, Any]) -> bool:
     """Whether a site is the sweep's to draw, or what the body observed; or no site at all."""
     drawn = infer.get("_ssl_path") == DRAWN
@@ -281,24 +264,6 @@ def _is_in_loop(infer: Mapping[str, Any]) -> bool:
 def _given(site: dict[str, Any]) -> dict[str, Any]:
     """A path that ``replay`` gives is as good as observed."""
     return {**site, "is_observed": True} if site["infer"].get("_ssl_path") else site
-
-
-def _check_subsamples(run: ModelRun) -> None:
-    """Check that the plates' indices are there, before anything is drawn or stored by them."""
-    for frame in run.loop.plates:
-        index, N = run.subsamples.get(frame.name), frame.full_size or frame.size
-        if index is not None and (index.is_floating_point() or index.dtype == torch.bool):
-            raise ValueError(
-                f'Plate "{frame.name}": its subsample is {index.dtype}, expected integers, the '
-                f'places of sequences; write pyro.plate("{frame.name}", N, subsample=index) with '
-                "index.long(), or mask.nonzero().squeeze(-1) of a mask."
-            )
-        if index is not None and len(index) and not (0 <= index.min() and index.max() < N):
-            raise ValueError(
-                f'Plate "{frame.name}": its subsample holds indices from {int(index.min())} to '
-                f"{int(index.max())}, expected 0 to N - 1 = {N - 1}; write "
-                f'pyro.plate("{frame.name}", N, subsample=index) with N sequences in all.'
-            )
 
 
 def _is_pyros(error: Exception) -> bool:

@@ -41,6 +41,10 @@ def sharp(transition, factor=4.0):
 
 @pytest.fixture
 def chains():
+    return make_chains()
+
+
+def make_chains():
     return {"a": sharp(LSTMTransition(3, 4)), "b": sharp(MarkovTransition(2))}
 
 

@@ -34,6 +34,10 @@ T, K = 4, 3
 
 @pytest.fixture
 def transition():
+    return make_transition()
+
+
+def make_transition():
     made = LSTMTransition(K, 4)
     for parameter in made.parameters():
         parameter.data.mul_(5.0)
