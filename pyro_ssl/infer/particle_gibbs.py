@@ -38,7 +38,9 @@ class ParticleGibbs:
     The counterpart of Pyro's ``MCMC`` for models with an ``ssl_transition``.
 
     :param model: a Pyro model with one ``ssl_transition``. Besides its path, only Dirichlet sites
-        may be latent; ``pyro.param`` and module parameters stay as they are.
+        may be latent; ``pyro.param`` and module parameters stay as they are. Several chains of one
+        loop are drawn together; with more than 512 tuples of states, and of several loops, each
+        path is drawn given the others, in turn (``infer/scan.py``).
     :param int num_particles: P.
     :param str resampling: ``"systematic"`` or ``"multinomial"`` (the paper's); both exact.
     :param ancestor_sampling: redraw the reference's ancestor every so many steps; 0: never, which
@@ -184,6 +186,8 @@ class ParticleGibbs:
     def diagnostics(self) -> dict[str, Any]:
         """Return ``change_rate`` ``(T,)``, mean, sd, n_eff, r_hat of label-free functionals, and
         how well particles look ahead: :meth:`ParticleGibbsKernel.diagnostics`.
+
+        Of paths that are drawn in turn a dict of these, by the paths' names.
         """
         return self._ran().diagnostics()
 

@@ -49,7 +49,8 @@ class StochasticEM(ScansPaths, HasEstimates):
     r"""Fit an SSL by stochastic EM: the counterpart of Pyro's ``SVI``.
 
     :param model: a Pyro model with one ``ssl_transition``. Besides its path, only Dirichlet sites
-        may be latent; their point estimates are in :attr:`values`.
+        may be latent; their point estimates are in :attr:`values`. Of several chains or loops see
+        :class:`ParticleGibbs`.
     :param optim: a Pyro optimiser for ``pyro.param`` and module parameters.
     :param int num_particles: P.
     :param bool conditional: draw from the exact posterior by conditional SMC, from the last path;

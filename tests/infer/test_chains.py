@@ -10,6 +10,7 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import SVI, Predictive, Trace_ELBO
+from pyro.infer.inspect import get_dependencies
 from pyro.optim import Adam
 
 from pyro_ssl import (
@@ -220,6 +221,13 @@ def test_sites_of_pyros_own_inference(chains, vectorised):
     for parallel in (False, True):
         found = Predictive(poutine.uncondition(model), draws, parallel=parallel)(x)
         assert found["x"].shape == (6, T, 4)
+
+
+def test_dependencies_are_those_of_the_body(chains):
+    found = get_dependencies(factorial(chains), (torch.randn(T, 4),))
+    assert found["posterior_dependencies"]["a"].keys() == {"a", "b", "x"}
+    assert found["prior_dependencies"]["x"].keys() == {"a", "b", "x"}
+    assert found["prior_dependencies"]["b"].keys() == {"b"}
 
 
 # -------------------------------------------------------------------------- the inference classes

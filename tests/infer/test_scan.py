@@ -25,6 +25,7 @@ from pyro_ssl.errors import EmissionNotLocalError, LatentSiteError
 from pyro_ssl.reading.emission import read_emission
 from pyro_ssl.reading.program import Program
 from tests.enumeration import all_paths, repeated
+from tests.faults.digest import nothing_changes
 from tests.statistics import ALPHA, chi_square, p_value
 
 T, K = 3, 2
@@ -232,6 +233,41 @@ def test_em_counts_all_look_ups(chains):
     for path, words in ((em.paths["z"].T, x), (em.paths["w"].T, y)):
         expected.index_put_((path, words), torch.ones(()), accumulate=True)
     torch.testing.assert_close(em.counts["phi"], expected)
+
+
+class FailsLater(torch.optim.SGD):
+    """Makes the steps of the first block, and then none."""
+
+    num_calls = 0
+
+    def step(self, closure=None):
+        type(self).num_calls += 1
+        if type(self).num_calls > 6:
+            raise ArithmeticError("no further")
+        super().step(closure)
+
+
+def test_a_step_is_made_whole_or_not_at_all(chains):
+    """The second block's gradient step fails: what the first one did is undone."""
+    body = apart(chains)
+
+    def model(x, y):
+        for name, transition in chains.items():
+            pyro.module(name, transition)
+        body(x, y)
+
+    data = torch.randn(T, 4), torch.randn(T, 4)
+    em = StochasticEM(model, pyro.optim.PyroOptim(FailsLater, {"lr": 0.05}), 3)
+    FailsLater.num_calls = -100
+    em.step(*data)
+    calls = FailsLater.num_calls + 100
+    for allowed in (calls // 2, calls - 1):  # in either block
+        FailsLater.num_calls = 6 - allowed
+        with nothing_changes(modules=chains.values(), objects=[em]):
+            with pytest.raises(ArithmeticError):
+                em.step(*data)
+    FailsLater.num_calls = -100
+    em.step(*data)
 
 
 def test_em_takes_no_minibatches_of_several(chains):
