@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..reading.paths import PathSites
 from ..reading.program import ModelRun
 from ..smc import Emission, LinearSurrogate, MarkovSurrogate, Surrogate, linear_along
 from ..smc.emissions import QuadraticEmission, TableEmission
@@ -77,6 +78,7 @@ class Twisting:
         self.trial: Trial | None = None
         self.trial_without: Trial | None = None
         self._along: Surrogate | None = None
+        self._along_for: PathSites | None = None
         self._sums: list[Sums] | None = None
         self._fitted: tuple[Any, list[Tensor], Surrogate] | None = None
         self._chosen_for: tuple[Any, ...] | None = None
@@ -109,13 +111,13 @@ class Twisting:
         inputs = None if run.inputs is None else run.inputs[:, index]
         some = run.transition, path[:, index], lengths, inputs
         if not run.is_discrete:
-            new._along = linear_along(*some)
+            new._along, new._along_for = linear_along(*some), run.paths
             return new
         now = along_states(*some)
-        if self._sums is not None:
+        if self._sums is not None and self._along_for == run.paths:
             pairs = zip(self._sums, now, strict=True)
             now = [(DECAY * a[0] + b[0], DECAY * a[1] + b[1]) for a, b in pairs]
-        new._sums, new._along = now, from_sums(now)
+        new._sums, new._along, new._along_for = now, from_sums(now), run.paths
         return new
 
     @torch.no_grad()
@@ -186,7 +188,9 @@ class Twisting:
         if isinstance(self.how, Surrogate):
             _check_kind(run, self.how)
             return self.how
-        if self._along is not None:  # at the posterior: closer than prior paths are
+        if (
+            self._along is not None and self._along_for == run.paths
+        ):  # at the posterior: closer than prior paths are
             return self._along
         kind, state = (type(run.transition), *_kind_of(run)), _state_of(run)
         if self._fitted is None or self._fitted[0] != kind or not _equal(self._fitted[1], state):

@@ -24,6 +24,7 @@ from pyro_ssl import (
     StochasticEM,
     ssl_transition,
 )
+from pyro_ssl.errors import LatentSiteError
 from pyro_ssl.reading.program import Program
 from pyro_ssl.testing import invariance_test
 from pyro_ssl.transitions import ProductTransition
@@ -176,6 +177,38 @@ def only(trace, name):
         if trace.nodes[other]["type"] == "sample" and other != name:
             del trace.nodes[other]
     return trace
+
+
+def test_a_chain_that_is_known_everywhere_is_observed(chains):
+    known = torch.randint(2, (T, 4))
+    model, x = factorial(chains, obs={"b": known}), torch.randn(T, 4)
+    found = ParticleGibbs(model, 3).sweep(None, x)
+    assert found.keys() == {"a"}
+    given = pyro.condition(factorial(chains), {"b": known.T})
+    tables = []
+    for one in (model, given):
+        pyro.set_rng_seed(0)
+        tables.append(Program(one, (x,)).run().grid.table())
+    assert tables[0].shape == tables[1].shape == (T, 4, 3)
+    both = pyro.condition(model, {"a": torch.randint(3, (4, T))})
+    with pytest.raises(LatentSiteError, match="no ssl_transition whose path is still to be drawn"):
+        ParticleFilter(both, 3).log_evidence(x)
+
+
+def test_what_is_left_to_draw_may_change(chains):
+    """Paths of other chains than before start anew, with a warning."""
+    model, x = factorial(chains), torch.randn(T, 4)
+    given = {"b": torch.zeros(4, T, dtype=torch.long)}
+
+    def sometimes(x, with_b):
+        return (model if with_b else pyro.condition(model, given))(x)
+
+    em = StochasticEM(sometimes, Adam({"lr": 0.01}), 3)
+    em.step(x, True)
+    assert em.paths.keys() == {"a", "b"}
+    with pytest.warns(UserWarning, match="all paths start anew"):
+        em.step(x, False)
+    assert em.paths.keys() == {"a"}
 
 
 def test_one_chain_in_a_dict_is_a_loop_of_one(chains):

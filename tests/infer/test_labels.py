@@ -216,6 +216,25 @@ def test_groups_and_effects_of_sequences(transition):
     torch.testing.assert_close(whole, found)
 
 
+def test_latent_rows_of_each_group(transition):
+    _, labels, seen = batch((2, 3))
+    words = torch.randint(5, (T, 2, 3))
+
+    def model(labels, seen):
+        with pyro.plate("groups", 2, dim=-2):
+            phi = pyro.sample("phi", dist.Dirichlet(torch.ones(5)).expand([2, 1, K]).to_event(1))
+            with pyro.plate("sequences", 3, dim=-1):
+                for t, z in ssl_transition("z", transition, T, obs=labels, obs_mask=seen):
+                    rows = phi.squeeze(1)[torch.arange(2).unsqueeze(-1), z]
+                    pyro.sample("x", dist.Categorical(rows), obs=words[t])
+
+    sampler = ParticleGibbs(model, 3)
+    sampler.run(labels, seen, num_samples=3, disable_progbar=True)
+    draws = sampler.get_samples()
+    assert draws["phi"].shape == (3, 2, 1, K, 5) and draws["z"].shape == (3, 2, 3, T)
+    assert (draws["z"].movedim(-1, 1)[:, seen] == labels[seen]).all()
+
+
 def test_subsampled_plates(transition):
     x, labels, seen = batch((6,))
 
