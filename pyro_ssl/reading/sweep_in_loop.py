@@ -108,7 +108,8 @@ class BodyEmission(Emission):
         within = poutine.mask(mask=True if self._active is None else self._active[at])
         with torch.set_grad_enabled(z.requires_grad), within, frame, reader:
             by_chain = z.unflatten(0, (C, B)).transpose(1, 2)  # (C, P, B, D)
-            yield self._steps[t], by_chain.reshape(C * P, 1, *loop.batch_shape, *z.shape[2:])
+            met = by_chain.reshape(C * P, 1, *loop.batch_shape, *z.shape[2:])
+            yield self._steps[t], loop.show(self._steps[t], [met])
             log_p = torch.stack([site.table() for site in sites]).sum(0)  # (1, B, C P)
             log_p = log_p.view(B, C, P).transpose(0, 1).reshape(C * B, P)
             return log_p if self.twist is None else log_p + self.twist.log_prob(t, z)

@@ -14,6 +14,7 @@ from pyro.infer.inspect import get_dependencies
 from pyro.optim import Adam
 
 from pyro_ssl import (
+    GaussianLSTMTransition,
     LSTMTransition,
     MarkovEM,
     MarkovTransition,
@@ -357,6 +358,22 @@ def test_hmm_of_two_markov_chains_has_the_exact_evidence():
     hmm = MarkovEM(model).start_from(initial.flatten().detach(), matrix.detach())
     found = hmm.log_likelihood(x.unsqueeze(1)).sum()
     assert found.item() == pytest.approx(exact.item())
+
+
+@pytest.mark.parametrize("scale", [1.0, None], ids=["linear", "any emission"])
+def test_vectors_may_stand_alone_in_a_dict(scale):
+    track, x = GaussianLSTMTransition(2, 4), torch.randn(T, 4, 2)
+
+    def model(x):
+        with pyro.plate("series", x.shape[1]):
+            for t, (z,) in ssl_transition({"z": track}, len(x)):
+                noise = z.abs() + 0.5 if scale is None else scale
+                pyro.sample("x", dist.Normal(z, noise).to_event(1), obs=x[t])
+
+    found = ParticleGibbs(model, 3).sweep(None, x)
+    assert found["z"].shape == (4, T, 2)
+    again = ParticleGibbs(model, 3).sweep(found, x)
+    assert again.keys() == {"z"}
 
 
 def test_mean_field_refuses(chains):
