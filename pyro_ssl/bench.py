@@ -79,7 +79,7 @@ def machine(device: torch.device) -> str:
     capability = torch.backends.cpu.get_cpu_capability()
     return (
         f"{name}, {capability}, torch {torch.__version__}, {torch.get_num_threads()} thread(s); "
-        f"{kernels.available()}"
+        f"{kernels.available(device)}"
     )
 
 
@@ -115,7 +115,7 @@ def sweeps(B: int, options: argparse.Namespace) -> dict[str, Callable[[], object
         "twisted": twisted,
         "mLSTM": sweep(mlstm),
     }
-    if kernels.available() and device.type == "cpu":
+    if kernels.available(device):
         found |= {f"{n}, by torch": by_torch(found[n]) for n in ("plain", "ancestor sampling")}
     return found
 

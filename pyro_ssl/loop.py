@@ -110,14 +110,14 @@ class SSLLoop(NamedTuple):
             return self._replace(paths=paths)
         return joined(self._replace(paths=paths), rest)
 
-    def sample(self, chain: Chain) -> Tensor:
+    def sample(self, chain: Chain, infer: dict[str, Any] | None = None) -> Tensor:
         """Sample the path of a chain: ``(..., B, T)``, observed where all of it is known."""
         whole = None
         if chain.known is not None and chain.known_at is None:
             active = self.active()
             whole = chain.known if active is None else torch.where(active, chain.known, 0)
             whole = whole.movedim(0, -1)
-        return pyro.sample(chain.name, self.distribution(chain), obs=whole)
+        return pyro.sample(chain.name, self.distribution(chain), obs=whole, infer=infer)
 
     def distribution(self, chain: Chain) -> PathDistribution:
         """Return p(z_{1:T}) of a chain, of batch shape ``batch_shape``."""

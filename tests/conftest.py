@@ -42,6 +42,8 @@ def pytest_configure(config):
         suppress_health_check=[hypothesis.HealthCheck.too_slow],
     )
     hypothesis.settings.load_profile("repeatable")
+    if not torch.cuda.is_available():  # read when Triton is imported, by the kernels that need it
+        os.environ.setdefault("TRITON_INTERPRET", "1")
     torch.set_num_threads(1)  # threads of several workers on the same cores wait for each other
 
 

@@ -435,11 +435,13 @@ def test_on_cuda(use, dtype):
 
 
 @pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("resampling", ["systematic", "multinomial"])
 @pytest.mark.parametrize("ancestor_sampling", [0, 1])
 @pytest.mark.parametrize("P", [2, 3])
-def test_invariance_on_cuda(resampling, ancestor_sampling, P):
-    world = World("cuda")
+def test_invariance_on_cuda(resampling, ancestor_sampling, P, dtype):
+    """In float32 by Triton, in float64 by torch."""
+    world = World("cuda", dtype)
     with torch.no_grad():
         for parameter in world.transition.parameters():
             parameter *= 6

@@ -18,6 +18,9 @@ from ..steps import steps_within
 
 __all__ = ["Diagnostics", "path_functionals", "vector_functionals"]
 
+#: elements of a site that a table shows
+MOST_LINES = 10
+
 
 def path_functionals(path: Tensor, lengths: Tensor | None, num_states: int) -> dict[str, Tensor]:
     """Label-invariant summaries of paths ``(C, T, B)``, each ``(C,)`` float64.
@@ -63,6 +66,7 @@ class Diagnostics:
         self._active: Tensor | None = None
         self.num_sweeps = 0
         self.series: dict[str, list[Tensor]] = {}
+        self._draws: dict[str, list[Tensor]] = {}
 
     def add(
         self, before: Tensor, after: Tensor, lengths: Tensor | None, series: dict[str, Tensor]
@@ -82,6 +86,15 @@ class Diagnostics:
         for name, value in series.items():
             self.series.setdefault(name, []).append(value.double())
 
+    def add_sites(self, values: dict[str, Tensor]) -> None:
+        """Record the values of latent sites outside the loop, chains first."""
+        for name, value in values.items():
+            self._draws.setdefault(name, []).append(value.detach().double())
+
+    def sites(self) -> dict[str, dict[str, Any]]:
+        """Return mean, sd, ESS and R-hat of each site's elements, tensors of its shape."""
+        return {name: _summary(torch.stack(draws, 1)) for name, draws in self._draws.items()}
+
     @property
     def change_rate(self) -> Tensor:
         """Share of sequences whose z_t changed in a sweep, by t: ``(T,)``."""
@@ -93,25 +106,30 @@ class Diagnostics:
         """Return change rates, and mean, sd, ESS and R-hat of each functional over the chains."""
         out: dict[str, Any] = {"num_sweeps": self.num_sweeps, "change_rate": self.change_rate}
         for name, values in self.series.items():
-            draws = torch.stack(values, 1)  # (C, S)
-            row = {"mean": draws.mean().item()} | dict.fromkeys(("sd", "n_eff", "r_hat"), math.nan)
-            if draws.numel() > 1:
-                row["sd"] = draws.std().item()
-            if draws.shape[1] >= 4 and bool((draws.var(1) > 0).all()):
-                row["n_eff"] = effective_sample_size(draws, chain_dim=0, sample_dim=1).item()
-                row["r_hat"] = split_gelman_rubin(draws, chain_dim=0, sample_dim=1).item()
-            out[name] = row
+            row = _summary(torch.stack(values, 1))  # of (C, S)
+            out[name] = {key: value.item() for key, value in row.items()}
         return out
 
-    def format(self) -> str:
-        """Return the report as a table."""
+    def format(self, inner: dict[str, dict[str, float]]) -> str:
+        """Return the report as a table.
+
+        :param inner: what is said of the kernels that draw other sites, by site.
+        """
         report = self.report()
         lines = [f"{'':>20}{'mean':>12}{'sd':>12}{'n_eff':>10}{'r_hat':>8}"]
-        for name in self.series:
-            row = report[name]
+        lines += [_line(name, report[name]) for name in self.series]
+        for name, row in self.sites().items():
+            elements = {key: value.flatten() for key, value in row.items()}
+            for i in range(min(len(elements["mean"]), MOST_LINES)):
+                label = f"{name}[{i}]" if row["mean"].dim() else name
+                lines.append(_line(label, {key: float(v[i]) for key, v in elements.items()}))
+            if len(elements["mean"]) > MOST_LINES:
+                worst = float(elements["n_eff"].min()), float(elements["r_hat"].max())
+                lines.append(f"{'all of ' + name:>44}{worst[0]:>10.1f}{worst[1]:>8.3f} at worst")
+        for name, row in inner.items():
             lines.append(
-                f"{name:>20}{row['mean']:>12.3f}{row['sd']:>12.3f}"
-                f"{row['n_eff']:>10.1f}{row['r_hat']:>8.3f}"
+                f"{name:>20}: step size {row['step_size']:.3g}, accepted {row['accept_prob']:.2f}, "
+                f"{row['divergences']:.0f} divergences"
             )
         rate = self.change_rate
         if rate.numel():
@@ -120,3 +138,24 @@ class Diagnostics:
                 f"{int(rate.argmin())}, {rate[:10].mean():.3f} over the first ten steps"
             )
         return "\n".join(lines)
+
+
+def _summary(draws: Tensor) -> dict[str, Tensor]:
+    """Mean, sd, ESS and R-hat of draws ``(C, S, ...)``, NaN where they cannot be told."""
+    mean = draws.mean((0, 1))
+    row = {"mean": mean} | {k: torch.full_like(mean, math.nan) for k in ("sd", "n_eff", "r_hat")}
+    if draws.shape[0] * draws.shape[1] > 1:
+        row["sd"] = draws.flatten(0, 1).std(0)
+    if draws.shape[1] >= 4:
+        moves = (draws.var(1) > 0).all(0)
+        n_eff = effective_sample_size(draws, chain_dim=0, sample_dim=1)
+        r_hat = split_gelman_rubin(draws, chain_dim=0, sample_dim=1)
+        row["n_eff"] = torch.where(moves, n_eff, math.nan)
+        row["r_hat"] = torch.where(moves, r_hat, math.nan)
+    return row
+
+
+def _line(name: str, row: dict[str, float]) -> str:
+    return (
+        f"{name:>20}{row['mean']:>12.3f}{row['sd']:>12.3f}{row['n_eff']:>10.1f}{row['r_hat']:>8.3f}"
+    )

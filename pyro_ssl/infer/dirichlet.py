@@ -17,6 +17,7 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
+from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
 from ..errors import LatentSiteError
@@ -24,13 +25,27 @@ from ..gradients import gradients
 from ..reading.program import ModelRun, Program
 from ..reading.site import user_scale
 
-__all__ = ["Counts", "DirichletSite", "dirichlet_counts", "normalised"]
+__all__ = ["Counts", "DirichletSite", "NotConjugateError", "dirichlet_counts", "normalised"]
 
 #: tables of counts, by site, float64: float32 stops to count at 2^24
 Counts = dict[str, Tensor]
 
 #: ``objective(run)``: terms of the log-joint, one scalar for each set of counts that is wanted
 Objective = Callable[[ModelRun], Sequence[Tensor]]
+
+
+class NotConjugateError(LatentSiteError):
+    """A Dirichlet site has a posterior that is no Dirichlet.
+
+    :param str site: its name.
+    """
+
+    def __init__(self, site: str, reason: str) -> None:
+        super().__init__(
+            f'Site "{site}": Dirichlet, but {reason}. Make it a pyro.param, or give it: '
+            f'pyro.condition(model, {{"{site}": value}}).'
+        )
+        self.site = site
 
 
 class DirichletSite:
@@ -112,7 +127,7 @@ def dirichlet_counts(
     :param bool verify: also check, at a third point, that the sites enter as categorical
         probabilities.
     :returns: for each scalar a dict from site to counts, of the site's shape.
-    :raises LatentSiteError: if a site enters in another way.
+    :raises NotConjugateError: if a site enters in another way.
     """
     fixed = fixed or {}
     phi_0, at_0 = _residuals(program, sites, objective, fixed, 0)
@@ -130,11 +145,11 @@ def dirichlet_counts(
             for name, r in r_2.items():
                 rest = r - counts[name] + phi_2[name] * total[name]
                 if bool((rest.abs() > 1e-3 * (1.0 + total[name].abs())).any()):
-                    raise LatentSiteError(
-                        f'Site "{name}": Dirichlet, but it does not enter the likelihood as '
-                        "categorical probabilities, so its posterior is no Dirichlet; expected a "
-                        f"use such as dist.Categorical({name}[z]). Make it a pyro.param, or give "
-                        f'it: pyro.condition(model, {{"{name}": value}}).'
+                    raise NotConjugateError(
+                        name,
+                        "it does not enter the likelihood as categorical probabilities, so its "
+                        f"posterior is no Dirichlet; expected a use such as "
+                        f"dist.Categorical({name}[z])",
                     )
     return found
 
@@ -180,21 +195,26 @@ def _ratio(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _check_priors(run: ModelRun, probes: Mapping[str, Tensor]) -> None:
-    """Check that no Dirichlet's prior depends on another one's value: it would be no count."""
-    for name in probes:
-        site = DirichletSite.recognise(run.sites[name])
-        total = site.concentration.sum() if site else torch.zeros(())
-        if not total.requires_grad:
+    """Check that no other latent site's prior depends on a Dirichlet's value: it is no count."""
+    for name, site in run.sites.items():
+        if site["is_observed"] or isinstance(site["fn"], _Subsample):
+            continue
+        known = DirichletSite.recognise(site) if name in probes else None
+        if known is not None:
+            prior, what = known.concentration.sum(), "concentration"
+        else:
+            prior, what = site["fn"].log_prob(site["value"]).sum(), "density"
+        if not prior.requires_grad:
             continue
         grads = torch.autograd.grad(
-            total, list(probes.values()), retain_graph=True, allow_unused=True
+            prior, list(probes.values()), retain_graph=True, allow_unused=True
         )
         for other, grad in zip(probes, grads, strict=True):
             if grad is not None:
-                raise LatentSiteError(
-                    f'Site "{other}": the concentration of "{name}" depends on it, so its '
-                    "posterior is no Dirichlet; expected a fixed concentration. Make it a "
-                    f'pyro.param, or give it: pyro.condition(model, {{"{other}": value}}).'
+                raise NotConjugateError(
+                    other,
+                    f'the {what} of "{name}" depends on it, so its posterior is no Dirichlet; '
+                    f"expected a fixed {what}",
                 )
 
 

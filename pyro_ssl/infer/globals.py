@@ -1,19 +1,17 @@
 """The latent sites outside the loop: how their values follow from the paths.
 
-All inference classes treat them here. A site's kind is recognised from its distribution; the only
-one is the Dirichlet, whose statistic is a table of counts. Another kind joins as a class with the
-methods of :class:`~.dirichlet.DirichletSite`, in :data:`KINDS`, and its statistic in
-:meth:`GlobalSites.statistics`.
+All inference classes treat them here. A Dirichlet site that enters as categorical probabilities has
+a table of counts as its statistic, from which it is drawn, or estimated, in closed form. Where a
+class takes others too, these are free (``free.py``): a Dirichlet that enters in another way is one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions import Independent
 from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
@@ -22,11 +20,18 @@ from ..errors import LatentSiteError
 from ..gradients import gradients
 from ..reading.context import undrawn
 from ..reading.program import ModelRun
-from .dirichlet import Counts, DirichletSite, Objective, dirichlet_counts, probe
+from .dirichlet import (
+    Counts,
+    DirichletSite,
+    NotConjugateError,
+    Objective,
+    dirichlet_counts,
+    probe,
+)
+from .free import FreeSite, kind_of
+from .point import PointSites
 
 __all__ = ["GlobalSites", "HasEstimates"]
-
-KINDS = (DirichletSite,)
 
 
 class GlobalSites:
@@ -36,88 +41,144 @@ class GlobalSites:
     :param str kind: of the point estimates, ``"mode"`` or ``"mean"`` of each site's posterior.
     :param float averaging: weight, in [0, 1), of the past in the statistics that estimates come
         from: n ← averaging · n + (1 - averaging) · n_now (Delyon, Lavielle & Moulines 1999).
+    :param free: whether sites of other kinds may be latent; or what makes them parameters of the
+        model that it wraps.
     :raises ValueError: on another kind, or a weight out of range.
     """
 
-    def __init__(self, who: str, *, kind: str = "mean", averaging: float = 0.0) -> None:
+    def __init__(
+        self,
+        who: str,
+        kind: str = "mean",
+        averaging: float = 0.0,
+        free: bool | PointSites | None = None,
+    ) -> None:
         if kind not in ("mode", "mean"):
             raise ValueError(f'dirichlet is "{kind}", expected "mode" or "mean".')
         if not 0.0 <= averaging < 1.0:
             raise ValueError(f"averaging is {averaging}, expected a weight in [0, 1).")
         self.who, self.kind, self.averaging = who, kind, averaging
-        #: the sites, by name, as :meth:`find` left them
+        self.takes_free, self.points = bool(free), free if isinstance(free, PointSites) else None
+        self._not_conjugate = frozenset[str]()
+        #: the sites in closed form, by name, as :meth:`find` left them
         self.sites: dict[str, DirichletSite] = {}
+        #: the others, but for those that are parameters
+        self.free: dict[str, FreeSite] = {}
         #: point estimates
         self.values: dict[str, Tensor] = {}
         #: what they come from
         self.counts: Counts = {}
-        #: whether a site is a parameter of the transition, as the rows of a Bayesian HMM are
-        self.reach_transition = False
+        #: those that are parameters of the transition, as the rows of a Bayesian HMM are
+        self.in_transition = frozenset[str]()
 
     def __bool__(self) -> bool:
         return bool(self.sites)
 
+    @property
+    def reach_transition(self) -> bool:
+        """Whether a site is a parameter of the transition."""
+        return bool(self.in_transition)
+
+    @property
+    def names(self) -> list[str]:
+        """All sites, those in closed form first."""
+        return [*self.sites, *self.free]
+
     def find(self, run: ModelRun) -> dict[str, DirichletSite]:
         """Find the sites of a run, all of which must be of a known kind; new ones are checked.
 
-        :raises LatentSiteError: on a latent site of another distribution, or in a subsampled plate.
+        :raises LatentSiteError: on a latent site that cannot be drawn, or in a subsampled plate.
         """
-        found = {}
+        found, free = {}, {}
         for name, site in run.sites.items():
             if site["is_observed"] or isinstance(site["fn"], _Subsample):
                 continue
-            known = next((s for kind in KINDS if (s := kind.recognise(site)) is not None), None)
-            if known is None:
+            if site["infer"].get("_ssl_point"):  # a parameter
+                continue
+            known = None if name in self._not_conjugate else DirichletSite.recognise(site)
+            if known is None and not self.takes_free:
                 raise LatentSiteError(
-                    f'Site "{name}": latent, of distribution {_name(site["fn"])}, which {self.who} '
-                    "cannot draw; expected a Dirichlet, or none. Make it a pyro.param, or give it: "
-                    f'pyro.condition(model, {{"{name}": value}}).'
+                    f'Site "{name}": latent, of distribution {kind_of(site["fn"])}, which '
+                    f"{self.who} cannot draw; expected a Dirichlet, or none. Make it a pyro.param, "
+                    f'or give it: pyro.condition(model, {{"{name}": value}}).'
                 )
+            if known is None:
+                free[name] = FreeSite(site, self.who)
+                continue
             if any(frame.full_size not in (None, frame.size) for frame in site["cond_indep_stack"]):
                 raise LatentSiteError(
                     f'Site "{name}": Dirichlet, inside a subsampled plate, expected outside: '
                     f"{self.who} keeps one value of it. Draw it before the plate."
                 )
             found[name] = known
-        new, self.sites = found.keys() - self.sites.keys(), found
+        new = (found.keys() | free.keys()) - {*self.names}
+        self.sites, self.free = found, free
         if new:
             self._verify(run)
-        return found
+        return self.sites
 
-    def check(self, run: ModelRun) -> None:
+    def check(self, run: ModelRun) -> bool:
         """Find the sites, and check that their statistics are what their kind takes them for.
 
         Nothing is drawn, and no value is changed.
 
+        :returns: whether some are parameters from now on: the model is to be run, and checked,
+            again.
         :raises LatentSiteError: on a site that is not of a known kind.
         """
-        self.sites = {}  # all are new
+        self.sites, self.free, self._not_conjugate = {}, {}, frozenset()  # all are new
         self.find(run)
+        if not self.free or self.points is None:
+            return False
+        self.points.take(self.free.values(), self.who)
+        return True
 
     def _verify(self, run: ModelRun) -> None:
         with undrawn(run.loop.device):  # a transition in training mode draws its dropout
             self._find_reach(run)
-            if is_validation_enabled():
-                path = run.any_path()
+            if self.free and is_validation_enabled():
+                again = run.program.run(run.subsamples).sites
+                for name, site in self.free.items():
+                    site.check_support(FreeSite(again[name], self.who))
+            if self.sites and is_validation_enabled():
+                self._verify_conjugacy(run)
 
-                def objective(probed: ModelRun) -> tuple[Tensor]:
-                    elsewhere = probed.log_elsewhere(observed=True)
-                    return (self.log_path(probed, path).sum() + elsewhere,)
+    def _verify_conjugacy(self, run: ModelRun) -> None:
+        path = run.any_path()
 
-                self.statistics(run, objective, verify=True)
+        def objective(probed: ModelRun) -> tuple[Tensor]:
+            elsewhere = probed.log_elsewhere(observed=True)
+            return (self.log_path(probed, path).sum() + elsewhere,)
+
+        try:
+            self.statistics(run, objective, verify=True)
+        except NotConjugateError as error:
+            if not self.takes_free:
+                raise
+            self.set_free(run, {error.site})
 
     def _find_reach(self, run: ModelRun) -> None:
         probes = {
             name: probe(site.concentration.detach(), 0).requires_grad_()
             for name, site in self.sites.items()
         }
+        values = {name: run.sites[name]["value"].detach().clone() for name in self.free}
+        moving = {n: v.requires_grad_() for n, v in values.items() if not self.free[n].is_finite}
         with gradients():
-            probed = run.program.run({**run.subsamples, **probes})
+            probed = run.program.run({**run.subsamples, **values, **probes})
             log_p = probed.log_transition(probed.any_path()).sum()
-        self.reach_transition = False
-        if log_p.requires_grad:
-            grads = torch.autograd.grad(log_p, list(probes.values()), allow_unused=True)
-            self.reach_transition = any(grad is not None for grad in grads)
+        # No gradient tells of a finite one.
+        reach = {name for name, site in self.free.items() if site.is_finite}
+        wanted = probes | moving
+        if log_p.requires_grad and wanted:
+            grads = torch.autograd.grad(log_p, list(wanted.values()), allow_unused=True)
+            reach |= {name for name, g in zip(wanted, grads, strict=True) if g is not None}
+        self.in_transition = frozenset(reach)
+
+    def set_free(self, run: ModelRun, names: Iterable[str]) -> None:
+        """Take Dirichlet sites as free ones from now on."""
+        self._not_conjugate |= frozenset(names)
+        self.find(run)
 
     def log_path(self, run: ModelRun, path: Tensor) -> Tensor:
         """Return the terms of log p(z, x) in the loop that the sites may enter, ``(B,)``."""
@@ -128,7 +189,8 @@ class GlobalSites:
         self, run: ModelRun, objective: Objective, *, verify: bool = False
     ) -> list[Counts]:
         """Return the sites' statistics in some terms of the log-joint; see ``dirichlet.py``."""
-        return dirichlet_counts(run.program, self.sites, objective, run.subsamples, verify=verify)
+        fixed = run.subsamples | {name: run.sites[name]["value"] for name in self.free}
+        return dirichlet_counts(run.program, self.sites, objective, fixed, verify=verify)
 
     def estimate(self, now: Counts) -> None:
         """Take in the statistics of a step: average them, and estimate the sites anew."""
@@ -154,8 +216,9 @@ class HasEstimates:
 
     @property
     def values(self) -> dict[str, Tensor]:
-        """Point estimates of the Dirichlet sites."""
-        return dict(self._globals.values)
+        """Point estimates of the latent sites outside the loop."""
+        points = self._globals.points
+        return dict(self._globals.values) | ({} if points is None else points.values)
 
     @property
     def counts(self) -> Counts:
@@ -167,11 +230,5 @@ class HasEstimates:
 
     @property
     def fitted_model(self) -> Callable[..., Any]:
-        """The model with its Dirichlet sites given: what ``ParticleFilter`` takes."""
+        """The model with these sites given: what ``ParticleFilter`` takes."""
         return poutine.condition(self.model, data=self.values)
-
-
-def _name(fn: Any) -> str:
-    while isinstance(fn, Independent):
-        fn = fn.base_dist
-    return type(fn).__name__

@@ -31,6 +31,7 @@ from .blocks import check_share, programs_of
 from .dirichlet import normalised
 from .expected import Expected, chain_counts
 from .globals import GlobalSites, HasEstimates
+from .point import PointSites
 from .scores import scored_cells
 
 __all__ = ["MarkovEM"]
@@ -39,12 +40,12 @@ __all__ = ["MarkovEM"]
 class MarkovEM(HasEstimates):
     r"""Fit the HMM that a model becomes when its transition is a Markov chain.
 
-    :param model: a Pyro model with one ``ssl_transition`` over discrete states. Its Dirichlet
-        sites are estimated in closed form; ``pyro.param`` sites stay as they are.
+    :param model: a Pyro model with one ``ssl_transition`` over discrete states, whose Dirichlet
+        sites are estimated in closed form.
     :param str dirichlet: ``"mean"`` or ``"mode"`` of each site's posterior given expected counts;
         see :class:`~pyro_ssl.StochasticEM`.
-    :param float smoothing: pseudo-counts in each row of the Markov chain, spread over the K
-        states; rows that are hardly visited then do not overfit.
+    :param float smoothing: pseudo-counts in each row of the chain, over all K states.
+    :param free: of :class:`~pyro_ssl.StochasticEM`: its estimates of sites without a closed form.
 
     Example::
 
@@ -64,12 +65,17 @@ class MarkovEM(HasEstimates):
     """
 
     def __init__(
-        self, model: Callable[..., Any], *, dirichlet: str = "mean", smoothing: float = 1.0
+        self,
+        model: Callable[..., Any],
+        *,
+        dirichlet: str = "mean",
+        smoothing: float = 1.0,
+        free: PointSites | None = None,
     ) -> None:
         if not 0.0 <= smoothing < math.inf:
             raise ValueError(f"smoothing is {smoothing}, expected pseudo-counts, at least 0.")
         self.model, self.smoothing = model, smoothing
-        self._globals = GlobalSites("MarkovEM", kind=dirichlet)
+        self._globals = GlobalSites("MarkovEM", kind=dirichlet, free=free)
         self._chain: tuple[Tensor, Tensor] | None = None
         self._checked = False
 
@@ -104,10 +110,9 @@ class MarkovEM(HasEstimates):
         """Begin EM here, in place of random draws; return this object.
 
         :param Tensor initial: p(z_1), ``(K,)``.
-        :param Tensor matrix: p(z_t = j | z_{t-1} = i) in row i, ``(K, K)``. A 0 stays 0 under EM,
-            except through ``smoothing``.
-        :param values: of every Dirichlet site of the model, by its name.
-        :raises ValueError: if the shapes do not fit; :meth:`step` says which site has no value.
+        :param Tensor matrix: ``(K, K)``, see :attr:`matrix`. Without ``smoothing`` a 0 stays 0.
+        :param values: of every Dirichlet site of the model, by name.
+        :raises ValueError: if the shapes do not fit.
 
         Example::
 
@@ -150,13 +155,10 @@ class MarkovEM(HasEstimates):
     def epoch(self, batches: Iterable[Sequence[Any]], *args: Any, **kwargs: Any) -> float:
         """One EM iteration on all data, a batch in memory at a time: the same as :meth:`step`.
 
-        Expected counts are added up over the batches, each sequence once; those of sites outside
-        the loop count once too, not once in each batch.
-
         :param batches: for each a tuple of positional arguments of the model, that follow ``args``.
             The model tells which sequences these are by ``pyro.plate(name, N, subsample=index)``.
         :returns: -log p(x) before it, in nats.
-        :raises ValueError: if there is no batch, or they hold a sequence more than once.
+        :raises ValueError: if there is no batch, or a sequence in two.
 
         Example::
 
@@ -217,7 +219,7 @@ class MarkovEM(HasEstimates):
     def log_likelihood(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return log p(x_t | x_{1:t-1}), exact, ``(T,) + batch_shape``."""
         run, table = self._read(Program(self.model, args, kwargs))
-        log_p = self._forward(run, table, self.initial, self.matrix)
+        log_p = self._forward(run, table)
         return log_p.reshape((-1,) + run.loop.batch_shape)
 
     @all_or_nothing
@@ -240,7 +242,7 @@ class MarkovEM(HasEstimates):
         for program in programs_of(self.model, args, kwargs, batches):
             run, table = self._read(program)
             cells = scored_cells(run, start, at_least_one=False)
-            log_p = self._forward(run, table, self.initial, self.matrix)
+            log_p = self._forward(run, table)
             total = total + log_p[cells].double().sum()
             num_cells += int(cells.sum())
         if not num_cells:
@@ -261,10 +263,9 @@ class MarkovEM(HasEstimates):
         given = {"lengths": run.grid.lengths, "scale": run.grid.transition_scale}
         return run, sample_markov_paths(self.initial, self.matrix, table, **given)
 
-    def _forward(self, run: ModelRun, table: Tensor, initial: Tensor, matrix: Tensor) -> Tensor:
-        return markov_log_likelihood(
-            initial, matrix, table, lengths=run.grid.lengths, scale=run.grid.transition_scale
-        )
+    def _forward(self, run: ModelRun, table: Tensor) -> Tensor:
+        lengths, scale = run.grid.lengths, run.grid.transition_scale
+        return markov_log_likelihood(*self._fitted, table, lengths=lengths, scale=scale)
 
     def _read(self, program: Program) -> tuple[ModelRun, Tensor]:
         """Run the model, and return its table too, ``(T, B, K)``.
@@ -283,9 +284,9 @@ class MarkovEM(HasEstimates):
             emission = read_emission(run, verify=is_validation_enabled() and not self._checked)
             if self._checked:
                 self._globals.find(run)
-            else:
-                self._globals.check(run)
-                self._checked = True
+            elif self._globals.check(run):
+                return self._read(program)
+            self._checked = True
             if self._chain is None:
                 flat = torch.ones(K, dtype=run.transition.like.dtype, device=run.loop.device)
                 self._chain = (flat / K, Dirichlet(flat.expand(K, K)).sample())

@@ -6,7 +6,7 @@ Its ELBO, and what of it is exact, is in ``mean_field_elbo.py``.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -37,10 +37,11 @@ _FLOOR = 1e-3
 class MeanFieldGuide(HasEstimates):
     r"""q(z) = Π_t q_t(z_t) with one free categorical per step of each sequence, as a Pyro guide.
 
-    :param model: a Pyro model with one ``ssl_transition`` over discrete states. Besides its path,
-        only Dirichlet sites may be latent. These get point estimates (:attr:`values`), from their
-        expected counts under q in closed form, so that the model learns as under
-        :class:`~pyro_ssl.StochasticEM` and the two differ in the E-step alone.
+    :param model: a Pyro model with one ``ssl_transition`` over discrete states. Dirichlet sites get
+        point estimates (:attr:`values`), from their expected counts under q in closed form, so that
+        the model learns as under :class:`~pyro_ssl.StochasticEM` and the two differ in the E-step
+        alone. Other latent sites, and rows of the transition, take guides of their own, in an
+        ``AutoGuideList``.
     :param str dirichlet: ``"mode"`` or ``"mean"`` of each site's posterior given those counts.
     :param float averaging: weight of the past in the counts, in [0, 1); needed with minibatches.
     :param str name: prefix of the parameter's name, ``"<name>.<site>.logits"``.
@@ -76,9 +77,10 @@ class MeanFieldGuide(HasEstimates):
         name: str = "mean_field",
     ) -> None:
         self.model, self.name = model, name
-        self._globals = GlobalSites("MeanFieldGuide", kind=dirichlet, averaging=averaging)
+        self._globals = GlobalSites("MeanFieldGuide", dirichlet, averaging, free=True)
         self._checked = False
         self._pairs: MarkovPart | None = None
+        self._path_name = ""
 
     @all_or_nothing
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
@@ -142,27 +144,39 @@ class MeanFieldGuide(HasEstimates):
             log_q = torch.zeros_like(log_q).index_copy_(0, torch.cat(index), log_q)
         pyro.get_param_store()[self._param_name(run)] = self._full(run, log_q)
 
-    def read(self, program: Program, values: dict[str, Tensor] | None = None) -> ModelRun:
+    @property
+    def others(self) -> list[str]:
+        """Latent sites that take guides of their own, once a model was read."""
+        return list(self._globals.free)
+
+    @property
+    def own(self) -> set[str]:
+        """Latent sites that this guide is over, once a model was read."""
+        return {self._path_name, *self._globals.sites}
+
+    def read(
+        self,
+        program: Program,
+        values: dict[str, Tensor] | None = None,
+        others: Mapping[str, Tensor] | None = None,
+    ) -> ModelRun:
         """Run the model with its Dirichlet sites at their estimates; the first time, draw them.
 
         :param values: of the Dirichlet sites, for a start; these are not kept.
-        :raises TypeError: if a Dirichlet site is a parameter of the transition.
+        :param others: values of other latent sites; by default they come from their prior.
         """
-        run = program.run(self.values if values is None else values)
+        run = program.run({**(self.values if values is None else values), **(others or {})})
         require_discrete(run, "MeanFieldGuide")
         require_one_chain(run, "MeanFieldGuide")
+        self._path_name = run.loop.name
         if self._checked:
             self._globals.find(run)
             return run
         with torch.no_grad():
             read_emission(run, verify=is_validation_enabled())
         self._globals.check(run)
-        if self._globals.reach_transition:
-            raise TypeError(
-                f'Site "{next(iter(self._globals.sites))}": a parameter of the transition, which '
-                "MeanFieldGuide does not estimate; expected Dirichlet sites in the emission alone. "
-                "Make it a pyro.param: MarkovTransition(K) without matrix= has its own."
-            )
+        # Expected counts are those of the emission.
+        self._globals.set_free(run, self._globals.in_transition & self._globals.sites.keys())
         if values is None:
             for name in self._globals.sites:
                 self._globals.values.setdefault(name, run.sites[name]["value"].detach())
@@ -257,11 +271,12 @@ def _open(frames: Iterable[CondIndepStackFrame], device: torch.device):
         for frame in frames:
             if frame.vectorized:
                 full = frame.full_size or frame.size
-                stack.enter_context(
-                    pyro.plate(
-                        frame.name, full, subsample_size=frame.size, dim=frame.dim, device=device
-                    )
-                )
+                how: Any = {"subsample_size": frame.size, "dim": frame.dim, "device": device}
+                # A plate that takes all is the same in every guide of a list: one site is enough.
+                hidden = poutine.block() if full == frame.size else contextlib.nullcontext()
+                with hidden:
+                    plate = pyro.plate(frame.name, full, **how)
+                stack.enter_context(plate)
         yield
 
 

@@ -35,6 +35,7 @@ from ..reading.context import all_or_nothing
 from ..reading.program import ModelRun, Program
 from ..steps import steps_within
 from .mean_field import MeanFieldGuide
+from .mean_field_parts import check_covered, parts_of
 
 __all__ = ["MeanFieldELBO"]
 
@@ -42,7 +43,9 @@ __all__ = ["MeanFieldELBO"]
 class MeanFieldELBO(Trace_ELBO):
     """ELBO of a :class:`MeanFieldGuide`, exact but for what couples steps beyond neighbours.
 
-    Give it to Pyro's ``SVI`` as ``loss``. See the module's docstring for what is estimated.
+    Give it to Pyro's ``SVI`` as ``loss``, with a :class:`MeanFieldGuide`, or an ``AutoGuideList``
+    that has one and guides of other latent sites, which are drawn once per evaluation. See the
+    module's docstring for what is estimated.
 
     :param int num_particles: S, draws of each path, at least 2: each is the others' baseline.
 
@@ -86,6 +89,7 @@ class MeanFieldELBO(Trace_ELBO):
         :raises NonFiniteError: if the ELBO is not finite; nothing was updated.
         """
         found = self._evaluate(guide, args, kwargs)
+        guide = found.guide
         if is_validation_enabled() and not guide.counts:
             check_transition_learns(found.run)
         counts = guide.expected_counts(found.run, found.q)
@@ -98,12 +102,9 @@ class MeanFieldELBO(Trace_ELBO):
     def _evaluate(
         self, guide: MeanFieldGuide, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> _Evaluation:
-        if not isinstance(guide, MeanFieldGuide):
-            raise TypeError(
-                f"MeanFieldELBO takes a MeanFieldGuide, found {type(guide).__name__}; write "
-                "SVI(model, MeanFieldGuide(model), optim, loss=MeanFieldELBO())."
-            )
-        run = guide.read(Program(guide.model, args, kwargs))
+        guide, others, log_q_others = parts_of(guide, args, kwargs)
+        run = guide.read(Program(guide.model, args, kwargs), others=others)
+        check_covered(guide, others)
         for name in run.params:  # ``Program.run`` hides them from SVI, which has to know them
             pyro.param(name)
         loop, table, S = run.loop, run.grid.table(), self.num_particles
@@ -141,7 +142,7 @@ class MeanFieldELBO(Trace_ELBO):
 
         elbo = (torch.where(active, entropy, 0.0) + emission + markov).sum()
         elbo = (elbo + residual.sum() / S) * run.subsample_factor
-        elbo = elbo + self._elsewhere(run)
+        elbo = elbo + self._elsewhere(run) - log_q_others
         score = score * run.subsample_factor
         loss = -(elbo + score - score.detach())
         if not bool(loss.isfinite()):
@@ -149,10 +150,10 @@ class MeanFieldELBO(Trace_ELBO):
                 f'Site "{loop.name}": the ELBO is {elbo.item()}, expected a finite number; q gives '
                 "weight to a path of probability 0, or a parameter is NaN. Nothing was updated."
             )
-        return _Evaluation(loss, run, q.detach(), previous, log_p.detach(), active)
+        return _Evaluation(loss, guide, run, q.detach(), previous, log_p.detach(), active)
 
     def _elsewhere(self, run: ModelRun) -> Tensor:
-        """What sites outside the loop add to the ELBO: data, and Dirichlet sites' priors."""
+        """What sites outside the loop add to the ELBO: data, and latent sites' priors."""
         return run.log_elsewhere(observed=True) + run.log_elsewhere(observed=False)
 
 
@@ -160,6 +161,7 @@ class _Evaluation(NamedTuple):
     """One evaluation of the ELBO, and what the guide learns from it."""
 
     loss: Tensor
+    guide: MeanFieldGuide
     run: ModelRun
     q: Tensor  # (B, T, K)
     previous: Tensor  # z_{t-1} of each draw, K at t=0: (S, B, T)

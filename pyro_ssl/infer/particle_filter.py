@@ -13,9 +13,9 @@ one-step-ahead figures come from a filter that is not twisted.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from pyro import poutine
@@ -31,42 +31,18 @@ from ..reading.paths import future_inputs as joined_future
 from ..reading.program import ModelRun, Program
 from ..smc import Emission, Sweep, roll_out
 from .estep import SMCSettings, draw_paths
-from .scores import perplexity, scored_cells
+from .filter_mixture import Evidence, Forecast, conditioned, mean_exp, mixed_forecast, mixed_steps
+from .scores import scored_cells
 from .twisting import Twisting
 
 __all__ = ["Evidence", "Forecast", "ParticleFilter"]
 
 
-class Evidence(NamedTuple):
-    """log Ẑ of each sequence, averaged over runs, and its standard error, both ``batch_shape``.
-
-    Both float64. Ẑ is unbiased for p(x); the error is that of its logarithm, to first order.
-    """
-
-    log_evidence: Tensor
-    standard_error: Tensor
-
-
-class Forecast(NamedTuple):
-    """p(x_{s+1:T} | x_{1:s}) as a mixture over particles, S steps ahead.
-
-    ``log_prob`` ``(T - s,) + batch_shape``: log p̂(x_t | x_{1:s}) of the x_t that the model observes
-    there. ``state_probs`` ``(S,) + batch_shape + (K,)``: p̂(z_t = k | x_{1:s}), averaged over
-    particles before a state is drawn; ``None`` where latents are vectors. ``paths``
-    ``(P,) + batch_shape + (S,)``, D following for vectors: the particles' futures, each a draw of
-    z_{s+1:T} given x_{1:s}. Of several chains both are dicts by site.
-    """
-
-    log_prob: Tensor
-    state_probs: Any
-    paths: Any
-
-
 class ParticleFilter:
     r"""Unconditional SMC on a model whose parameters are known.
 
-    :param model: a Pyro model with one ``ssl_transition`` and no other latent site; give those by
-        ``pyro.condition(model, values)`` (as ``StochasticEM.fitted_model`` does).
+    :param model: a Pyro model with one ``ssl_transition``; give its other latent sites by
+        ``pyro.condition(model, values)`` (as ``StochasticEM.fitted_model`` does), or by draws.
     :param int num_particles: P.
     :param str resampling: ``"systematic"`` or ``"multinomial"``.
     :param twist: lets the particles of :meth:`log_evidence`, :meth:`evidence`, :meth:`perplexity`
@@ -74,6 +50,9 @@ class ParticleFilter:
     :param int seed: of the sweeps' random numbers, from 0 to 2⁶² - 1; by default they come from
         torch's generator. With one, what is said of a sequence depends on its place in the plates
         and not on the batch around it: data may come in batches of any size.
+    :param posterior_samples: draws of the other latent sites, by name, a leading S, as
+        ``ParticleGibbs.get_samples`` gives them, paths left out. What is said of a sequence is then
+        averaged over them (``filter_mixture.py``).
 
     Example::
 
@@ -97,17 +76,25 @@ class ParticleFilter:
         resampling: str = "systematic",
         twist: Any = "markov",
         seed: int | None = None,
+        posterior_samples: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.model, self.seed = model, seed
         self.settings = SMCSettings(num_particles, resampling, ancestor_sampling=0, seed=seed)
         self._twisting = Twisting(twist)
         self._verified = False
+        how: Any = {"resampling": resampling, "twist": twist, "seed": seed}
+        self._mixture = [
+            ParticleFilter(given, num_particles, **how)
+            for given in conditioned(model, posterior_samples)
+        ]
 
     def log_likelihood(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return log p̂(x_t | x_{1:t-1}), float64 ``(T,) + batch_shape``; 0 past the lengths.
 
         Not twisted: each step's particles know the observations before it, and no others.
         """
+        if self._mixture:
+            return mixed_steps([f.log_likelihood(*args, **kwargs) for f in self._mixture])
         run, sweep = self._filter(args, kwargs)
         return sweep.log_likelihood.reshape((-1,) + run.loop.batch_shape)
 
@@ -116,7 +103,14 @@ class ParticleFilter:
 
         Of several chains its states are those of their
         :class:`~pyro_ssl.transitions.ProductTransition`, whose ``split`` gives each chain's.
+
+        :raises ValueError: if there are posterior samples: each has one of its own.
         """
+        if self._mixture:
+            raise ValueError(
+                f"ParticleFilter.sweep: found {len(self._mixture)} posterior samples, expected "
+                "none; write pyro.condition(model, draw) with one of them."
+            )
         return self._filter(args, kwargs)[1]
 
     def log_evidence(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -150,20 +144,25 @@ class ParticleFilter:
         :param int start: s; the first so many steps of every sequence are only conditioned on.
         :raises ValueError: if nothing is left to score.
         """
-        run = self._run(args, kwargs)
-        cells = scored_cells(run, start)
-        with torch.no_grad():
-            emission = self._emission(run)
-            settings = self._twisted(run, emission)
-            sweep = draw_paths(run, emission, None, settings)[0]
-            if settings.surrogate is None:
-                return perplexity(sweep.log_likelihood, cells)
-            log_p = sweep.log_likelihood.sum(0)
-            if start:
-                before = emission.split(start)[0]
-                sweep = draw_paths(run, before, None, self._seeded(settings, 1))[0]
-                log_p = log_p - sweep.log_likelihood.sum(0)
-        return float((-log_p[cells.any(0)].sum() / cells.sum()).exp())
+        filters = self._mixture or [self]
+        runs = [f._run(args, kwargs) for f in filters]
+        cells = scored_cells(runs[0], start)
+        each = [f._log_p(run, start) for f, run in zip(filters, runs, strict=True)]
+        whole, before = (mean_exp(torch.stack(log_p)) for log_p in zip(*each, strict=True))
+        log_p = (whole - before)[cells.any(0)].sum()
+        return float((-log_p / cells.sum()).exp())
+
+    @torch.no_grad()
+    def _log_p(self, run: ModelRun, start: int) -> tuple[Tensor, Tensor]:
+        """log Ẑ of whole sequences, and of their first steps, both ``(B,)``."""
+        emission = self._emission(run)
+        settings = self._twisted(run, emission)
+        log_p = draw_paths(run, emission, None, settings)[0].log_likelihood
+        if settings.surrogate is None or not start:
+            return log_p.sum(0), log_p[:start].sum(0)
+        before = emission.split(start)[0]
+        sweep = draw_paths(run, before, None, self._seeded(settings, 1))[0]
+        return log_p.sum(0), sweep.log_likelihood.sum(0)
 
     @all_or_nothing
     def forecast(
@@ -176,8 +175,7 @@ class ParticleFilter:
     ) -> Forecast:
         """Return the distribution of all steps after the first ``start``, given those.
 
-        The particles that filtered x_{1:start} are rolled out under the transition; nothing of
-        the later observations is looked at, except to score them.
+        Particles that filtered x_{1:start} are rolled out; later observations are only scored.
 
         :param int start: s, from 0 to T; by default T, the end of the data.
         :param int horizon: how many steps to go on beyond the data.
@@ -187,26 +185,33 @@ class ParticleFilter:
         :raises TypeError: if latents are vectors whose emission is not linear-Gaussian.
         :raises ValueError: if there is no later step, or the inputs do not fit.
         """
-        run = self._run(args, kwargs)
+        filters = self._mixture or [self]
+        each = [f._forecast(f._run(args, kwargs), start, horizon, future_inputs) for f in filters]
+        return each[0][0] if not self._mixture else mixed_forecast(each)
+
+    @torch.no_grad()
+    def _forecast(
+        self, run: ModelRun, start: int | None, horizon: int, future_inputs: Tensor | None
+    ) -> tuple[Forecast, Tensor]:
+        """One under known parameters, and log Ẑ(x_{1:s}) of each sequence, ``batch_shape``."""
         loop, P, T = run.loop, self.settings.num_particles, run.loop.num_steps
         start = T if start is None else start
-        future = joined_future(run.loop, future_inputs)
-        inputs = self._check_forecast(run, start, horizon, future)
-        with torch.no_grad():
-            before, after = self._emission(run).split(start)
-            settings = self._twisted(run, before) if start else self.settings
-            sweep = draw_paths(run, before, None, settings)[0]
-            paths, probs = roll_out(run.transition, sweep, T - start + horizon, inputs=inputs)
-            scored = slice(T - start)
-            log_p = after.log_predictive(paths[scored], None if probs is None else probs[scored])
-            log_p = torch.where(run.grid.observed()[start:], log_p, 0.0)
+        inputs = self._check_forecast(run, start, horizon, joined_future(loop, future_inputs))
+        before, after = self._emission(run).split(start)
+        settings = self._twisted(run, before) if start else self.settings
+        sweep = draw_paths(run, before, None, settings)[0]
+        paths, probs = roll_out(run.transition, sweep, T - start + horizon, inputs=inputs)
+        scored = slice(T - start)
+        log_p = after.log_predictive(paths[scored], None if probs is None else probs[scored])
+        log_p = torch.where(run.grid.observed()[start:], log_p, 0.0)
         shape, K = loop.batch_shape, 0 if probs is None else probs.shape[-1]
         time_last = paths.movedim(2, 0).transpose(1, 2)  # (P, B, S, ...)
-        return Forecast(
+        forecast = Forecast(
             log_p.reshape(log_p.shape[:1] + shape),
             probs if probs is None else run.paths.marginals(probs.reshape(-1, *shape, K)),
             run.paths.result(time_last.reshape((P,) + shape + time_last.shape[2:])),
         )
+        return forecast, sweep.log_likelihood.sum(0).reshape(shape)
 
     def _check_forecast(
         self, run: ModelRun, start: int, horizon: int, future: Tensor | None
@@ -269,6 +274,8 @@ class ParticleFilter:
     @torch.no_grad()
     def _runs(self, args: tuple[Any, ...], kwargs: dict[str, Any], num_runs: int) -> Tensor:
         """log Ẑ of several runs, ``(num_runs,) + batch_shape``."""
+        if self._mixture:
+            return mean_exp(torch.stack([f._runs(args, kwargs, num_runs) for f in self._mixture]))
         run = self._run(args, kwargs)
         emission = self._emission(run)
         settings = self._twisted(run, emission)

@@ -1,4 +1,4 @@
-"""Particle Gibbs: draws from the exact joint posterior of paths and Dirichlet parameters.
+"""Particle Gibbs: draws from the exact joint posterior of paths and all other latent sites.
 
 The update itself, and why it is right, stands in ``particle_gibbs_kernel.py``; here is how it is
 run, and what is read off its draws.
@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.infer.mcmc import NUTS
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 from tqdm.auto import trange
@@ -25,6 +26,7 @@ from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import Program
 from .estep import SMCSettings, draw_paths
+from .inner import check_inner_kernel
 from .particle_gibbs_kernel import Params, ParticleGibbsKernel
 from .scan import ScanKernel, ready_kernel
 from .twisting import Twisting
@@ -33,14 +35,16 @@ __all__ = ["ParticleGibbs"]
 
 
 class ParticleGibbs:
-    r"""Sample the posterior of an SSL: paths, and Dirichlet parameters if any are latent.
+    r"""Sample the posterior of an SSL: paths, and whatever else is latent.
 
     The counterpart of Pyro's ``MCMC`` for models with an ``ssl_transition``.
 
-    :param model: a Pyro model with one ``ssl_transition``. Besides its path, only Dirichlet sites
-        may be latent; ``pyro.param`` and module parameters stay as they are. Several chains of one
-        loop are drawn together; with more than 512 tuples of states, and of several loops, each
-        path is drawn given the others, in turn (``infer/scan.py``).
+    :param model: a Pyro model with one ``ssl_transition``. Dirichlet sites that enter as
+        categorical probabilities are drawn in closed form, other continuous ones by
+        ``inner_kernel``, finite ones by trying each value; ``pyro.param`` and module parameters
+        stay as they are. Several chains of one loop are drawn together; with more than 512 tuples
+        of states, and of several loops, each path is drawn given the others, in turn
+        (``infer/scan.py``).
     :param int num_particles: P.
     :param str resampling: ``"systematic"`` or ``"multinomial"`` (the paper's); both exact.
     :param ancestor_sampling: redraw the reference's ancestor every so many steps; 0: never, which
@@ -54,6 +58,10 @@ class ParticleGibbs:
     :param str path_kernel: ``"conditional"``; or ``"independent"``, which follows each sweep by a
         fresh path, accepted by Metropolis-Hastings: twice the cost, for few particles or a very
         good twist.
+    :param inner_kernel: Pyro's ``NUTS`` (default) or ``HMC``, what makes one from
+        ``potential_fn=`` (``functools.partial(HMC, step_size=0.1, num_steps=5)``), or a dict of
+        such by site: how continuous sites are drawn that have no closed form. It adapts during the
+        warm-up, of which some hundred steps are wise, and then stays.
 
     *Reference*: Zheng et al. 2017 (arXiv 1711.11179); Andrieu, Doucet & Holenstein, JRSS B 2010;
     Lindsten, Jordan & Schön, JMLR 2014; Chopin & Singh, Bernoulli 2015.
@@ -83,8 +91,10 @@ class ParticleGibbs:
         ancestor_sampling: int | None = None,
         twist: Any = "markov",
         path_kernel: str = "conditional",
+        inner_kernel: Any = NUTS,
     ) -> None:
-        self.model = model
+        check_inner_kernel(inner_kernel)
+        self.model, self.inner_kernel = model, inner_kernel
         self.settings = SMCSettings(num_particles, resampling, ancestor_sampling, path_kernel)
         self._twisting = Twisting(twist)
         self.kernel: ParticleGibbsKernel | ScanKernel | None = None
@@ -108,10 +118,10 @@ class ParticleGibbs:
 
         :param int num_samples: draws kept per chain.
         :param int warmup_steps: draws made before and thrown away; during them the twist is chosen,
-            which then stays.
+            and ``inner_kernel`` adapts; both then stay.
         :param int num_chains: C chains, one batch.
         :param dict initial_params: start values by site, with a leading C where C > 1. By default
-            φ comes from its prior and z from unconditional SMC.
+            other sites come from their prior and z from unconditional SMC.
         :param bool disable_progbar: by default no bar is shown where ``CI`` is set.
         :param hook_fn: called as ``hook_fn(params, i)`` after each draw.
 
@@ -131,6 +141,7 @@ class ParticleGibbs:
             num_chains=num_chains,
             twist=self._twisting.how,
             path_kernel=self.settings.path_kernel,
+            inner_kernel=self.inner_kernel,
         )
         kernel = ready_kernel(make, initial_params, warmup_steps, *args, **kwargs)
         params = kernel.initial_params

@@ -1,11 +1,12 @@
-r"""One particle Gibbs update: paths by conditional SMC, Dirichlet sites by conjugate draws.
+r"""One particle Gibbs update: paths by conditional SMC, then all other latent sites given them.
 
 Alternates (Andrieu, Doucet & Holenstein 2010, section 2.4.3)
 
-1. z | φ, x by one sweep of conditional SMC (``smc/sweep.py``);
-2. φ | z, x by its conjugate Dirichlet draw (``dirichlet.py``).
+1. z | φ, θ, x by one sweep of conditional SMC (``smc/sweep.py``);
+2. φ | z, θ, x by its conjugate Dirichlet draw (``dirichlet.py``);
+3. θ | z, φ, x, all other latent sites, by Pyro's own kernels (``inner.py``).
 
-Both steps leave p(z, φ | x) invariant. Chains are a batch dimension of one sweep.
+Each step leaves p(z, φ, θ | x) invariant. Chains are a batch dimension of one sweep.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.infer.mcmc import NUTS
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
@@ -28,6 +30,7 @@ from ..smc import Emission, Surrogate
 from .diagnostics import Diagnostics, path_functionals, vector_functionals
 from .estep import SMCSettings, draw_paths
 from .globals import GlobalSites
+from .globals_update import GlobalsUpdate
 from .twisting import Twisting
 
 __all__ = ["Params", "ParticleGibbsKernel"]
@@ -39,14 +42,12 @@ Params = dict[str, Tensor]
 class ParticleGibbsKernel(MCMCKernel):
     r"""One particle Gibbs update, as a kernel for Pyro's ``MCMC`` and for :class:`ParticleGibbs`.
 
-    :param model: a Pyro model with one ``ssl_transition``. Besides its path, only Dirichlet sites
-        may be latent; ``pyro.param`` and module parameters stay as they are.
+    :param model: a Pyro model with one ``ssl_transition``; see :class:`ParticleGibbs`.
     :param int num_particles: P.
     :param str resampling: ``"systematic"`` or ``"multinomial"``.
-    :param ancestor_sampling: see :class:`ParticleGibbs`.
     :param int num_chains: C; with more than one, :meth:`sample` takes and returns a leading C.
-    :param twist: see :class:`ParticleGibbs`.
-    :param str path_kernel: see :class:`ParticleGibbs`.
+    :param ancestor_sampling: and ``twist``, ``path_kernel``, ``inner_kernel``: see
+        :class:`ParticleGibbs`.
 
     Example::
 
@@ -66,6 +67,7 @@ class ParticleGibbsKernel(MCMCKernel):
         num_chains: int = 1,
         twist: Any = "markov",
         path_kernel: str = "conditional",
+        inner_kernel: Any = NUTS,
     ) -> None:
         self.model = model
         self.settings = SMCSettings(num_particles, resampling, ancestor_sampling, path_kernel)
@@ -78,7 +80,8 @@ class ParticleGibbsKernel(MCMCKernel):
         self._drawn = False  # whether these were drawn here, and not given
         self._before_run: Before | None = None
         self._diagnostics = Diagnostics()
-        self._globals = GlobalSites("ParticleGibbs")
+        self._globals = GlobalSites("ParticleGibbs", free=True)
+        self._update = GlobalsUpdate(self._globals, inner_kernel)
         self._program = Program(model)
         self._validate = is_validation_enabled()  # Pyro's MCMC turns it off while it runs
         #: paths that are given, by site, chains first; see ``scan.py``
@@ -105,6 +108,7 @@ class ParticleGibbsKernel(MCMCKernel):
             read_emission(run, verify=self._validate)
             self._globals.check(run)
         self._program, self._sites = program, run.paths
+        self._update.start(self.num_chains, warmup_steps)
         self._diagnostics, self._num_sweeps = Diagnostics(), 0
         self._warming_up, self._frozen = warmup_steps > 0, False
         if self._initial_params is None or self._drawn:
@@ -115,7 +119,7 @@ class ParticleGibbsKernel(MCMCKernel):
 
     @property
     def initial_params(self) -> Params:
-        """The start: φ from its prior, z by unconditional SMC, unless given."""
+        """The start: other sites from their prior, z by unconditional SMC, unless given."""
         assert self._initial_params is not None, "setup() comes first"
         return self._squeeze(self._initial_params)
 
@@ -124,7 +128,7 @@ class ParticleGibbsKernel(MCMCKernel):
         self._initial_params, self._drawn = self._unsqueeze(params), False
 
     def sample(self, params: Params) -> Params:
-        """One update of z, then of every Dirichlet site.
+        """One update of z, then of every other latent site.
 
         An error ends the run that :meth:`setup` began, and all is as it was before that.
         """
@@ -139,19 +143,17 @@ class ParticleGibbsKernel(MCMCKernel):
     def update(self, params: Params) -> Params:
         """Do what :meth:`sample` does; an error undoes this update alone."""
         params, C = self._unsqueeze(params), self.num_chains
-        runs, emissions = self._read_chains({name: params[name] for name in self._globals.sites})
+        values = {name: params[name] for name in self._globals.names}
+        runs, emissions = self._read_chains(values)
         run, z = runs[0], self._sites.join(params)
         z = z.long() if run.is_discrete else z  # Pyro's MCMC keeps all in floats
         reference = torch.cat([run.flatten(chain) for chain in z], 1)
         twisting = self._adapted(run, emissions[0], reference)
         path = self._sweep(runs, emissions, reference, twisting)
         before, paths = (p.unflatten(1, (C, -1)).transpose(0, 1) for p in (reference, path))
-        new = self._sites.split(torch.stack([run.unflatten(z) for z in paths]))
-        each = zip(runs * (C // len(runs)), paths, strict=True)
-        draws = [self._globals.draw(self._counts(run, z)) for run, z in each if self._globals]
-        for name in self._globals.sites:
-            new[name] = torch.stack([draw[name] for draw in draws])
-        self._record(runs, before, paths)
+        drawn = self._update.draw(runs, paths, values)
+        new = self._sites.split(torch.stack([run.unflatten(z) for z in paths])) | drawn
+        self._record(runs, before, paths, {name: drawn[name] for name in self._globals.free})
         self._twisting, self._num_sweeps = twisting, self._num_sweeps + 1
         self._frozen = not self._warming_up
         return self._squeeze(new)
@@ -163,14 +165,20 @@ class ParticleGibbsKernel(MCMCKernel):
     def diagnostics(self) -> dict[str, Any]:
         """Return change rates, ESS and R-hat of label-invariant functionals, and the twist's trial.
 
+        ``sites`` has for each latent site that is drawn in no closed form mean, sd, ``n_eff`` and
+        ``r_hat`` of its elements, and, where Pyro's kernels draw it, the least ``step_size`` and
+        ``accept_prob`` of the chains and the number of ``divergences`` after warm-up.
         ``twisted`` tells whether sweeps are; ``sd_log_evidence`` and ``effective_share`` are of
         the last trial (:class:`~pyro_ssl.infer.twisting.Trial`), of what is in use, where there
         was one.
         """
         trial = self._twisting.trial
         found = {} if trial is None else trial._asdict()
+        inner = self._update.report()
+        sites = {name: row | inner.get(name, {}) for name, row in self._diagnostics.sites().items()}
         return {
             **self._diagnostics.report(),
+            "sites": sites,
             "twisted": self._twisting.surrogate is not None,
         } | found
 
@@ -181,7 +189,8 @@ class ParticleGibbsKernel(MCMCKernel):
 
     def format(self) -> str:
         """Return the diagnostics as a table."""
-        return f"{self._diagnostics.format()}\n{self._twisting.format()}"
+        table = self._diagnostics.format(self._update.report())
+        return f"{table}\n{self._twisting.format()}"
 
     def end_warmup(self) -> None:
         """Forget what was recorded during warm-up; from here on no surrogate learns from paths."""
@@ -232,18 +241,9 @@ class ParticleGibbsKernel(MCMCKernel):
         each = zip(runs, emissions, references, strict=True)
         return torch.cat([draw_paths(*chain, settings)[1] for chain in each], 1)
 
-    def _counts(self, run: ModelRun, path: Tensor) -> dict[str, Tensor]:
-        """Statistics of the Dirichlet sites for one chain's path, ``(T, B)``."""
-
-        def objective(probe: ModelRun) -> tuple[Tensor]:
-            log_p = self._globals.log_path(probe, path).sum()
-            return (log_p + probe.log_elsewhere(observed=True),)
-
-        return self._globals.statistics(run, objective)[0]
-
     def _check_start(self, run: ModelRun, params: Params) -> None:
         """Check what the user gave as start."""
-        for name in (*run.paths.names, *self._globals.sites):
+        for name in (*run.paths.names, *self._globals.names):
             if name not in params:
                 raise ValueError(
                     f'Site "{name}": missing from initial_params, which hold {sorted(params)}; '
@@ -252,7 +252,8 @@ class ParticleGibbsKernel(MCMCKernel):
         event = run.transition.event_shape
         path = (*run.loop.batch_shape, run.loop.num_steps, *event)
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(run.paths.names, path)
-        shapes |= {name: tuple(s.shape) for name, s in self._globals.sites.items()}
+        sites: dict[str, Any] = self._globals.sites | self._globals.free
+        shapes |= {name: tuple(s.shape) for name, s in sites.items()}
         for name, shape in shapes.items():
             if tuple(params[name].shape) != (self.num_chains, *shape):
                 found = tuple(params[name].shape[self.num_chains == 1 :])
@@ -265,7 +266,7 @@ class ParticleGibbsKernel(MCMCKernel):
             check_reference(run, {name: params[name][c] for name in run.paths.names})
 
     def _draw_start(self, run: ModelRun) -> Params:
-        values = {n: s.prior_draw((self.num_chains,)) for n, s in self._globals.sites.items()}
+        values = self._update.prior_draws(run, self.num_chains)
         runs, emissions = self._read_chains(values)
         P = self.settings.num_particles
         self._twisting = self._twisting.chosen(runs[0], emissions[0], P)
@@ -274,7 +275,7 @@ class ParticleGibbsKernel(MCMCKernel):
         return self._sites.split(torch.stack([run.unflatten(z) for z in chains])) | values
 
     @torch.no_grad()
-    def _record(self, runs: list[ModelRun], before: Tensor, after: Tensor) -> None:
+    def _record(self, runs: list[ModelRun], before: Tensor, after: Tensor, free: Params) -> None:
         run = runs[0]
         log_joint = torch.stack(
             [
@@ -288,6 +289,7 @@ class ParticleGibbsKernel(MCMCKernel):
         else:
             functionals = vector_functionals(after, lengths)
         self._diagnostics.add(before, after, lengths, {"log_joint": log_joint, **functionals})
+        self._diagnostics.add_sites(free)
 
     def _squeeze(self, params: Params) -> Params:
         return {n: v[0] for n, v in params.items()} if self.num_chains == 1 else params

@@ -35,7 +35,7 @@ class _Parts:
 class ScansPaths:
     """What of :class:`StochasticEM` is for one block of paths or for several."""
 
-    model: Any
+    _model: Any
     optim: Any
     change_rate: float
     _current: dict[str, Tensor]
@@ -72,7 +72,7 @@ class ScansPaths:
         :returns: -log p(z, x) of the drawn paths given parameters and Dirichlet sites before the
             (last) M-step, scaled to the full data where a plate is subsampled. Priors are left out.
         """
-        program = Program(self.model, args, kwargs)
+        program = Program(self._model, args, kwargs)
         try:
             loss, self._parts = self._step(program), None
             return loss

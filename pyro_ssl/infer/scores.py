@@ -1,4 +1,4 @@
-"""From log-likelihoods of steps to one score."""
+"""Which cells a score counts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from ..errors import at_least
 from ..reading.program import ModelRun
 
-__all__ = ["perplexity", "scored_cells"]
+__all__ = ["scored_cells"]
 
 
 def scored_cells(run: ModelRun, start: int, *, at_least_one: bool = True) -> Tensor:
@@ -31,8 +31,3 @@ def scored_cells(run: ModelRun, start: int, *, at_least_one: bool = True) -> Ten
             "sequences out that are shorter."
         )
     return cells
-
-
-def perplexity(log_likelihood: Tensor, cells: Tensor) -> float:
-    """Return exp(-mean log p(x_t | x_{1:t-1})), ``(T, B)``, over the cells that count."""
-    return float((-log_likelihood[cells].double().mean()).exp())

@@ -2,7 +2,8 @@ r"""Stochastic EM: learning with paths drawn from their joint posterior.
 
 Zheng et al. 2017 (arXiv 1711.11179, eqs. 5-8): the E-step draws z ~ p(z | x; ω, φ) by one or more
 sweeps of conditional SMC from the last paths; the M-step raises log p(z; ω) + log p(x | z; φ), for
-Dirichlet sites in closed form and for all else by a gradient step.
+Dirichlet sites in closed form and for all else, other latent sites among it (``point.py``), by a
+gradient step.
 
 With ``conditional=False`` the E-step is unconditional SMC, which has no memory of the last paths
 and is biased at finite P: at P=1 it is the left-to-right E-step of Latent LSTM Allocation (Zaheer,
@@ -34,6 +35,7 @@ from .globals import GlobalSites, HasEstimates
 from .markov_em import MarkovEM
 from .mstep import gradient_step
 from .path_memory import PathMemory
+from .point import PointSites
 from .scan_em import ScansPaths
 from .twisting import Twisting
 from .undo import pyro_optimiser, undone_on_error
@@ -48,36 +50,33 @@ REFIT_EVERY = 16
 class StochasticEM(ScansPaths, HasEstimates):
     r"""Fit an SSL by stochastic EM: the counterpart of Pyro's ``SVI``.
 
-    :param model: a Pyro model with one ``ssl_transition``. Besides its path, only Dirichlet sites
-        may be latent; their point estimates are in :attr:`values`. Of several chains or loops see
-        :class:`ParticleGibbs`.
-    :param optim: a Pyro optimiser for ``pyro.param`` and module parameters.
+    :param model: a Pyro model with one ``ssl_transition``. Point estimates of its other latent
+        sites are in :attr:`values`: Dirichlet sites in closed form, continuous ones by MAP. Of
+        several chains or loops see :class:`ParticleGibbs`.
+    :param optim: a Pyro optimiser for ``pyro.param`` and module parameters, and the latter sites.
     :param int num_particles: P.
     :param bool conditional: draw from the exact posterior by conditional SMC, from the last path;
         ``False``: unconditional SMC, biased (P=1: the LLA baseline).
     :param int num_sweeps: sweeps per step, each from the last one's path.
     :param twist: lets particles look ahead; see :class:`ParticleGibbs`. ``"markov"`` is fitted
         along the paths as they are learned.
-    :param str path_kernel: see :class:`ParticleGibbs`.
     :param int num_gradient_steps: gradient steps per step, on the paths that the sweeps drew.
     :param str resampling: ``"systematic"`` or ``"multinomial"``.
-    :param ancestor_sampling: see :class:`ParticleGibbs`.
+    :param ancestor_sampling: and ``path_kernel``: see :class:`ParticleGibbs`.
     :param str dirichlet: point estimate of a Dirichlet site from its counts: ``"mean"`` of its
-        posterior, or ``"mode"`` (MAP; with a flat prior the MLE). With a prior below 1 the mode
-        gives what was never seen probability 0, so held-out data may have none.
+        posterior, or ``"mode"`` (MAP); below a prior of 1 the mode gives what was never seen
+        probability 0, so held-out data may have none.
     :param float averaging: weight, in [0, 1), of the past in the counts that the estimates come
         from: n ← averaging · n + (1 - averaging) · n_now (Delyon, Lavielle & Moulines 1999,
         "Convergence of a stochastic approximation version of the EM algorithm").
     :param bool draw_dirichlet: let the E-step see a *draw* of each Dirichlet site from its
-        posterior given the last paths, in place of the point estimate. Paths and sites then form
-        a particle Gibbs chain, and only the other parameters are estimated by EM. Point estimates
-        let the paths, and the transition that learns from them, settle on one explanation of a
-        small corpus; draws keep both moving.
+        posterior given the last paths, in place of the point estimate: paths and sites then form a
+        particle Gibbs chain. Point estimates let the paths, and the transition that learns from
+        them, settle on one explanation of a small corpus; draws keep both moving.
 
     Paths are kept per sequence, by the indices of the plates around the loop: with
-    ``pyro.plate("documents", N, subsample=index)`` each minibatch goes on from its own. Dirichlet
-    counts are then kept over all sequences seen, the minibatch's old ones replaced by its new ones
-    (Neal & Hinton 1998).
+    ``pyro.plate("documents", N, subsample=index)`` each minibatch goes on from its own, and takes
+    its own counts out of those that are kept over all sequences (Neal & Hinton 1998).
 
     Example::
 
@@ -124,11 +123,11 @@ class StochasticEM(ScansPaths, HasEstimates):
         self.settings = SMCSettings(num_particles, resampling, ancestor_sampling, path_kernel)
         self._twisting, self._num_steps = Twisting(twist), 0
         self.conditional, self.num_sweeps = conditional, num_sweeps
-        self.num_gradient_steps = num_gradient_steps
-        self.draw_dirichlet = draw_dirichlet
+        self.num_gradient_steps, self.draw_dirichlet = num_gradient_steps, draw_dirichlet
         #: share of latents that the last step changed, over the sequences seen before
         self.change_rate: float = float("nan")
-        self._globals = GlobalSites("StochasticEM", kind=dirichlet, averaging=averaging)
+        points, how = PointSites("map"), (dirichlet, averaging)
+        self._globals, self._model = GlobalSites("StochasticEM", *how, points), points.within(model)
         self._current: dict[str, Tensor] = {}  # what the E-step sees: the estimates, or draws
         self._memory = PathMemory()
         self._path_counts: Counts = {}  # of the paths in memory
@@ -173,16 +172,15 @@ class StochasticEM(ScansPaths, HasEstimates):
         r"""Start from the exact Markov fit, away from the symmetric plateau.
 
         Fits the HMM that the model is with a Markov chain as transition, takes over its Dirichlet
-        sites and their expected counts (which ``averaging`` goes on from), and trains the
-        transition on fresh draws of its paths.
+        sites and expected counts, and trains the transition on fresh draws of its paths.
 
         :param int num_steps: EM iterations of the HMM.
         :param int transition_steps: gradient steps of the transition.
-        :param batches: see :meth:`MarkovEM.epoch`; one is in memory at a time, all make the start.
+        :param batches: see :meth:`MarkovEM.epoch`; one is in memory at a time.
         :returns: the fitted :class:`MarkovEM`, which is also a baseline.
         """
         check_steps("warm_start", num_steps, transition_steps)
-        hmm = MarkovEM(self.model, dirichlet=self._globals.kind)
+        hmm = MarkovEM(self._model, dirichlet=self._globals.kind, free=self._globals.points)
         for _ in range(num_steps):
             hmm.epoch([()] if batches is None else batches, *args, **kwargs)
         self.start_from(hmm, *args, transition_steps=transition_steps, batches=batches, **kwargs)
@@ -199,7 +197,7 @@ class StochasticEM(ScansPaths, HasEstimates):
         **kwargs: Any,
     ) -> None:
         """Start from a fitted HMM of the same model; see :meth:`warm_start`."""
-        programs = list(programs_of(self.model, args, kwargs, batches))
+        programs = list(programs_of(self._model, args, kwargs, batches))
         first, _ = self._read(programs[0], hmm.values)
         rest = (program.run(hmm.values) for program in programs[1:])
         given, paths = all_sequences(chain([first], rest)), partial(draw_all, hmm, programs)
@@ -232,7 +230,8 @@ class StochasticEM(ScansPaths, HasEstimates):
                 return run, emission
             if is_validation_enabled():
                 check_transition_learns(run)
-            self._globals.check(run)
+            if self._globals.check(run):
+                return self._read(program, values)
             if values is None:
                 for name in self._globals.sites:
                     self._current.setdefault(name, run.sites[name]["value"])

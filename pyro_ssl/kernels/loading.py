@@ -3,6 +3,8 @@
 One library is built for each instruction set, from the same source, when the package is installed
 (``setup.py``); the best that the processor has is loaded at first use. They know of neither torch
 nor Python: numbers and pointers go in, so that one build serves all versions of both.
+
+For GPUs there is Triton, which builds of torch for CUDA bring; it compiles at first use.
 """
 
 from __future__ import annotations
@@ -13,11 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
 
-__all__ = ["Availability", "available", "library", "turned_off"]
+__all__ = ["Availability", "available", "library", "on_gpu", "turned_off"]
 
 #: instruction sets, best first, and what torch calls a processor that has them
 INSTRUCTIONS = {
@@ -28,6 +31,12 @@ INSTRUCTIONS = {
 
 #: set it to 0 to sweep by torch alone
 SWITCH = "PYRO_SSL_KERNELS"
+
+#: the kind of device that Triton's kernels run on; in its interpreter it may be the CPU
+GPU = "cuda"
+#: the first Triton whose tuples of arguments the kernels have been run with
+LEAST_TRITON = (3, 6)
+LEAST_CAPABILITY = (8, 0)
 
 _turned_off = False
 
@@ -45,24 +54,40 @@ class Availability(NamedTuple):
         return self.why
 
 
-def available() -> Availability:
-    """Return whether sweeps run compiled, and why or why not.
+def available(device: torch.device | str = "cpu") -> Availability:
+    """Return whether sweeps on a device run compiled, and why or why not.
 
     Example::
 
         >>> from pyro_ssl import kernels
         >>> print(kernels.available())  # doctest: +SKIP
         sweeps in float32 on the CPU run compiled, for avx512
+        >>> print(kernels.available("cuda"))  # doctest: +SKIP
+        sweeps over states in float32 on this GPU run compiled, by Triton 3.6.0
     """
     if os.environ.get(SWITCH) == "0":
         return Availability(False, f"turned off: the environment has {SWITCH}=0")
-    found, why = _load()
+    device = torch.device(device)
+    found: object | None = None
+    if device.type == GPU:
+        found, why = _load_triton(device)
+    elif device.type == "cpu":
+        found, why = _load()
+    else:
+        why = f"no sweep is compiled for {device.type}"
     return Availability(found is not None, why)
 
 
 def library() -> ctypes.CDLL | None:
     """Return the library, or ``None`` where there is none or it is turned off."""
     return None if _turned_off or not available() else _load()[0]
+
+
+def on_gpu(device: torch.device) -> ModuleType | None:
+    """Return ``kernels.gpu`` for tensors of a device, or ``None`` if they are not for Triton."""
+    if device.type != GPU or _turned_off or not available(device):
+        return None
+    return _load_triton(device)[0]
 
 
 @contextmanager
@@ -102,3 +127,28 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
             continue
         return found, f"sweeps in float32 on the CPU run compiled, for {name}"
     return None, why
+
+
+@cache
+def _load_triton(device: torch.device) -> tuple[ModuleType | None, str]:
+    if device.type == "cuda" and not torch.cuda.is_available():
+        return None, "torch finds no GPU"
+    try:
+        import triton
+
+        from . import gpu
+    except ImportError as error:
+        return None, f"no Triton ({error}); install it: pip install triton"
+    if tuple(map(int, triton.__version__.split(".")[:2])) < LEAST_TRITON:
+        least = ".".join(map(str, LEAST_TRITON))
+        return None, f"Triton {triton.__version__} is older than {least}; install a newer torch"
+    if device.type == "cuda" and not torch.version.hip:
+        capability = torch.cuda.get_device_capability(device)
+        if capability < LEAST_CAPABILITY:
+            return None, f"Triton needs compute capability 8.0, this GPU has {capability}"
+    name, sequences = f"Triton {triton.__version__}", torch.arange(1, device=device)
+    try:  # it needs a C compiler, and a GPU that it knows
+        gpu.uniforms(0, 0, (1, 1, 1), sequences, torch.float32)
+    except Exception as error:
+        return None, f"{name} does not run here: {error}"
+    return gpu, f"sweeps over states in float32 on this GPU run compiled, by {name}"

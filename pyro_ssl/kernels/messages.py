@@ -1,4 +1,4 @@
-"""Backward messages of a Markov chain, compiled: ``src/messages.cpp``."""
+"""Backward messages of a Markov chain, compiled: ``src/messages.cpp``, ``gpu/messages.py``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from .loading import library
+from .loading import library, on_gpu
 from .plain import all_plain
 
 __all__ = ["compiled_messages"]
@@ -22,11 +22,16 @@ def compiled_messages(back: Tensor, emission: Tensor, lengths: Tensor | None) ->
     :param Tensor back: A(j, k) in row k, ``(K, K)``.
     :param Tensor emission: p(x_t | k) over constants, float32 ``(T, B, K)``.
     """
-    found = library()
-    T, B, K = emission.shape
-    if found is None or back.dim() != 2 or K > MANY_STATES or not emission.numel():
+    (T, B, K), kind = emission.shape, emission.device.type
+    if back.dim() != 2 or K > MANY_STATES or not emission.numel():
         return None
-    if emission.dtype != torch.float32 or not all_plain(back, emission, lengths):
+    if emission.dtype != torch.float32 or not all_plain(back, emission, lengths, kind=kind):
+        return None
+    gpu = on_gpu(emission.device)
+    if gpu is not None:
+        return gpu.backward_messages(back, emission, lengths) if K <= gpu.MOST_STATES else None
+    found = library()
+    if found is None or kind != "cpu":
         return None
     beta = torch.ones_like(emission, memory_format=torch.contiguous_format)
     arrays = (back, emission, lengths)

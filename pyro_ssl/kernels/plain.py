@@ -9,15 +9,15 @@ from torch.nn import Parameter
 __all__ = ["all_plain"]
 
 
-def all_plain(*values: Tensor | None) -> bool:
-    """Whether all are dense tensors of the CPU, float32 where they are no int64 indices."""
-    return all(value is None or _is_plain(value) for value in values)
+def all_plain(*values: Tensor | None, kind: str = "cpu") -> bool:
+    """Whether all are dense tensors of a kind of device, in float32 or int64."""
+    return all(value is None or _is_plain(value, kind) for value in values)
 
 
-def _is_plain(value: Tensor) -> bool:
+def _is_plain(value: Tensor, kind: str) -> bool:
     return (
         type(value) in (Tensor, Parameter)
-        and value.device.type == "cpu"
+        and value.device.type == kind
         and value.layout == torch.strided
         and value.dtype in (torch.float32, torch.int64)
         and not torch._C._functorch.is_functorch_wrapped_tensor(value)

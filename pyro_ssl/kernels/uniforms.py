@@ -7,7 +7,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from .loading import library
+from .loading import library, on_gpu
 from .plain import all_plain
 
 __all__ = ["compiled_uniforms"]
@@ -20,8 +20,13 @@ def compiled_uniforms(
 
     See :class:`pyro_ssl.smc.randomness.Randomness`.
     """
+    if dtype not in (torch.float32, torch.float64):
+        return None
+    gpu = on_gpu(sequences.device)
+    if gpu is not None and all_plain(sequences, kind=sequences.device.type):
+        return gpu.uniforms(seed, purpose, shape, sequences, dtype)
     found = library()
-    if found is None or dtype not in (torch.float32, torch.float64) or not all_plain(sequences):
+    if found is None or not all_plain(sequences):
         return None
     out, sequences = torch.empty(shape, dtype=dtype, device="cpu"), sequences.contiguous()
     sizes = [ctypes.c_int64(n) for n in (seed, purpose, *shape)]

@@ -98,7 +98,7 @@ class StateGrid(Messenger):
         paths = {}
         for chain in loop.chains:
             self._asked_for = chain.name
-            z, self._asked_for = loop.sample(chain), None
+            z, self._asked_for = loop.sample(chain, {"_ssl_path": GIVEN}), None
             if self._path_sites[chain.name]["infer"]["_ssl_path"] != DRAWN:
                 paths[chain.name] = loop.time_first(chain, z)
         blocks = loop.given(paths).blocks()

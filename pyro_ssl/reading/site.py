@@ -33,7 +33,7 @@ class EmissionSite(NamedTuple):
 
     def table(self) -> Tensor:
         """Return log p(x_t | z_t = k), ``(T, B, K)``, B the flattened batch shape."""
-        if self._is_row_per_state():  # rows (V, K), looked up by symbol
+        if self.is_row_per_state():  # rows (V, K), looked up by symbol
             log_p = torch.nn.functional.embedding(self._symbols(), self._rows().T.contiguous())
         else:
             with naming_site(self.name):
@@ -42,7 +42,7 @@ class EmissionSite(NamedTuple):
 
     def path(self, z: Tensor) -> Tensor:
         """Return log p(x_t | z_t) of given paths ``(T, B)``, of the same shape."""
-        if not self._is_row_per_state():
+        if not self.is_row_per_state():
             return self.table().gather(-1, z.unsqueeze(-1)).squeeze(-1)
         # In float64, so that the gradient, a count of look-ups, is not rounded while it adds up.
         rows = self._rows()
@@ -111,7 +111,7 @@ class EmissionSite(NamedTuple):
         batch = self.fn.batch_shape
         return len(batch) == len(self.shape) and batch[0] == self.shape[0]
 
-    def _is_row_per_state(self) -> bool:
+    def is_row_per_state(self) -> bool:
         """Whether x is categorical, with probabilities that depend on the state alone.
 
         Then a cell costs one look-up, and its gradient one scatter of as many elements; the

@@ -15,8 +15,8 @@ Next files to read: ``recurrent.py``; ``gaussian.py``, for vectors; ``path.py``,
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Self
 
 import pyro.distributions as dist
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ..arguments import check_range, check_tensor
 from ..errors import positive_size
+from .given import at_parameters
 
 __all__ = ["DiscreteTransition", "Stepper", "Transition", "like_of", "map_state"]
 
@@ -87,6 +88,22 @@ class Transition(nn.Module):
         there is neither, the defaults.
         """
         return like_of(self)
+
+    def given(self, values: Mapping[str, Tensor]) -> Self:
+        """Return this transition at other values of some parameters, as latent sites of a model.
+
+        :param values: by the names of ``named_parameters``, of the same shapes.
+
+        Example::
+
+            >>> import pyro, pyro.distributions as dist
+            >>> from pyro_ssl import LSTMTransition
+            >>> lstm = LSTMTransition(num_states=3, hidden_size=4)
+            >>> weight = pyro.sample("W", dist.Normal(0.0, 1.0).expand([3, 4]).to_event(2))
+            >>> lstm.given({"head.weight": weight}).log_prob(torch.tensor([[0, 2, 1]])).shape
+            torch.Size([1, 3])
+        """
+        return at_parameters(self, values)
 
     def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> Any:
         """Return the state before the first latent, tensors of shape ``batch_shape + (...)``."""

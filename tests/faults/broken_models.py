@@ -271,7 +271,7 @@ MODELS = {
     "Dirichlet that is no probability": dirichlet(
         '"phi": Dirichlet, but it does not enter|"phi": latent',
         ones(K, V),
-        taken={"invariance_test"},
+        taken={"invariance_test", "StochasticEM.step"},
         use=lambda phi, z: phi[z] ** 2 + 0.1,
     ),
     "Dirichlet given a vector": given(SHAPE, ones(V) / V),

@@ -305,6 +305,27 @@ def test_filter_splits_its_forecast(chains):
         assert [int(z.max()) < K for z, K in zip(states, SIZES.values(), strict=True)]
 
 
+def test_draws_of_a_posterior_make_one_forecast(chains):
+    """Paths among the draws are drawn anew; a particle's chains are of one draw."""
+    x = torch.randn(T, 4)
+
+    def model(x):
+        loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+        with pyro.plate("series", x.shape[1]):
+            for t, (a, b) in ssl_transition(chains, len(x)):
+                pyro.sample("x", dist.Normal(loc + a - b, 1.0), obs=x[t])
+
+    sampler = ParticleGibbs(model, 3)
+    sampler.run(x, num_samples=3, disable_progbar=True)
+    score = ParticleFilter(model, 5, posterior_samples=sampler.get_samples())
+    assert score.log_evidence(x).shape == (4,)
+    found = score.forecast(x, start=1, horizon=1)
+    for name, K in SIZES.items():
+        assert found.paths[name].shape == (5, 4, T)
+        torch.testing.assert_close(found.state_probs[name].sum(-1), torch.ones(T, 4))
+        assert found.state_probs[name].shape[-1] == K
+
+
 def test_marginals_of_a_forecast_are_sums(chains):
     run = Program(factorial(chains), (torch.randn(T, 1),)).run()
     probs = dist.Dirichlet(torch.ones(6)).sample((4,))

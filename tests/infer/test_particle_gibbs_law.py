@@ -274,7 +274,7 @@ def test_conjugate_counts_are_bincounts(lengths, verify=True):
     }
     kernel = ParticleGibbsKernel(bayesian_hmm)
     kernel.setup(0, x, lengths)
-    for counts in (*found, kernel._counts(run, z)):
+    for counts in (*found, kernel._update._counts(run, z)):
         assert counts.keys() == expected.keys()
         for name, n in expected.items():
             assert torch.allclose(counts[name], n.double(), rtol=0, atol=1e-9)

@@ -118,15 +118,15 @@ def test_the_same_call_is_taken_where_the_body_is_right(words, call):
 
 
 def test_mcmc_checks_what_run_checks(words):
-    def not_conjugate(words):
-        phi = pyro.sample("phi", dist.Dirichlet(torch.ones(K, V)).to_event(1))
+    def countable(words):
+        shift = pyro.sample("shift", dist.Poisson(3.0))
         with pyro.plate("sequences", words.shape[1]):
             for t, z in ssl_transition("z", LSTMTransition(K, 4), len(words)):
-                pyro.sample("x", dist.Categorical(phi[z] + 0.1), obs=words[t])
+                pyro.sample("x", dist.Poisson(1.0 + z + shift), obs=words[t])
 
     too_long = torch.tensor([1, T + 1])
     cases = [
-        (not_conjugate, (words,), LatentSiteError, 'Site "phi"'),
+        (countable, (words,), LatentSiteError, 'Site "shift"'),
         (make_model(), (words, too_long), ValueError, "lengths"),
     ]
     for model, args, error, match in cases:

@@ -22,6 +22,7 @@ from pyro_ssl import (
     ssl_transition,
 )
 from pyro_ssl.errors import EmissionNotLocalError, LatentSiteError
+from pyro_ssl.infer.free import Conditional
 from pyro_ssl.reading.emission import read_emission
 from pyro_ssl.reading.program import Program
 from tests.enumeration import all_paths, repeated
@@ -158,11 +159,40 @@ def test_sites_outside_the_loops_are_drawn(chains, monkeypatch):
     kernel = sampler.kernel.kernels[0]
     z, w = draws["z"][0], draws["w"][0]
     run = Program(model, (x, y), paths={"w": w}).run({"phi": draws["phi"][0]})
-    found = kernel._counts(run, run.flatten(z))["phi"]
+    found = kernel._update._counts(run, run.flatten(z))["phi"]
     expected = torch.zeros(K, 4)
     for path, words in ((z.T, x), (w.T, y)):
         expected.index_put_((path, words), torch.ones(()), accumulate=True)
     torch.testing.assert_close(found, expected)
+
+
+def test_a_continuous_site_sees_both_loops(chains):
+    """Given the paths its potential is the log-joint of all, whichever block is drawn."""
+
+    def model(x, y):
+        gap = pyro.sample("gap", dist.Normal(0.0, 2.0))
+        with pyro.plate("series", x.shape[1]):
+            for t, z in ssl_transition("z", chains["z"], len(x)):
+                pyro.sample("x", dist.Normal(gap * z, 1.0), obs=x[t])
+            for t, w in ssl_transition("w", chains["w"], len(y)):
+                pyro.sample("y", dist.Normal(-gap * w, 1.0), obs=y[t])
+
+    data = torch.randn(T, 4), torch.randn(T, 4)
+    sampler = ParticleGibbs(model, 3)
+    sampler.run(*data, num_samples=3, num_chains=2, warmup_steps=3, disable_progbar=True)
+    draws = sampler.get_samples()
+    assert draws["gap"].shape == (6,) and len(draws["gap"].unique()) > 1
+    values = {name: value[0] for name, value in draws.items()}
+    log_p = []
+    for gap in (values["gap"], values["gap"] + 1.0):
+        now = {**values, "gap": gap}
+        trace = poutine.trace(pyro.condition(model, now)).get_trace(*data)
+        log_p.append(trace.log_prob_sum())
+        for name, other in (("z", "w"), ("w", "z")):
+            run = Program(model, data, paths={other: now[other]}).run({"gap": gap})
+            target = Conditional(run, run.flatten(now[name]), {}, reach_transition=True)
+            assert target.log_prob({"gap": gap}).item() == pytest.approx(log_p[-1].item())
+    assert log_p[0] != log_p[1]
 
 
 def test_labels_are_kept_by_every_block(chains):

@@ -18,6 +18,13 @@ def test_says_why(monkeypatch):
     assert kernels.library() is None
 
 
+def test_says_why_not_elsewhere():
+    assert "no sweep is compiled for meta" in str(kernels.available("meta"))
+    if not torch.cuda.is_available():
+        assert not kernels.available("cuda") and "no GPU" in str(kernels.available("cuda"))
+    assert kernels.on_gpu(torch.device("cpu")) is None
+
+
 def test_turned_off_ends(monkeypatch):
     before = kernels.library()
     with pytest.raises(KeyError), kernels.turned_off():

@@ -16,7 +16,15 @@ from pyro import poutine
 from pyro_ssl.reading.program import Program
 from pyro_ssl.smc import future
 from tests.enumeration import all_paths, repeated
-from tests.infer import test_chains, test_labels, test_scan, test_stochastic_em, test_vectors
+from tests.infer import (
+    models_of_globals,
+    test_chains,
+    test_globals,
+    test_labels,
+    test_scan,
+    test_stochastic_em,
+    test_vectors,
+)
 from tests.infer import test_particle_gibbs_law as gibbs
 from tests.reading import test_program as reading
 from tests.smc import (
@@ -369,3 +377,33 @@ def scan():
 @check("chains", "counts of two loops")
 def counts_of_two_loops():
     return lambda: test_scan.test_em_counts_all_look_ups(test_scan.make_chains())
+
+
+# ------------------------------------------------------------ sites outside the loop, no Dirichlet
+
+
+@check("globals", "potential", model=models_of_globals.normal_mean_and_scale)
+@check("globals", "potential, of the transition too", model=models_of_globals.logistic_rows)
+@check("globals", "potential, given Dirichlet rows", model=models_of_globals.gamma_over_dirichlet)
+def potential(model):
+    return lambda: test_globals.test_the_potential_is_pyros_own(model)
+
+
+@check("globals", "path")
+def path():
+    return test_globals.test_a_kernel_forgets_the_potential_of_the_last_path
+
+
+@check("globals", "finite")
+def finite():
+    return test_globals.test_a_finite_site_is_drawn_by_its_weights
+
+
+@check("globals", "blocks")
+def blocks():
+    return test_globals.test_each_block_is_given_what_the_last_one_drew
+
+
+@check("globals", "chains")
+def chains_of_globals():
+    return test_globals.test_chains_keep_to_their_own_values

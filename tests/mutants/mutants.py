@@ -9,9 +9,12 @@ import copy
 import torch
 
 from pyro_ssl import LSTMTransition, ParticleGibbsKernel, StochasticEM
-from pyro_ssl.infer import dirichlet, path_memory
+from pyro_ssl.infer import dirichlet, inner, path_memory
 from pyro_ssl.infer.dirichlet import DirichletSite, normalised
+from pyro_ssl.infer.free import Conditional, FreeSite
 from pyro_ssl.infer.globals import GlobalSites
+from pyro_ssl.infer.globals_update import GlobalsUpdate
+from pyro_ssl.infer.inner import _GradientBlock
 from pyro_ssl.infer.scan import ScanKernel
 from pyro_ssl.infer.scan_em import ScansPaths
 from pyro_ssl.loop import Chain, SSLLoop
@@ -684,8 +687,8 @@ def _(right, self, values):
 
 
 edited(
-    *("dirichlet", "labels", "one chain's path for the counts of all", ParticleGibbsKernel.update),
-    ("self._counts(run, z)", "self._counts(run, paths[0])"),
+    *("dirichlet", "labels", "one chain's path for the counts of all", GlobalsUpdate.draw),
+    ("self._counts(run, path)", "self._counts(run, paths[0])"),
 )
 
 
@@ -829,4 +832,60 @@ edited(
         "self.proposal).log_emission[s].gather(-1, self.steps[s].unsqueeze(-1)))",
     ),
     kind=EQUIVALENT,
+)
+
+
+# ------------------------------------------------------------ sites outside the loop, no Dirichlet
+
+
+edited(
+    *("globals", "potential", "a prior that counts twice", Conditional.log_prob),
+    (
+        "+ run.log_elsewhere(observed=False)",
+        "+ 2.0 * run.log_elsewhere(observed=False)",
+    ),
+)
+edited(
+    *("globals", "potential", "no Jacobian", FreeSite.constrained),
+    ("transform.log_abs_det_jacobian(free, value).sum()", "0.0 * free.sum()"),
+)
+edited(
+    *("globals", "potential", "the data of one sequence", Conditional.log_prob),
+    ("inside.double().sum()", "inside.double()[:1].sum()"),
+)
+edited(
+    *("globals", "potential, of the transition too", "a transition left out", Conditional.log_prob),
+    ("if self.reach_transition:", "if False:"),
+)
+edited(
+    *("globals", "potential, given Dirichlet rows", "no prior", Conditional.log_prob),
+    ("+ run.log_elsewhere(observed=False)", ""),
+)
+edited(
+    *("globals", "path", "the potential of the last path", _GradientBlock.update),
+    ("self.kernel.clear_cache()", "pass"),
+)
+edited(
+    *("globals", "finite", "values drawn without their weights", inner._try_all),
+    ("logits=torch.stack(log_p)", "logits=0.0 * torch.stack(log_p)"),
+)
+edited(
+    *("globals", "finite", "elements tried beside those of the start", inner._try_all),
+    ("tried = now.clone()", "tried = values[site.name].clone()"),
+)
+edited(
+    *("globals", "blocks", "the other block's values of the first update", _GradientBlock.update),
+    (
+        "self._target.aim(conditional, moving, rest)",
+        "self.first = getattr(self, 'first', rest); "
+        "self._target.aim(conditional, moving, self.first)",
+    ),
+)
+edited(
+    *("globals", "chains", "the first chain's values for all", GlobalsUpdate.draw),
+    ("values[name][c]", "values[name][0]"),
+)
+edited(
+    *("globals", "chains", "the first chain's Dirichlet prior for all", GlobalsUpdate.draw),
+    ("self.sites.find(run)", "self.sites.find(runs[0])"),
 )

@@ -1,0 +1,285 @@
+"""Latent sites outside the loop that have no closed form: what is drawn, and what is refused."""
+
+import functools
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import MCMC
+from pyro.infer.mcmc import HMC, NUTS
+from pyro.infer.mcmc.util import initialize_model
+from torch.distributions import biject_to
+
+from pyro_ssl import ParticleGibbs, ParticleGibbsKernel, ssl_transition
+from pyro_ssl.errors import LatentSiteError
+from pyro_ssl.infer.free import Conditional, FreeSite
+from pyro_ssl.infer.globals import GlobalSites
+from pyro_ssl.infer.inner import InnerKernels, _try_all
+from pyro_ssl.reading.program import Program
+from tests.faults.digest import nothing_changes
+from tests.infer.models_of_globals import (
+    MODELS,
+    B,
+    K,
+    T,
+    finite,
+    gamma_over_dirichlet,
+    logistic_rows,
+    lstm,
+    normal_mean_and_scale,
+)
+from tests.infer.test_globals_law import drawn
+
+CONTINUOUS = [model for model in MODELS if model is not finite]
+
+
+def read(model):
+    """A run of the model at values drawn from it, with the sites found there."""
+    values, data = drawn(model)
+    path = values.pop("z")
+    run = Program(model, (), data).run(values)
+    sites = GlobalSites("test", free=True)
+    sites.check(run)
+    return run, sites, values, path, data
+
+
+@pytest.mark.parametrize("model", CONTINUOUS, ids=lambda model: model.__name__)
+def test_the_potential_is_pyros_own(model):
+    """That of Pyro's MCMC on the model given all that does not move, up to a constant: log p(z)."""
+    run, sites, values, path, data = read(model)
+    rest = {name: values[name] for name in sites.sites}
+    target = Conditional(
+        run, run.flatten(path), run.subsamples, reach_transition=sites.reach_transition
+    )
+    kernels = InnerKernels(sites.free, HMC, 0)
+    (block,) = kernels.blocks
+    block._target.aim(target, sites.free, rest)
+
+    given = poutine.condition(model, {"z": path, **rest})
+    _, potential, _, _ = initialize_model(given, (), data)
+    gaps = []
+    for _ in range(3):
+        free = {name: torch.randn_like(sites.free[name].free(values[name])) for name in sites.free}
+        gaps.append(block._target(free) - potential(free))
+    assert torch.stack(gaps).allclose(gaps[0])
+
+
+def test_a_finite_site_has_the_density_of_pyros_trace():
+    run, sites, values, path, data = read(finite)
+    target = Conditional(run, run.flatten(path), {}, reach_transition=True)
+    for shift in range(3):
+        now = values | {"shift": torch.tensor(shift)}
+        given = poutine.condition(finite, {"z": path, **now})
+        expected = poutine.trace(given).get_trace(**data).log_prob_sum()
+        assert target.log_prob(now).item() == pytest.approx(expected.item())
+
+
+def test_a_kernel_forgets_the_potential_of_the_last_path():
+    run, sites, values, path, data = read(normal_mean_and_scale)
+    kernels = InnerKernels(sites.free, functools.partial(HMC, step_size=1e-3, num_steps=1), 0)
+    for states in (torch.zeros_like(path), torch.ones_like(path)):
+        target = Conditional(run, run.flatten(states), {}, reach_transition=False)
+        values = kernels.update(target, values)
+        (block,) = kernels.blocks
+        free = {name: sites.free[name].free(values[name]) for name in sites.free}
+        assert block.kernel._potential_energy_last.allclose(block._target(free))
+
+
+def test_a_finite_site_is_drawn_by_its_weights():
+    """Two elements, each of which excludes the other's 1: only the data tell which."""
+
+    def model(x):
+        which = pyro.sample("which", dist.Bernoulli(0.5).expand([2]).to_event(1))
+        pyro.sample("one", dist.Normal(which.sum(), 1e-3), obs=torch.tensor(1.0))
+        with pyro.plate("sequences", B):
+            for t, z in ssl_transition("z", lstm(), T):
+                pyro.sample("x", dist.Normal(z + 0.0 * which[0], 1.0), obs=x[t])
+
+    x = torch.zeros(T, B)
+    for start in ([1.0, 1.0], [0.0, 0.0]):
+        values = {"which": torch.tensor(start)}
+        run = Program(model, (x,)).run(values)
+        target = Conditional(run, run.any_path(), {}, reach_transition=False)
+        site = FreeSite(run.sites["which"], "test")
+        assert _try_all(target, site, values).sum() == 1.0
+
+
+def test_each_block_is_given_what_the_last_one_drew():
+    run, sites, values, path, data = read(normal_mean_and_scale)
+    how = {name: functools.partial(HMC, step_size=0.1, num_steps=2) for name in ("mean", "scale")}
+    kernels = InnerKernels(sites.free, how, 0)
+    target = Conditional(run, run.flatten(path), {}, reach_transition=False)
+    for _ in range(5):
+        values = kernels.update(target, values)
+    first, second = kernels.blocks
+    assert first.names != second.names
+    for name in second._target.rest:
+        assert second._target.rest[name] is values[name]
+
+
+def test_chains_keep_to_their_own_values():
+    """Chain 0 has no data of its own to speak of, chain 1's prior is a point."""
+    values, data = drawn(gamma_over_dirichlet)
+    kernel = ParticleGibbsKernel(
+        gamma_over_dirichlet, 2, num_chains=2, inner_kernel=functools.partial(
+            HMC, step_size=1e-9, num_steps=1, adapt_step_size=False
+        ),
+    )  # fmt: skip
+    start = {name: torch.stack([value, value]) for name, value in values.items()}
+    start["strength"] = torch.tensor([1.0, 1e9])
+    kernel.initial_params = start
+    kernel.setup(0, **data)
+    drawn_now = kernel.update(kernel.initial_params)
+    assert drawn_now["strength"].allclose(start["strength"])
+    assert drawn_now["phi"][1].allclose(torch.full_like(values["phi"], 1.0 / 3.0), atol=1e-3)
+    assert not drawn_now["phi"][0].allclose(torch.full_like(values["phi"], 1.0 / 3.0), atol=1e-3)
+
+
+@pytest.mark.parametrize("num_chains", [1, 2])
+def test_draws_come_by_site_and_are_reported(num_chains, capsys):
+    data = drawn(normal_mean_and_scale)[1]
+    pg = ParticleGibbs(normal_mean_and_scale, 4)
+    pg.run(**data, num_samples=20, warmup_steps=10, num_chains=num_chains, disable_progbar=True)
+    samples = pg.get_samples(group_by_chain=True)
+    assert samples["mean"].shape == samples["scale"].shape == (num_chains, 20, K)
+    assert (samples["scale"] > 0).all() and len(samples["mean"].unique()) > 10
+    sites = pg.diagnostics()["sites"]
+    assert sites["mean"]["n_eff"].shape == sites["mean"]["r_hat"].shape == (K,)
+    assert sites["scale"]["step_size"] > 0 and sites["scale"]["divergences"] >= 0
+    pg.summary()
+    assert "mean[0]" in (table := capsys.readouterr().out) and "step size" in table
+
+
+def test_step_sizes_stay_after_the_warm_up():
+    data = drawn(normal_mean_and_scale)[1]
+    pg, seen = ParticleGibbs(normal_mean_and_scale, 4), []
+
+    pg.run(
+        **data, num_samples=5, warmup_steps=12, disable_progbar=True,
+        hook_fn=lambda params, i: seen.append(params["mean"]),
+    )  # fmt: skip
+    (inner,) = pg.kernel._update.inner
+    assert inner.blocks[0].kernel._t == 17 and inner.warmup_steps == 12
+    before = inner.report()["mean"]["step_size"]
+    pg.kernel.update(pg.kernel.initial_params)
+    assert inner.report()["mean"]["step_size"] == before
+    assert len(seen) == 17
+
+
+def test_a_start_is_taken_and_checked():
+    values, data = drawn(normal_mean_and_scale)
+    pg = ParticleGibbs(normal_mean_and_scale, 3)
+    pg.run(**data, num_samples=1, initial_params=values, disable_progbar=True)
+    missing = pytest.raises(ValueError, match='Site "scale": missing from')
+    with nothing_changes(objects=[pg]), missing:
+        pg.run(**data, num_samples=1, initial_params={k: values[k] for k in ("z", "mean")})
+    wrong = values | {"mean": torch.zeros(K + 1)}
+    with (
+        nothing_changes(objects=[pg]),
+        pytest.raises(ValueError, match=r'Site "mean": its start has shape'),
+    ):
+        pg.run(**data, num_samples=1, initial_params=wrong)
+
+
+@pytest.mark.parametrize("model", [finite, normal_mean_and_scale], ids=lambda m: m.__name__)
+def test_pyros_mcmc_runs_it(model):
+    data = drawn(model)[1]
+    mcmc = MCMC(ParticleGibbsKernel(model, 3), num_samples=3, warmup_steps=2, disable_progbar=True)
+    mcmc.run(**data)
+    assert {name: len(v) for name, v in mcmc.get_samples().items()}.keys() >= {"z"}
+
+
+def test_a_site_that_is_given_is_no_site():
+    values, data = drawn(normal_mean_and_scale)
+    model = pyro.condition(normal_mean_and_scale, {"mean": values["mean"]})
+    pg = ParticleGibbs(model, 3)
+    pg.run(**data, num_samples=3, disable_progbar=True)
+    assert pg.get_samples().keys() == {"z", "scale"}
+
+
+# ----------------------------------------------------------------------------------------- refusals
+
+
+def make(site, emit=lambda value, z: dist.Normal(value + z, 1.0)):
+    def model(x):
+        value = site()
+        with pyro.plate("sequences", B):
+            for t, z in ssl_transition("z", lstm(), T):
+                pyro.sample("x", emit(value, z), obs=x[t])
+
+    return model
+
+
+def of_moving_support():
+    upper = pyro.sample("upper", dist.Gamma(2.0, 1.0))
+    return pyro.sample("share", dist.Uniform(0.0, 1.0 + upper))
+
+
+def of_many():
+    with pyro.plate("many", 3000):
+        return pyro.sample("switch", dist.Bernoulli(0.5)).mean()
+
+
+REFUSED = {
+    "countable": (lambda: pyro.sample("n", dist.Poisson(2.0)), 'Site "n": latent, of.*Poisson'),
+    "moving support": (of_moving_support, 'Site "share": its support depends on another'),
+    "many": (of_many, 'Site "switch": 3000 elements of 2 values each'),
+}
+
+
+@pytest.mark.parametrize("how", REFUSED)
+def test_what_cannot_be_drawn_is_refused(how):
+    site, match = REFUSED[how]
+    pg = ParticleGibbs(make(site), 3)
+    for _ in range(2):
+        with nothing_changes(objects=[pg]), pytest.raises(LatentSiteError, match=match):
+            pg.run(torch.zeros(T, B), num_samples=1, disable_progbar=True)
+
+
+@pytest.mark.parametrize("wrong", [3, "NUTS", {"mean": None}, HMC(potential_fn=lambda z: 0.0)])
+def test_an_inner_kernel_makes_kernels(wrong):
+    with pytest.raises(TypeError, match="inner_kernel is"):
+        ParticleGibbs(normal_mean_and_scale, 3, inner_kernel=wrong)
+
+
+def test_an_inner_kernel_of_no_site_is_refused():
+    data = drawn(normal_mean_and_scale)[1]
+    pg = ParticleGibbs(normal_mean_and_scale, 3, inner_kernel={"meen": NUTS})
+    with (
+        nothing_changes(objects=[pg]),
+        pytest.raises(ValueError, match=r"inner_kernel names \['meen'\]"),
+    ):
+        pg.run(**data, num_samples=1, disable_progbar=True)
+
+
+def test_proposals_without_a_density_are_refused_and_no_error():
+    """A huge step leaves the numbers that a float can hold."""
+    data = drawn(normal_mean_and_scale)[1]
+    wild = functools.partial(HMC, step_size=1e3, num_steps=2, adapt_step_size=False)
+    pg = ParticleGibbs(normal_mean_and_scale, 3, inner_kernel=wild)
+    pg.run(**data, num_samples=5, disable_progbar=True)
+    assert torch.isfinite(pg.get_samples()["scale"]).all()
+
+
+def test_gradients_are_taken_within_no_grad():
+    data = drawn(normal_mean_and_scale)[1]
+    with torch.no_grad():
+        ParticleGibbs(normal_mean_and_scale, 3).run(**data, num_samples=2, disable_progbar=True)
+
+
+def test_the_transform_of_a_site_is_its_supports():
+    run, sites, values, _, _ = read(normal_mean_and_scale)
+    site = sites.free["scale"]
+    value, log_det = site.constrained(site.free(values["scale"]))
+    assert value.allclose(values["scale"])
+    expected = biject_to(site.support).log_abs_det_jacobian(site.free(value), value).sum()
+    assert log_det.item() == pytest.approx(expected.item())
+
+
+def test_a_transition_of_latent_rows_takes_a_sweep_of_its_own_for_each_chain():
+    data = drawn(logistic_rows)[1]
+    pg = ParticleGibbs(logistic_rows, 3)
+    pg.run(**data, num_samples=4, num_chains=2, disable_progbar=True)
+    assert pg.kernel._globals.reach_transition

@@ -1,0 +1,122 @@
+"""Particle Gibbs over latent sites of every kind leaves their joint posterior as it is.
+
+(θ, z, x) drawn from the model make (θ, z) an exact draw of the posterior given x, so after any
+number of updates it is still one, and (θ', z', x) is distributed as (θ, z, x) (Geweke 2004,
+"Getting it right"; Gandy & Scott 2020, "Unit testing for MCMC and other Monte Carlo methods").
+Every functional's mean must stay, whatever the model.
+"""
+
+import functools
+
+import pyro
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer.mcmc import HMC, NUTS
+from pyro.poutine.subsample_messenger import _Subsample
+from scipy import stats
+
+from pyro_ssl import ParticleGibbsKernel
+from pyro_ssl.infer.free import Conditional
+from tests.infer.models_of_globals import (
+    MODELS,
+    gamma_over_dirichlet,
+    normal_mean_and_scale,
+    random_effect,
+)
+from tests.statistics import ALPHA
+
+#: few steps: how well it moves is no matter here
+QUICK = functools.partial(HMC, step_size=0.5, num_steps=4)
+DATA = ("x", "y")
+
+
+def drawn(model):
+    """Values of the latent sites, and the data, of one draw from the model."""
+    trace = poutine.trace(model).get_trace()
+    sites = {
+        name: site["value"]
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and not isinstance(site["fn"], _Subsample)
+    }
+    data = {name: sites.pop(name) for name in DATA if name in sites}
+    return sites, data
+
+
+def functionals(values, data):
+    """Numbers whose means must not move."""
+    level = data["x"].double().mean()
+    out = []
+    for name in sorted(values):
+        value = values[name].double().flatten()
+        if name == "z":
+            path = values[name].double()
+            moves = (path[..., 1:] != path[..., :-1]).double().mean()
+            value = torch.stack([path.mean(), path[..., -1].mean(), moves])
+        out += [value, value * level]
+        if name != "z":
+            out.append(value.square())
+    return torch.cat(out)
+
+
+def differences(model, inner_kernel, num_data, num_updates=1):
+    """Functionals after updates, on average, less those before, ``(N, F)``."""
+    rows = []
+    with pyro.validation_enabled(False):
+        for _ in range(num_data):
+            values, data = drawn(model)
+            kernel = ParticleGibbsKernel(model, 3, twist=None, inner_kernel=inner_kernel)
+            kernel.initial_params = params = values
+            kernel.setup(0, **data)
+            after = 0.0
+            for _ in range(num_updates):
+                params = kernel.update(params)
+                after = after + functionals(params, data) / num_updates
+            rows.append(after - functionals(values, data))
+    return torch.stack(rows)
+
+
+def least_p_value(rows):
+    """Of a t-test of each functional's mean; those that never moved are left out."""
+    rows = rows[:, rows.abs().sum(0) > 0]
+    assert rows.shape[1] > 3, "nothing moved"
+    z = rows.mean(0) / rows.std(0) * len(rows) ** 0.5
+    return float(2 * stats.t.sf(z.abs().numpy(), len(rows) - 1).min())
+
+
+@pytest.mark.stage("statistical")
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_updates_leave_the_joint_law(model):
+    """About 12 x 15 functionals: an alarm by chance once in 5,000 seeds."""
+    assert least_p_value(differences(model, QUICK, 200)) > ALPHA
+
+
+@pytest.mark.stage("statistical")
+@pytest.mark.parametrize("model", [gamma_over_dirichlet, normal_mean_and_scale, random_effect])
+def test_nuts_leaves_the_joint_law(model):
+    assert least_p_value(differences(model, NUTS, 150)) > ALPHA
+
+
+@pytest.mark.stage("statistical")
+def test_kernels_by_site_leave_the_joint_law():
+    by_site = {"mean": QUICK, "scale": functools.partial(HMC, step_size=0.5, num_steps=2)}
+    assert least_p_value(differences(normal_mean_and_scale, by_site, 200)) > ALPHA
+
+
+@pytest.mark.stage("statistical")
+def test_a_prior_that_counts_twice_is_found(monkeypatch):
+    """Else the tests above would hold of anything."""
+    right = Conditional.log_prob
+
+    def twice(self, values):
+        run = self.program.run({**self.fixed, **values})
+        return right(self, values) + run.log_elsewhere(observed=False)
+
+    monkeypatch.setattr(Conditional, "log_prob", twice)
+    assert least_p_value(differences(gamma_over_dirichlet, QUICK, 300, 8)) < 1e-4
+
+
+@pytest.mark.stage("nightly")
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_updates_leave_the_joint_law_of_many_data_sets(model):
+    assert least_p_value(differences(model, QUICK, 5000, 2)) > ALPHA

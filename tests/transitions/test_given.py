@@ -1,0 +1,64 @@
+"""A transition at other values of its parameters."""
+
+import pytest
+import torch
+
+from pyro_ssl import (
+    GaussianLSTMTransition,
+    LSTMTransition,
+    MarkovTransition,
+    MultiplicativeLSTMTransition,
+)
+from pyro_ssl.transitions import GaussianTransition
+
+KINDS = {
+    "lstm": lambda: LSTMTransition(3, 4),
+    "mlstm": lambda: MultiplicativeLSTMTransition(3, 4),
+    "markov": lambda: MarkovTransition(3),
+    "gaussian": lambda: GaussianLSTMTransition(2, 4),
+}
+
+
+def path_of(transition):
+    if isinstance(transition, GaussianTransition):
+        return torch.randn(2, 5, 2)
+    return torch.randint(3, (2, 5))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_the_transition_that_has_these_values(kind):
+    """Steps and fused calls alike, for each parameter alone and for all of them."""
+    transition, path = KINDS[kind](), path_of(KINDS[kind]())
+    before = {name: value.detach().clone() for name, value in transition.named_parameters()}
+    for names in [*([name] for name in before), list(before)]:
+        values = {name: torch.randn_like(before[name]) for name in names}
+        twin, wanted = transition.given(values), KINDS[kind]()
+        wanted.load_state_dict({**transition.state_dict(), **values})
+        assert twin.log_prob(path).allclose(wanted.log_prob(path))
+        assert first_step(twin).allclose(first_step(wanted))
+    after = dict(transition.named_parameters())
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def first_step(transition):
+    predicted = transition.stepper()(None, transition.initial_state((2,)), 0)[0]
+    return predicted if isinstance(predicted, torch.Tensor) else predicted[0]
+
+
+def test_gradients_reach_the_values():
+    transition, path = LSTMTransition(3, 4), torch.randint(3, (2, 5))
+    values = {
+        name: torch.randn_like(value).requires_grad_()
+        for name, value in transition.named_parameters()
+    }
+    transition.given(values).log_prob(path).sum().backward()
+    assert all(value.grad is not None for value in values.values())
+    assert all(value.grad is None for value in transition.parameters())
+
+
+@pytest.mark.parametrize("wrong", [{"head": torch.zeros(3, 4)}, {"head.weight": torch.ones(4, 3)}])
+def test_names_and_shapes_are_checked(wrong):
+    with pytest.raises(
+        ValueError, match=r"LSTMTransition.given: head.* of shape \(., .\), expected"
+    ):
+        LSTMTransition(3, 4).given(wrong)
