@@ -4,6 +4,7 @@ Every message says which site, what was found, what was expected, and the line t
 """
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "NonFiniteError",
     "SMCFailed",
     "SSLError",
+    "SeveralBlocksError",
     "at_least",
     "model_error",
     "positive_size",
@@ -26,6 +28,17 @@ class SSLError(Exception):
 
 class LatentSiteError(SSLError, ValueError):
     """A latent site stands where the sampler cannot draw it."""
+
+
+class SeveralBlocksError(LatentSiteError):
+    """A model has paths that are not drawn together, and who runs it draws one block of paths.
+
+    ``blocks``: what is drawn together, each a loop over the chains of a block.
+    """
+
+    def __init__(self, message: str, blocks: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.blocks = tuple(blocks)
 
 
 class ModelError(SSLError, ValueError):

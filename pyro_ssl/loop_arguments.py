@@ -2,16 +2,106 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
+from .arguments import may_read
 from .steps import steps_within
-from .transitions import Transition
+from .transitions import DiscreteTransition, Transition
 
-__all__ = ["check_inputs", "check_lengths", "check_tensor"]
+__all__ = ["by_chain", "check_inputs", "check_known", "check_lengths", "check_tensor"]
+
+
+def by_chain(what: str, value: Any, transitions: Mapping[str, Transition]) -> dict[str, Any]:
+    """Return what each of several chains is given of an argument, by its name.
+
+    Inputs that are no dict are those of all chains that read any.
+
+    :raises TypeError, ValueError: if it is no dict, or names a chain that is not there.
+    """
+    some = next(iter(transitions))
+    if what.endswith("inputs") and not isinstance(value, Mapping):
+        reads = [bool(transition.input_size) for transition in transitions.values()]
+        pairs = zip(transitions, reads, strict=True)
+        return {name: value if read or not any(reads) else None for name, read in pairs}
+    if value is None:
+        return dict.fromkeys(transitions)
+    if not isinstance(value, Mapping):
+        raise TypeError(
+            f'Site "{some}": {what} is a {type(value).__name__}, expected a dict by the names of '
+            f'the chains, {sorted(transitions)}; write {what}={{"{some}": {what}}}.'
+        )
+    if unknown := sorted(set(value) - set(transitions), key=str):
+        raise ValueError(
+            f'Site "{unknown[0]}": named in {what}, but the chains of the loop are '
+            f'{sorted(transitions)}, expected one of these; write {what}={{"{some}": ...}}.'
+        )
+    return {name: value.get(name) for name in transitions}
+
+
+def check_known(
+    name: str,
+    transition: Transition,
+    given: tuple[Any, Any],
+    lengths: Tensor | None,
+    time_first: tuple[int, ...],
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return states that are known, int64 ``(T,) + batch_shape``, -1 elsewhere; and where, or None.
+
+    :param given: ``obs`` and ``obs_mask``.
+    :param Tensor lengths: ``batch_shape``.
+    :param time_first: ``(T,) + batch_shape``.
+    :raises TypeError: if z is a vector, or one is no tensor.
+    :raises ValueError: if they do not fit, or hold what is no state.
+    """
+    obs, obs_mask = given
+    if obs is None and obs_mask is None:
+        return None, None
+    if obs is None:
+        raise ValueError(
+            f'Site "{name}": obs_mask was given and obs was not, expected both or neither; write '
+            f"obs=z with z integers {time_first}, any where the mask is False."
+        )
+    if not isinstance(transition, DiscreteTransition):
+        raise TypeError(
+            f'Site "{name}": obs was given, but its transition is a {type(transition).__name__}, '
+            "expected a DiscreteTransition: of vectors nothing is known exactly. Observe what is "
+            'known of one in the body: pyro.sample("y", dist.Normal(z, 0.01).to_event(1), '
+            "obs=y[t])."
+        )
+    for what, value in (("obs", obs), ("obs_mask", obs_mask)):
+        check_tensor(name, what, value, transition.like.device)
+        if value is not None and tuple(value.shape) != time_first:
+            raise ValueError(
+                f'Site "{name}": {what} has shape {tuple(value.shape)}, expected {time_first}, '
+                f"time first, as the data; write {what}={what}.T for sequences first."
+            )
+    if obs.is_floating_point() or obs.is_complex() or obs.dtype == torch.bool:
+        raise ValueError(
+            f'Site "{name}": obs has dtype {obs.dtype}, expected integers, the states; write '
+            "obs=obs.long(), and obs_mask=~obs.isnan() where NaN stands for what is not known."
+        )
+    if obs_mask is not None and obs_mask.dtype != torch.bool:
+        raise ValueError(
+            f'Site "{name}": obs_mask has dtype {obs_mask.dtype}, expected bool, True where obs is '
+            "known; write obs_mask=obs_mask.bool()."
+        )
+    seen = torch.ones_like(obs, dtype=torch.bool) if obs_mask is None else obs_mask
+    if lengths is not None:
+        seen = seen & steps_within(lengths, time_first[0])
+    wrong = seen & ((obs < 0) | (obs >= transition.num_states))
+    if may_read(obs) and bool(wrong.any()):
+        t, *b = wrong.nonzero()[0].tolist()
+        raise ValueError(
+            f'Site "{name}": obs is {int(obs[(t, *b)])} at step {t} of sequence {tuple(b)}, '
+            f"expected a state from 0 to {transition.num_states - 1}; write obs_mask=obs >= 0 "
+            "where -1 stands for what is not known."
+        )
+    return torch.where(seen, obs.long(), -1), None if obs_mask is None else seen
 
 
 def check_tensor(name: str, what: str, value: Any, device: torch.device) -> None:

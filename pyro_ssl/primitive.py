@@ -15,23 +15,18 @@ resampled.
 
 from __future__ import annotations
 
-import math
 import operator
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, overload
 
-import pyro
-import torch
-from pyro import poutine
 from pyro.nn import PyroModule
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.runtime import apply_stack
-from torch import Tensor
+from torch import Size, Tensor
 
-from .loop_arguments import check_inputs, check_lengths, check_tensor
-from .steps import steps_within
-from .transitions import PathDistribution, Transition
+from .loop import Chain, SSLLoop, TimePlate, joined
+from .loop_arguments import by_chain, check_inputs, check_known, check_lengths, check_tensor
+from .transitions import DiscreteTransition, Transition
 
 __all__ = ["SSLLoop", "ssl_transition"]
 
@@ -39,84 +34,7 @@ __all__ = ["SSLLoop", "ssl_transition"]
 _OUTERMOST_PLATES = frozenset({"num_particles_vectorized", "_num_predictive_samples"})
 
 
-class SSLLoop(NamedTuple):
-    """One ``ssl_transition`` statement, as handlers are given it.
-
-    ``plates`` are the model's vectorised plates around the loop and ``batch_shape`` their shape;
-    ``inputs`` and ``lengths`` are laid out by it, batch first. ``outer_dim`` is the dimension of
-    a plate that Pyro wraps around the whole model (vectorised particles), 0 where there is none.
-    """
-
-    name: str
-    transition: Transition
-    num_steps: int
-    inputs: Tensor | None  # batch_shape + (T, input_size)
-    lengths: Tensor | None  # batch_shape
-    batch_shape: torch.Size
-    plates: tuple[CondIndepStackFrame, ...]
-    device: torch.device
-    outer_dim: int = 0
-
-    @property
-    def time_dim(self) -> int:
-        """Dimension of time in the body: left of every plate around the loop."""
-        return -1 - len(self.batch_shape)
-
-    def distribution(self) -> PathDistribution:
-        """Return p(z_{1:T}), batch shape ``batch_shape``, event ``(T,)`` or ``(T, D)``."""
-        return PathDistribution(
-            self.transition,
-            self.num_steps,
-            inputs=self.inputs,
-            lengths=self.lengths,
-            batch_shape=self.batch_shape,
-        )
-
-    def steps(self) -> Tensor:
-        """The value of ``t`` in a body that runs once: ``arange(T)``."""
-        return torch.arange(self.num_steps, device=self.device)
-
-    def active(self) -> Tensor | None:
-        """Steps within each sequence, bool ``(T,) + batch_shape``; ``None`` if all are."""
-        return None if self.lengths is None else steps_within(self.lengths, self.num_steps)
-
-    def time_first(self, z: Tensor) -> Tensor:
-        """Lay a path ``(..., B, T)`` out as the body reads it, ``(..., T, B)``; D stays last."""
-        num_batch_dims, event = len(self.batch_shape), self.transition.event_shape
-        num_outer = z.dim() - len(event) - 1 - num_batch_dims
-        time = -1 - len(event)
-        if num_outer + num_batch_dims < 0 or z.shape[time:] != (self.num_steps, *event):
-            raise ValueError(
-                f'Site "{self.name}": a path of shape {tuple(z.shape)} was given, expected '
-                f"{(*self.batch_shape, self.num_steps, *event)}, time last"
-                f"{' but one' * bool(event)}; "
-                f'write condition(model, {{"{self.name}": z}}) with z of shape '
-                f"{'(B, T, D)' if event else '(B, T)'}."
-            )
-        if num_outer < 0:
-            z, num_outer = z.expand(self.batch_shape + z.shape[time:]), 0
-        if num_outer and self.outer_dim:
-            # Pyro counts the event's dimension as a plate's when it lays out posterior samples.
-            ones = (1,) * (-self.outer_dim - num_batch_dims - 2)
-            z = z.reshape((math.prod(z.shape[:num_outer]), *ones, *z.shape[num_outer:]))
-            num_outer = 1 + len(ones)
-        elif num_outer and z.shape[num_outer - 1] == 1:  # T takes the place of a singleton
-            num_outer -= 1
-            z = z.squeeze(num_outer)
-        return z.movedim(time, num_outer)
-
-    @contextmanager
-    def body(self) -> Iterator[None]:
-        """Context of a body that runs once for all t: the time plate, masked by the lengths."""
-        active = self.active()
-        with pyro.plate(f"{self.name}_time", self.num_steps, dim=self.time_dim, device=self.device):
-            if active is None:
-                yield
-            else:
-                with poutine.mask(mask=active):
-                    yield
-
-
+@overload
 def ssl_transition(
     name: str,
     transition: Transition,
@@ -124,7 +42,33 @@ def ssl_transition(
     *,
     inputs: Tensor | None = None,
     lengths: Tensor | None = None,
-) -> Iterator[tuple[Tensor, Tensor]]:
+    obs: Tensor | None = None,
+    obs_mask: Tensor | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+
+@overload
+def ssl_transition(
+    name: Mapping[str, Transition],
+    transition: int,
+    *,
+    inputs: Tensor | Mapping[str, Tensor] | None = None,
+    lengths: Tensor | None = None,
+    obs: Mapping[str, Tensor] | None = None,
+    obs_mask: Mapping[str, Tensor] | None = None,
+) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]: ...
+
+
+def ssl_transition(
+    name: str | Mapping[str, Transition],
+    transition: Transition | int | None = None,
+    num_steps: int | None = None,
+    *,
+    inputs: Any = None,
+    lengths: Tensor | None = None,
+    obs: Any = None,
+    obs_mask: Any = None,
+) -> Iterator[tuple[Tensor, Any]]:
     """Loop over the steps of a state space LSTM: ``for t, z in ssl_transition(...)``.
 
     The body observes x_t given z_t, with data time first. It is written as for one step and runs
@@ -149,23 +93,39 @@ def ssl_transition(
     again at the others; where that could mean something else (numbers that leave torch, edits in
     place, random numbers, a branch that turns out otherwise) it is run at each.
 
-    :param str name: name of the latent sample site.
+    **Several chains** (a factorial model): ``for t, (a, b) in ssl_transition({"a": p, "b": q}, T)``
+    has a sample site for each chain, and one body that observes x_t given all of them. The samplers
+    draw the chains together, as one over the tuples of their states
+    (:class:`~pyro_ssl.transitions.ProductTransition`), for which the body meets all K_a K_b tuples,
+    ``a`` and ``b`` of shape ``(K_a K_b, 1, 1)``. Results are then dicts by site.
+
+    **Labels**: ``obs`` is what is known of z, as where some sequences or steps are annotated. The
+    samplers draw the rest, and log p(x) becomes log p(x, what is known). Under Pyro's own
+    inference z is drawn as it ever was, and an observed site ``"<name>_obs"`` in the body has
+    log-probability -inf where that is not what is known.
+
+    :param str name: name of the latent sample site; or a dict of transitions over states by name,
+        one for each chain, and T after it.
     :param Transition transition: p(z_t | z_{1:t-1}). Register its parameters by
         ``pyro.module("transition", transition)``.
     :param int num_steps: T, at least 1.
     :param Tensor inputs: exogenous inputs, time first, ``(T, B, input_size)``; ``(T, input_size)``
-        is shared by all sequences.
+        is shared by all sequences. Of several chains: for all that read any, or a dict by name.
     :param Tensor lengths: integers ``(B,)``, each in ``0..T``: steps at or past a sequence's
         length are masked out of the transition and of the whole body.
+    :param Tensor obs: states that are known, integers ``(T, B)``; of several chains, a dict by
+        name. Only where z is discrete.
+    :param Tensor obs_mask: bool ``(T, B)``, True where ``obs`` is known, or a dict by name. Left
+        out, all of it is, and the site is observed.
     :raises ValueError: on a shape or a length that does not fit; the message names the site.
 
     *Reference*: Zheng et al., "State Space LSTM Models with Particle MCMC Inference", 2017,
-    section 3.
+    section 3; Ghahramani & Jordan, "Factorial hidden Markov models", 1997.
 
     Example::
 
-        >>> import pyro.distributions as dist
-        >>> from pyro_ssl import LSTMTransition
+        >>> import torch, pyro, pyro.distributions as dist
+        >>> from pyro_ssl import LSTMTransition, MarkovTransition
         >>> transition = LSTMTransition(num_states=4, hidden_size=8)
         >>> def model(words):                                       # words: (T, B)
         ...     pyro.module("transition", transition)
@@ -173,13 +133,33 @@ def ssl_transition(
         ...     with pyro.plate("documents", words.shape[1]):
         ...         for t, z in ssl_transition("z", transition, len(words)):
         ...             pyro.sample("x", dist.Categorical(phi[z]), obs=words[t])
-        >>> trace = poutine.trace(model).get_trace(torch.zeros(5, 3, dtype=torch.long))
+        >>> trace = pyro.poutine.trace(model).get_trace(torch.zeros(5, 3, dtype=torch.long))
         >>> trace.nodes["z"]["value"].shape, trace.nodes["x"]["fn"].batch_shape
         (torch.Size([3, 5]), torch.Size([5, 3]))
+
+    Two chains, whose means add up, and a few labels of the first::
+
+        >>> chains = {"a": transition, "b": MarkovTransition(2)}
+        >>> def model(x, labels, labelled):                                    # all (T, B)
+        ...     with pyro.plate("series", x.shape[1]):
+        ...         for t, (a, b) in ssl_transition(
+        ...             chains, len(x), obs={"a": labels}, obs_mask={"a": labelled}
+        ...         ):
+        ...             pyro.sample("x", dist.Normal(2.0 * a - b, 1.0), obs=x[t])
+        >>> from pyro_ssl import ParticleGibbs
+        >>> labels = torch.zeros(5, 3, dtype=torch.long)
+        >>> path = ParticleGibbs(model).sweep(None, torch.randn(5, 3), labels, labels == labels)
+        >>> path["a"].sum(), path["b"].shape
+        (tensor(0), torch.Size([3, 5]))
     """
+    single = not isinstance(name, Mapping)
+    transitions: Any = {name: transition} if isinstance(name, str) else name
+    if not single and num_steps is None:
+        num_steps, transition = transition, None  # type: ignore[assignment]
+    _check_chains(transitions, num_steps, None if single else transition)
     msg: Any = {
         "type": "ssl_transition",
-        "name": name,
+        "name": ", ".join(transitions),
         "fn": lambda: _run_once,
         "is_observed": False,
         "args": (),
@@ -195,52 +175,109 @@ def ssl_transition(
     }
     apply_stack(msg)
     frames = [frame for frame in msg["cond_indep_stack"] if frame.vectorized]
+    _check_not_nested(msg["name"], frames)
     plates = tuple(frame for frame in frames if frame.name not in _OUTERMOST_PLATES)
-    loop = _describe(name, transition, num_steps, inputs, lengths, plates)
+    given = {"inputs": inputs, "obs": obs, "obs_mask": obs_mask}
+    loop = _describe(transitions, num_steps, given, lengths, plates, single)
     outer_dim = min((frame.dim for frame in frames if frame not in plates), default=0)
     yield from msg["value"](loop._replace(outer_dim=outer_dim))
 
 
-def _run_once(loop: SSLLoop) -> Iterator[tuple[Tensor, Tensor]]:
-    """The default meaning: one sample site for the whole path, then the body in a time plate."""
-    z = pyro.sample(loop.name, loop.distribution())
+def _run_once(loop: SSLLoop) -> Iterator[tuple[Tensor, Any]]:
+    """The default meaning: a sample site for each whole path, then the body in a time plate."""
+    paths = [loop.sample(chain) for chain in loop.chains]
     with loop.body():
-        yield loop.steps(), loop.time_first(z)
+        pairs = zip(loop.chains, paths, strict=True)
+        yield loop.steps(), loop.show(loop.steps(), [loop.time_first(*pair) for pair in pairs])
 
 
-def _describe(
-    name: str,
-    transition: Transition,
-    num_steps: int,
-    inputs: Tensor | None,
-    lengths: Tensor | None,
-    plates: tuple[CondIndepStackFrame, ...],
-) -> SSLLoop:
-    """Check what the user wrote, and lay it out batch first."""
-    if not isinstance(transition, Transition):
+def _check_chains(transitions: Any, num_steps: Any, left_over: Any) -> None:
+    """Check names and transitions, and that T is a number of steps."""
+    if not isinstance(transitions, Mapping) or not transitions or left_over is not None:
         raise TypeError(
-            f'Site "{name}": transition is a {type(transition).__name__}, expected a '
-            f'pyro_ssl Transition; write ssl_transition("{name}", LSTMTransition(K, H), T).'
+            f"ssl_transition: its chains are {_kind(transitions)}, and after them comes "
+            f"{_kind(left_over)}, expected a name and a transition, or a dict of transitions by "
+            'name, and T; write ssl_transition("z", transition, T), or ssl_transition({"a": p, '
+            '"b": q}, T).'
         )
+    for name, transition in transitions.items():
+        if not isinstance(transition, Transition):
+            raise TypeError(
+                f'Site "{name}": transition is a {type(transition).__name__}, expected a '
+                f'pyro_ssl Transition; write ssl_transition("{name}", LSTMTransition(K, H), T).'
+            )
+        if len(transitions) > 1 and not isinstance(transition, DiscreteTransition):
+            raise TypeError(
+                f'Site "{name}": its transition is a {type(transition).__name__}, one of several '
+                "chains of one loop, expected a DiscreteTransition: the samplers number the tuples "
+                "of their states. Vectors beside vectors are one longer vector: write "
+                f'ssl_transition("{name}", GaussianLSTMTransition(D_1 + D_2, H), T), and z[..., '
+                ":D_1] in the body."
+            )
     try:
         T = operator.index(num_steps)
     except TypeError:
         T = 0
     if T < 1:
         raise ValueError(
-            f'Site "{name}": num_steps is {num_steps}, expected at least 1; drop empty sequences '
-            "before the model, and give the rest as lengths= (and num_steps an integer, len(x))."
+            f'Site "{next(iter(transitions))}": num_steps is {num_steps}, expected at least 1; '
+            "drop empty sequences before the model, and give the rest as lengths= (and num_steps "
+            "an integer, len(x))."
         )
+
+
+def _check_not_nested(name: str, frames: list[CondIndepStackFrame]) -> None:
+    """Check that a loop does not stand in the body of another one."""
+    outer = [frame.name for frame in frames if isinstance(frame.name, TimePlate)]
+    if outer:
+        other = outer[0].removesuffix("_time")
+        raise ValueError(
+            f'Site "{name}": its loop stands in the body of the loop of "{other}", which runs once '
+            "for all steps, expected loops that do not; chains that move together are written "
+            f'side by side: for t, (a, b) in ssl_transition({{"{other}": p, "{name}": q}}, T).'
+        )
+
+
+def _describe(
+    transitions: Mapping[str, Transition],
+    num_steps: Any,
+    given: dict[str, Any],
+    lengths: Tensor | None,
+    plates: tuple[CondIndepStackFrame, ...],
+    single: bool,
+) -> SSLLoop:
+    """Check what the user wrote, and lay it out batch first."""
+    T, names = operator.index(num_steps), list(transitions)
     batch_shape = [1] * max((-frame.dim for frame in plates), default=0)
     for frame in plates:
         batch_shape[frame.dim] = frame.size
-    shape = torch.Size(batch_shape)
-    if isinstance(transition, PyroModule):  # each of its attributes is a statement of Pyro's
-        for attribute in (*transition._parameters, *transition._modules):
-            getattr(transition, attribute)
+    shape = Size(batch_shape)
+    first = transitions[names[0]]
+    device = first.like.device
+    if not single:
+        given = {what: by_chain(what, value, transitions) for what, value in given.items()}
+    check_tensor(names[0], "lengths", lengths, device)
+    lengths = check_lengths(names[0], lengths, T, shape)
+    chains = []
+    for name, transition in transitions.items():
+        if isinstance(transition, PyroModule):  # each of its attributes is a statement of Pyro's
+            for attribute in (*transition._parameters, *transition._modules):
+                getattr(transition, attribute)
+        if transition.like.device != device:
+            raise ValueError(
+                f'Site "{name}": its transition is on {transition.like.device}, but that of '
+                f'"{names[0]}" is on {device}; expected one device: write transition.to("{device}")'
+                "."
+            )
+        own = given if single else {what: value[name] for what, value in given.items()}
+        check_tensor(name, "inputs", own["inputs"], device)
+        inputs = check_inputs(name, transition, own["inputs"], lengths, (T, *shape))
+        known = own["obs"], own["obs_mask"]
+        known = check_known(name, transition, known, lengths, (T, *shape))
+        chains.append(Chain(name, transition, inputs, *known))
+    loop = SSLLoop(names[0], first, T, None, lengths, shape, plates, device, chains=tuple(chains))
+    return joined(loop._replace(is_tuple=not single, statement=object()), chains)
 
-    for what, value in (("lengths", lengths), ("inputs", inputs)):
-        check_tensor(name, what, value, transition.like.device)
-    lengths = check_lengths(name, lengths, T, shape)
-    inputs = check_inputs(name, transition, inputs, lengths, (T, *shape))
-    return SSLLoop(name, transition, T, inputs, lengths, shape, plates, transition.like.device)
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"

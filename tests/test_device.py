@@ -104,6 +104,30 @@ class World:
             for t, z in ssl_transition("z", chain, T, lengths=self.lengths):
                 pyro.sample("x", dist.Categorical(self.prior[z]), obs=words[t])
 
+    def chains(self, words, num_loops=1):
+        """Two chains beside one another, with labels; or two loops, the second reading the first.
+
+        The rows of the second chain are latent.
+        """
+        rows = pyro.sample("rows", dist.Dirichlet(self.prior[:2, :2]).to_event(1))
+        start = torch.full((2,), 0.5, device=self.device, dtype=self.dtype)
+        second = MarkovTransition(2, initial=start, matrix=rows)
+        known = {"obs": words % 2, "obs_mask": words > 2}
+        table = self.log_emission[:K, 0, :2].softmax(-1)
+        more = {"inputs": self.inputs, "lengths": self.lengths}
+        pyro.module("transition", self.transition)
+        with pyro.plate("documents", B, device=self.device):
+            if num_loops == 1:
+                both = {"z": self.transition, "w": second}
+                labels = {what: {"w": value} for what, value in known.items()}
+                for t, (z, w) in ssl_transition(both, T, **more, **labels):
+                    pyro.sample("x", dist.Bernoulli(table[z, w]), obs=(words[t] % 2).to(self.dtype))
+                return
+            for t, z in ssl_transition("z", self.transition, T, **more):
+                pyro.sample("x", dist.Categorical(self.prior[z]), obs=words[t])
+            for t, w in ssl_transition("w", second, T, lengths=self.lengths, **known):
+                pyro.sample("y", dist.Bernoulli(table[z, w]), obs=(words[t] % 2).to(self.dtype))
+
     def paths(self):
         lengths, inputs = self.lengths, self.inputs.transpose(0, 1)
         return PathDistribution(self.transition, T, inputs=inputs, lengths=lengths)
@@ -154,6 +178,22 @@ def em(w):
     em.step(w.words)
     em.step(w.words)
     return list(em.values.values())
+
+
+def several_chains(w):
+    out = []
+    for num_loops in (1, 2):
+        pyro.clear_param_store()
+        model, pg = w.chains, ParticleGibbs(w.chains, 3, ancestor_sampling=2)
+        run = {"num_samples": 2, "num_chains": 2, "disable_progbar": True}
+        pg.run(w.words, num_loops, **run)
+        em = StochasticEM(model, Adam({"lr": 0.1}), num_particles=3)
+        em.step(w.words, num_loops)
+        em.step(w.words, num_loops)
+        out += [*pg.get_samples().values(), *em.paths.values()]
+    score = ParticleFilter(pyro.condition(w.chains, {"rows": w.prior[:2, :2] / 2}), 3)
+    forecast = score.forecast(w.words, start=2)
+    return [*out, *forecast.paths.values(), *forecast.state_probs.values()]
 
 
 def markov_em(w):
@@ -372,6 +412,7 @@ ALL = [
     sweeps,
     gibbs,
     em,
+    several_chains,
     markov_em,
     particle_filter,
     mean_field,

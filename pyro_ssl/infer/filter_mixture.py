@@ -19,7 +19,17 @@ import torch
 from pyro.poutine.condition_messenger import ConditionMessenger
 from torch import Tensor
 
-__all__ = ["Forecast", "conditioned", "mean_exp", "mixed_forecast", "mixed_steps"]
+__all__ = ["Evidence", "Forecast", "conditioned", "mean_exp", "mixed_forecast", "mixed_steps"]
+
+
+class Evidence(NamedTuple):
+    """log Ẑ of each sequence, averaged over runs, and its standard error, both ``batch_shape``.
+
+    Both float64. Ẑ is unbiased for p(x); the error is that of its logarithm, to first order.
+    """
+
+    log_evidence: Tensor
+    standard_error: Tensor
 
 
 class Forecast(NamedTuple):
@@ -29,12 +39,12 @@ class Forecast(NamedTuple):
     there. ``state_probs`` ``(S,) + batch_shape + (K,)``: p̂(z_t = k | x_{1:s}), averaged over
     particles before a state is drawn; ``None`` where latents are vectors. ``paths``
     ``(P,) + batch_shape + (S,)``, D following for vectors: the particles' futures, each a draw of
-    z_{s+1:T} given x_{1:s}.
+    z_{s+1:T} given x_{1:s}. Of several chains both are dicts by site.
     """
 
     log_prob: Tensor
-    state_probs: Tensor | None
-    paths: Tensor
+    state_probs: Any
+    paths: Any
 
 
 def conditioned(
@@ -81,13 +91,28 @@ def mixed_forecast(found: Sequence[tuple[Forecast, Tensor]]) -> Forecast:
     log_w = torch.stack([log_p for _, log_p in found]).log_softmax(0)
     steps = torch.stack([forecast.log_prob for forecast in each])
     log_prob = (steps + log_w.unsqueeze(1)).logsumexp(0)
-    probs = None
-    if each[0].state_probs is not None:
-        w = log_w.exp().unsqueeze(1).unsqueeze(-1)
-        stacked = torch.stack([f.state_probs for f in each if f.state_probs is not None])
-        probs = (stacked * w).sum(0).to(stacked.dtype)
-    paths = torch.stack([forecast.paths for forecast in each])  # (S, P) + batch_shape + ...
-    P = paths.shape[1]
-    drawn = torch.distributions.Categorical(logits=log_w.movedim(0, -1)).sample((P,))
-    index = drawn.reshape((1, *drawn.shape) + (1,) * (paths.dim() - 1 - drawn.dim()))
-    return Forecast(log_prob, probs, paths.gather(0, index.expand(1, *paths.shape[1:]))[0])
+    w, drawn = log_w.exp().unsqueeze(1).unsqueeze(-1), None
+
+    def mean(probs: Sequence[Tensor]) -> Tensor:
+        stacked = torch.stack(list(probs))
+        return (stacked * w).sum(0).to(stacked.dtype)
+
+    def choose(paths: Sequence[Tensor]) -> Tensor:  # the same draw for all chains of a particle
+        nonlocal drawn
+        stacked = torch.stack(list(paths))  # (S, P) + batch_shape + ...
+        if drawn is None:
+            by_draw = torch.distributions.Categorical(logits=log_w.movedim(0, -1))
+            drawn = by_draw.sample((stacked.shape[1],))
+        index = drawn.reshape((1, *drawn.shape) + (1,) * (stacked.dim() - 1 - drawn.dim()))
+        return stacked.gather(0, index.expand(1, *stacked.shape[1:]))[0]
+
+    probs = [forecast.state_probs for forecast in each]
+    mixed = None if probs[0] is None else _by_site(mean, probs)
+    return Forecast(log_prob, mixed, _by_site(choose, [forecast.paths for forecast in each]))
+
+
+def _by_site(mix: Callable[[Sequence[Tensor]], Tensor], each: Sequence[Any]) -> Any:
+    """Mix tensors, or dicts of them by site."""
+    if not isinstance(each[0], Mapping):
+        return mix(each)
+    return {name: mix([one[name] for one in each]) for name in each[0]}

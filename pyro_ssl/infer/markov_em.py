@@ -252,17 +252,16 @@ class MarkovEM(HasEstimates):
     @all_or_nothing
     @torch.no_grad()
     @poutine.block()
-    def sample_paths(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Draw z ~ p(z | x) of the HMM, int64, ``batch_shape + (T,)``."""
-        run, table = self._read(Program(self.model, args, kwargs))
-        path = sample_markov_paths(
-            self.initial,
-            self.matrix,
-            table,
-            lengths=run.grid.lengths,
-            scale=run.grid.transition_scale,
-        )
-        return run.unflatten(path)
+    def sample_paths(self, *args: Any, **kwargs: Any) -> Any:
+        """Draw z ~ p(z | x) of the HMM, int64, ``batch_shape + (T,)``; by site if several."""
+        run, path = self.draw(Program(self.model, args, kwargs))
+        return run.result(path)
+
+    def draw(self, program: Program) -> tuple[ModelRun, Tensor]:
+        """Draw the samplers' path, ``(T, B)``; see :meth:`sample_paths`."""
+        run, table = self._read(program)
+        given = {"lengths": run.grid.lengths, "scale": run.grid.transition_scale}
+        return run, sample_markov_paths(self.initial, self.matrix, table, **given)
 
     def _forward(self, run: ModelRun, table: Tensor) -> Tensor:
         lengths, scale = run.grid.lengths, run.grid.transition_scale

@@ -18,7 +18,7 @@ from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
 from ..exact import markov_marginals
-from ..reading.checks import check_placement, require_discrete
+from ..reading.checks import check_placement, require_discrete, require_one_chain
 from ..reading.context import Given, all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
@@ -88,6 +88,7 @@ class MeanFieldGuide(HasEstimates):
         run = self.read(Program(self.model, args, kwargs))
         with torch.no_grad():
             read_emission(run)
+            impossible = run.grid.table() == -torch.inf  # (T, B, K), as where z is known
         loop, out = run.loop, {}
         with Given(run.subsamples):
             for name in self._globals.sites:
@@ -96,7 +97,9 @@ class MeanFieldGuide(HasEstimates):
                     point = dist.Delta(self.values[name], event_dim=site["fn"].event_dim)
                     out[name] = pyro.sample(name, point)
             with _open(loop.plates, loop.device):
-                q = dist.Categorical(logits=self._logits(run))
+                logits = self._logits(run)
+                impossible = impossible.transpose(0, 1).reshape(logits.shape)
+                q = dist.Categorical(logits=logits.masked_fill(impossible, -torch.inf))
                 active = loop.active()
                 if active is not None:
                     q = q.mask(active.movedim(0, -1))
@@ -164,6 +167,7 @@ class MeanFieldGuide(HasEstimates):
         """
         run = program.run({**(self.values if values is None else values), **(others or {})})
         require_discrete(run, "MeanFieldGuide")
+        require_one_chain(run, "MeanFieldGuide")
         self._path_name = run.loop.name
         if self._checked:
             self._globals.find(run)

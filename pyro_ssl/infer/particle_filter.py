@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from pyro import poutine
@@ -27,24 +27,15 @@ from ..loop_arguments import check_tensor
 from ..reading.checks import require_no_latents
 from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission
+from ..reading.paths import future_inputs as joined_future
 from ..reading.program import ModelRun, Program
 from ..smc import Emission, Sweep, roll_out
 from .estep import SMCSettings, draw_paths
-from .filter_mixture import Forecast, conditioned, mean_exp, mixed_forecast, mixed_steps
+from .filter_mixture import Evidence, Forecast, conditioned, mean_exp, mixed_forecast, mixed_steps
 from .scores import scored_cells
 from .twisting import Twisting
 
 __all__ = ["Evidence", "Forecast", "ParticleFilter"]
-
-
-class Evidence(NamedTuple):
-    """log Ẑ of each sequence, averaged over runs, and its standard error, both ``batch_shape``.
-
-    Both float64. Ẑ is unbiased for p(x); the error is that of its logarithm, to first order.
-    """
-
-    log_evidence: Tensor
-    standard_error: Tensor
 
 
 class ParticleFilter:
@@ -109,6 +100,9 @@ class ParticleFilter:
 
     def sweep(self, *args: Any, **kwargs: Any) -> Sweep:
         """Return the sweep itself, not twisted: particles, ancestors, and the cell's last state.
+
+        Of several chains its states are those of their
+        :class:`~pyro_ssl.transitions.ProductTransition`, whose ``split`` gives each chain's.
 
         :raises ValueError: if there are posterior samples: each has one of its own.
         """
@@ -176,7 +170,7 @@ class ParticleFilter:
         *args: Any,
         start: int | None = None,
         horizon: int = 0,
-        future_inputs: Tensor | None = None,
+        future_inputs: Any = None,
         **kwargs: Any,
     ) -> Forecast:
         """Return the distribution of all steps after the first ``start``, given those.
@@ -185,7 +179,8 @@ class ParticleFilter:
 
         :param int start: s, from 0 to T; by default T, the end of the data.
         :param int horizon: how many steps to go on beyond the data.
-        :param Tensor future_inputs: exogenous inputs of these, ``(horizon, B, input_size)``.
+        :param Tensor future_inputs: exogenous inputs of these, ``(horizon, B, input_size)``; of
+            several chains as the loop's.
         :returns: :class:`Forecast` of the T - s + horizon later steps.
         :raises TypeError: if latents are vectors whose emission is not linear-Gaussian.
         :raises ValueError: if there is no later step, or the inputs do not fit.
@@ -201,7 +196,7 @@ class ParticleFilter:
         """One under known parameters, and log Ẑ(x_{1:s}) of each sequence, ``batch_shape``."""
         loop, P, T = run.loop, self.settings.num_particles, run.loop.num_steps
         start = T if start is None else start
-        inputs = self._check_forecast(run, start, horizon, future_inputs)
+        inputs = self._check_forecast(run, start, horizon, joined_future(loop, future_inputs))
         before, after = self._emission(run).split(start)
         settings = self._twisted(run, before) if start else self.settings
         sweep = draw_paths(run, before, None, settings)[0]
@@ -209,12 +204,12 @@ class ParticleFilter:
         scored = slice(T - start)
         log_p = after.log_predictive(paths[scored], None if probs is None else probs[scored])
         log_p = torch.where(run.grid.observed()[start:], log_p, 0.0)
-        shape = loop.batch_shape
+        shape, K = loop.batch_shape, 0 if probs is None else probs.shape[-1]
         time_last = paths.movedim(2, 0).transpose(1, 2)  # (P, B, S, ...)
         forecast = Forecast(
             log_p.reshape(log_p.shape[:1] + shape),
-            None if probs is None else probs.reshape((-1,) + shape + probs.shape[-1:]),
-            time_last.reshape((P,) + shape + time_last.shape[2:]),
+            probs if probs is None else run.paths.marginals(probs.reshape(-1, *shape, K)),
+            run.paths.result(time_last.reshape((P,) + shape + time_last.shape[2:])),
         )
         return forecast, sweep.log_likelihood.sum(0).reshape(shape)
 

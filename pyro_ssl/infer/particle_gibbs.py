@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from ..reading.program import Program
 from .estep import SMCSettings, draw_paths
 from .inner import check_inner_kernel
 from .particle_gibbs_kernel import Params, ParticleGibbsKernel
+from .scan import ScanKernel, ready_kernel
 from .to_arviz import draws_to_arviz
 from .twisting import Twisting
 
@@ -41,7 +43,9 @@ class ParticleGibbs:
     :param model: a Pyro model with one ``ssl_transition``. Dirichlet sites that enter as
         categorical probabilities are drawn in closed form, other continuous ones by
         ``inner_kernel``, finite ones by trying each value; ``pyro.param`` and module parameters
-        stay as they are.
+        stay as they are. Several chains of one loop are drawn together; with more than 512 tuples
+        of states, and of several loops, each path is drawn given the others, in turn
+        (``infer/scan.py``).
     :param int num_particles: P.
     :param str resampling: ``"systematic"`` or ``"multinomial"`` (the paper's); both exact.
     :param ancestor_sampling: redraw the reference's ancestor every so many steps; 0: never, which
@@ -94,7 +98,7 @@ class ParticleGibbs:
         self.model, self.inner_kernel = model, inner_kernel
         self.settings = SMCSettings(num_particles, resampling, ancestor_sampling, path_kernel)
         self._twisting = Twisting(twist)
-        self.kernel: ParticleGibbsKernel | None = None
+        self.kernel: ParticleGibbsKernel | ScanKernel | None = None
         self._samples: Params = {}
         self._verified = False
 
@@ -129,7 +133,8 @@ class ParticleGibbs:
                 f"num_samples={num_samples}, warmup_steps={warmup_steps}, num_chains={num_chains}: "
                 "expected at least 1, 0 and 1, integers."
             )
-        kernel = ParticleGibbsKernel(
+        make = partial(
+            ParticleGibbsKernel,
             self.model,
             self.settings.num_particles,
             resampling=self.settings.resampling,
@@ -139,9 +144,7 @@ class ParticleGibbs:
             path_kernel=self.settings.path_kernel,
             inner_kernel=self.inner_kernel,
         )
-        if initial_params is not None:
-            kernel.initial_params = initial_params
-        kernel.setup(warmup_steps, *args, **kwargs)
+        kernel = ready_kernel(make, initial_params, warmup_steps, *args, **kwargs)
         params = kernel.initial_params
         draws: list[Params] = []
         disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
@@ -199,6 +202,8 @@ class ParticleGibbs:
     def diagnostics(self) -> dict[str, Any]:
         """Return ``change_rate`` ``(T,)``, mean, sd, n_eff, r_hat of label-free functionals, and
         how well particles look ahead: :meth:`ParticleGibbsKernel.diagnostics`.
+
+        Of paths that are drawn in turn a dict of these, by the paths' names.
         """
         return self._ran().diagnostics()
 
@@ -223,21 +228,30 @@ class ParticleGibbs:
         :raises ImportError: if ArviZ is not installed (``pip install 'pyro-ssl[arviz]'``).
         """
         kernel = self._ran()
+        if isinstance(kernel, ScanKernel):
+            raise ValueError(
+                f"ParticleGibbs.to_arviz: the paths of {len(kernel.kernels)} loops were drawn in "
+                "turn, expected those of one; write az.from_dict of get_samples(group_by_chain="
+                "True)."
+            )
         num_draws = next(iter(self._samples.values())).shape[1]
         stats = kernel._diagnostics.by_draw(num_draws)
         with torch.random.fork_rng(range(torch.cuda.device_count())):
-            return draws_to_arviz(kernel._program, self._samples, stats, log_likelihood)
+            given = kernel._program, kernel._sites
+            return draws_to_arviz(*given, self._samples, stats, log_likelihood)
 
     @all_or_nothing
     @poutine.block()
-    def sweep(self, reference: Tensor | None, *args: Any, **kwargs: Any) -> Tensor:
+    def sweep(
+        self, reference: Tensor | Mapping[str, Tensor] | None, *args: Any, **kwargs: Any
+    ) -> Any:
         r"""One conditional sweep z | everything else, for samplers that users compose.
 
         The twist is chosen at the first call, and stays, so that the kernel does too.
 
-        :param reference: the current path, int64 ``(B, T)``, or ``(B, T, D)``; ``None`` draws a
-            first one by unconditional SMC.
-        :returns: the next path, ``(B, T)``; p(z | x) is invariant under the sweep.
+        :param reference: the current path, int64 ``(B, T)``, or ``(B, T, D)``; of several chains a
+            dict by site; ``None`` draws a first one by unconditional SMC.
+        :returns: the next path, ``(B, T)``, or such a dict; p(z | x) is invariant under the sweep.
         :raises LatentSiteError: if the model has other latent sites; condition on their values.
         """
         with torch.no_grad():
@@ -252,9 +266,9 @@ class ParticleGibbs:
                 twisting = twisting.chosen(run, emission, self.settings.num_particles)
             path = draw_paths(run, emission, reference, twisting.settings(self.settings))[1]
             self._twisting = twisting
-            return run.unflatten(path)
+            return run.result(path)
 
-    def _ran(self) -> ParticleGibbsKernel:
+    def _ran(self) -> ParticleGibbsKernel | ScanKernel:
         if self.kernel is None:
             raise RuntimeError("No samples yet; write pg.run(*args, num_samples=...) first.")
         return self.kernel

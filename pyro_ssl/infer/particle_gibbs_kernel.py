@@ -42,9 +42,7 @@ Params = dict[str, Tensor]
 class ParticleGibbsKernel(MCMCKernel):
     r"""One particle Gibbs update, as a kernel for Pyro's ``MCMC`` and for :class:`ParticleGibbs`.
 
-    :param model: a Pyro model with one ``ssl_transition``; see :class:`ParticleGibbs`.
-    :param int num_particles: P.
-    :param str resampling: ``"systematic"`` or ``"multinomial"``.
+    :param model: and ``num_particles``, ``resampling``: see :class:`ParticleGibbs`.
     :param int num_chains: C; with more than one, :meth:`sample` takes and returns a leading C.
     :param ancestor_sampling: and ``twist``, ``path_kernel``, ``inner_kernel``: see
         :class:`ParticleGibbs`.
@@ -84,6 +82,8 @@ class ParticleGibbsKernel(MCMCKernel):
         self._update = GlobalsUpdate(self._globals, inner_kernel)
         self._program = Program(model)
         self._validate = is_validation_enabled()  # Pyro's MCMC turns it off while it runs
+        #: paths that are given, by site, chains first; see ``scan.py``
+        self.given: Params = {}
 
     # ------------------------------------------------------------------ Pyro's kernel protocol
 
@@ -94,7 +94,7 @@ class ParticleGibbsKernel(MCMCKernel):
         Validation is as it was when the kernel was made.
         """
         self._before_run, before = None, Before(self)
-        program = Program(self.model, args, kwargs)
+        program = Program(self.model, args, kwargs, {n: z[0] for n, z in self.given.items()})
         with torch.no_grad(), pyro.validation_enabled(self._validate):
             run = program.run()
             if run.subsample_factor != 1.0:
@@ -105,11 +105,11 @@ class ParticleGibbsKernel(MCMCKernel):
                 )
             read_emission(run, verify=self._validate)
             self._globals.check(run)
-        self._program, self._site = program, run.loop.name
+        self._program, self._sites = program, run.paths
         self._update.start(run, self.num_chains, warmup_steps)
         self._diagnostics, self._num_sweeps = Diagnostics(), 0
-        self._warming_up, self._frozen = warmup_steps > 0, False
-        self._warmup_steps = warmup_steps
+        self._warmup_steps, self._frozen = warmup_steps, False
+        self._warming_up = warmup_steps > 0
         if self._initial_params is None or self._drawn:
             self._initial_params, self._drawn = self._draw_start(run), True
         else:
@@ -147,14 +147,14 @@ class ParticleGibbsKernel(MCMCKernel):
         params, C = self._unsqueeze(params), self.num_chains
         values = {name: params[name] for name in self._globals.names}
         runs, emissions = self._read_chains(values)
-        run, z = runs[0], params[self._site]
+        run, z = runs[0], self._sites.join(params)
         z = z.long() if run.is_discrete else z  # Pyro's MCMC keeps all in floats
         reference = torch.cat([run.flatten(chain) for chain in z], 1)
         twisting = self._adapted(run, emissions[0], reference)
         path = self._sweep(runs, emissions, reference, twisting)
         before, paths = (p.unflatten(1, (C, -1)).transpose(0, 1) for p in (reference, path))
         drawn = self._update.draw(runs, paths, values)
-        new = {self._site: torch.stack([run.unflatten(z) for z in paths]), **drawn}
+        new = self._sites.split(torch.stack([run.unflatten(z) for z in paths])) | drawn
         self._record(runs, before, paths, {name: drawn[name] for name in self._globals.free})
         self._twisting, self._num_sweeps = twisting, self._num_sweeps + 1
         self._frozen = not self._warming_up
@@ -204,8 +204,10 @@ class ParticleGibbsKernel(MCMCKernel):
         """Run the model once per chain, under the chain's own values."""
         with torch.no_grad():
             runs = [
-                self._program.run({name: value[c] for name, value in values.items()})
-                for c in range(self.num_chains if values else 1)
+                self._program.given({name: z[c] for name, z in self.given.items()}).run(
+                    {name: value[c] for name, value in values.items()}
+                )
+                for c in range(self.num_chains if values or self.given else 1)
             ]
             emissions = [read_emission(run) for run in runs]
         return runs, emissions * (self.num_chains // len(emissions))
@@ -243,14 +245,15 @@ class ParticleGibbsKernel(MCMCKernel):
 
     def _check_start(self, run: ModelRun, params: Params) -> None:
         """Check what the user gave as start."""
-        for name in (self._site, *self._globals.names):
+        for name in (*run.paths.names, *self._globals.names):
             if name not in params:
                 raise ValueError(
                     f'Site "{name}": missing from initial_params, which hold {sorted(params)}; '
                     "expected a start for every latent site, or for none."
                 )
         event = run.transition.event_shape
-        shapes = {self._site: (*run.loop.batch_shape, run.loop.num_steps, *event)}
+        path = (*run.loop.batch_shape, run.loop.num_steps, *event)
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(run.paths.names, path)
         sites: dict[str, Any] = self._globals.sites | self._globals.free
         shapes |= {name: tuple(s.shape) for name, s in sites.items()}
         for name, shape in shapes.items():
@@ -261,8 +264,8 @@ class ParticleGibbsKernel(MCMCKernel):
                     f'Site "{name}": its start has shape {found}, expected {(*lead, *shape)}, '
                     "chains first where there are several."
                 )
-        for z in params[self._site]:
-            check_reference(run, z)
+        for c in range(self.num_chains):
+            check_reference(run, {name: params[name][c] for name in run.paths.names})
 
     def _draw_start(self, run: ModelRun) -> Params:
         values = self._update.prior_draws(run, self.num_chains)
@@ -271,7 +274,7 @@ class ParticleGibbsKernel(MCMCKernel):
         self._twisting = self._twisting.chosen(runs[0], emissions[0], P)
         path = self._sweep(runs, emissions, None, self._twisting)
         chains = path.unflatten(1, (self.num_chains, run.num_sequences)).unbind(1)
-        return {self._site: torch.stack([run.unflatten(z) for z in chains]), **values}
+        return self._sites.split(torch.stack([run.unflatten(z) for z in chains])) | values
 
     @torch.no_grad()
     def _record(self, runs: list[ModelRun], before: Tensor, after: Tensor, free: Params) -> None:

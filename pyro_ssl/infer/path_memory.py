@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..reading.paths import PathSites
 from ..reading.program import ModelRun
 
 __all__ = ["PathMemory", "pad_steps", "sequence_index"]
@@ -25,9 +28,17 @@ class PathMemory:
         self._known: Tensor | None = None  # (N,)
         self._full_shape: torch.Size = torch.Size()
         self._values: list[Tensor] | None = None  # of all sequences, if the last run held all
+        self._sites: PathSites | None = None
 
     def __bool__(self) -> bool:
         return self._paths is not None
+
+    def copy(self) -> PathMemory:
+        """Return a memory that goes on independently."""
+        new = copy.copy(self)
+        if self._paths is not None and self._known is not None:
+            new._paths, new._known = self._paths.clone(), self._known.clone()
+        return new
 
     @property
     def num_sequences(self) -> int:
@@ -40,11 +51,21 @@ class PathMemory:
         return 0 if self._known is None else int(self._known.sum())
 
     @property
-    def paths(self) -> Tensor:
-        """The last paths, full batch shape ``+ (T, ...)``; 0 where none was drawn yet."""
-        if self._paths is None:
+    def paths(self) -> Any:
+        """The last paths, full batch shape ``+ (T, ...)``; 0 where none was drawn yet.
+
+        By site where the loop has several chains.
+        """
+        paths = self.by_site
+        several = self._sites is not None and self._sites.several
+        return paths if several else next(iter(paths.values()))
+
+    @property
+    def by_site(self) -> dict[str, Tensor]:
+        """The same, by site in any case."""
+        if self._paths is None or self._sites is None:
             raise RuntimeError("No path was drawn yet; write em.step(...) first.")
-        return self._paths.reshape(self._full_shape + self._paths.shape[1:])
+        return self._sites.split(self._paths.reshape(self._full_shape + self._paths.shape[1:]))
 
     def recall(self, run: ModelRun) -> tuple[Tensor, Tensor]:
         """Return the paths ``(T, B, ...)`` of a run's sequences, and which are known, ``(B,)``."""
@@ -78,7 +99,7 @@ class PathMemory:
         last = self.last_of_each(run)
         index = sequence_index(run)[last]
         self._paths[index, :T] = path.transpose(0, 1)[last]
-        self._known[index] = True
+        self._known[index], self._sites = True, run.paths
         whole = run.subsample_factor == 1.0
         self._values = [site.value for site in run.grid.sites] if whole else None
 
@@ -96,6 +117,8 @@ class PathMemory:
         """Whether the paths are of other data than a run's."""
         if self._paths is None:
             return False
+        if run.paths != self._sites:
+            return True
         values = self._values
         if run.full_shape != self._full_shape or run.subsample_factor != 1.0 or values is None:
             return run.full_shape != self._full_shape

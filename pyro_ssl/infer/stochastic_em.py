@@ -36,6 +36,7 @@ from .markov_em import MarkovEM
 from .mstep import gradient_step
 from .path_memory import PathMemory
 from .point import PointSites
+from .scan_em import ScansPaths
 from .twisting import Twisting
 from .undo import pyro_optimiser, undone_on_error
 from .warm_start import all_sequences, check_steps, draw_all, teach_transition
@@ -46,11 +47,12 @@ __all__ = ["StochasticEM"]
 REFIT_EVERY = 16
 
 
-class StochasticEM(HasEstimates):
+class StochasticEM(ScansPaths, HasEstimates):
     r"""Fit an SSL by stochastic EM: the counterpart of Pyro's ``SVI``.
 
     :param model: a Pyro model with one ``ssl_transition``. Point estimates of its other latent
-        sites are in :attr:`values`: Dirichlet sites in closed form, continuous ones by MAP.
+        sites are in :attr:`values`: Dirichlet sites in closed form, continuous ones by MAP. Of
+        several chains or loops see :class:`ParticleGibbs`.
     :param optim: a Pyro optimiser for ``pyro.param`` and module parameters, and the latter sites.
     :param int num_particles: P.
     :param bool conditional: draw from the exact posterior by conditional SMC, from the last path;
@@ -131,20 +133,7 @@ class StochasticEM(HasEstimates):
         self._path_counts: Counts = {}  # of the paths in memory
         self._told = False  # of parameters that nothing trains
 
-    @property
-    def paths(self) -> Tensor:
-        """The last path of every sequence, int64, full batch shape ``+ (T,)``."""
-        return self._memory.paths
-
-    @all_or_nothing
-    @poutine.block()
-    def step(self, *args: Any, **kwargs: Any) -> float:
-        r"""One E-step and one M-step; arguments go to the model.
-
-        :returns: -log p(z, x) of the drawn paths before the M-step, scaled to the full data where a
-            plate is subsampled. Priors are left out.
-        """
-        program = Program(self._model, args, kwargs)
+    def _step(self, program: Program) -> float:
         run, emission = self._read(program)
         old, known = self._memory.recall(run)
         fresh = not self._memory or self._memory.is_stale(run)

@@ -17,6 +17,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
+from ..reading.paths import PathSites
 from ..reading.program import ModelRun, Program
 
 __all__ = ["draws_to_arviz"]
@@ -29,23 +30,25 @@ SAMPLE = ["chain", "draw"]
 @torch.no_grad()
 def draws_to_arviz(
     program: Program,
+    paths: PathSites,
     samples: dict[str, Tensor],
     stats: dict[str, Tensor],
     log_likelihood: bool,
 ) -> Any:
     """Return draws, with the data that they are given, as ``InferenceData`` or ``DataTree``.
 
+    :param PathSites paths: which of them are paths.
     :param dict samples: by site, ``(C, S, ...)``.
     :param dict stats: of each draw, ``(C, S)``.
     :param bool log_likelihood: whether to score every draw, which runs the model once for each.
     :raises ImportError: if ArviZ is not installed.
     """
     arviz, xarray = _arviz()
-    run = _run_under(program, samples, 0, 0)
+    run = _run_under(program, paths, samples, 0, 0)
     groups = {
         "posterior": {name: (value, _dims(run, name, value)) for name, value in samples.items()},
         "sample_stats": {name: (value, SAMPLE) for name, value in stats.items()},
-        "log_likelihood": _log_likelihood(program, samples) if log_likelihood else {},
+        "log_likelihood": _log_likelihood(run, samples) if log_likelihood else {},
         "observed_data": dict(_observed(run)),
         "constant_data": dict(_constant(run)),
     }
@@ -78,9 +81,11 @@ def _arviz() -> tuple[Any, Any]:
     return arviz, xarray
 
 
-def _run_under(program: Program, samples: dict[str, Tensor], c: int, s: int) -> ModelRun:
+def _run_under(
+    program: Program, paths: PathSites, samples: dict[str, Tensor], c: int, s: int
+) -> ModelRun:
     """Run the model under one draw of its latents outside the loop."""
-    return program.run({name: value[c, s] for name, value in samples.items()})
+    return program.run({n: v[c, s] for n, v in samples.items() if n not in paths.names})
 
 
 def _batch_dims(run: ModelRun) -> list[str]:
@@ -95,7 +100,7 @@ def _batch_dims(run: ModelRun) -> list[str]:
 def _dims(run: ModelRun, name: str, value: Tensor) -> list[str]:
     """Names of the dimensions of a site's draws ``(C, S, ...)``."""
     dims = list(SAMPLE)
-    if name == run.loop.name:
+    if name in run.paths.names:
         dims += [*_batch_dims(run), "time"]
     return _filled(dims, name, value)
 
@@ -131,11 +136,10 @@ def _constant(run: ModelRun) -> Iterator[tuple[str, Variable]]:
         yield "inputs", (inputs.movedim(-2, 0), ["time", *batch, "input"])
 
 
-def _log_likelihood(program: Program, samples: dict[str, Tensor]) -> dict[str, Variable]:
+def _log_likelihood(run: ModelRun, samples: dict[str, Tensor]) -> dict[str, Variable]:
     """log p(x | z, θ) of each observed site: in the loop of each sequence, summed over time."""
     C, S = next(iter(samples.values())).shape[:2]
-    run = _run_under(program, samples, 0, 0)
-    each = [_scores(program, run, samples, c, s) for c in range(C) for s in range(S)]
+    each = [_scores(run, samples, c, s) for c in range(C) for s in range(S)]
     found: dict[str, Variable] = {}
     in_loop = {site.name for site in run.grid.sites}
     for name in each[0]:
@@ -145,15 +149,14 @@ def _log_likelihood(program: Program, samples: dict[str, Tensor]) -> dict[str, V
     return found
 
 
-def _scores(
-    program: Program, run: ModelRun, samples: dict[str, Tensor], c: int, s: int
-) -> dict[str, Tensor]:
+def _scores(run: ModelRun, samples: dict[str, Tensor], c: int, s: int) -> dict[str, Tensor]:
     """The same of one draw, by site, float64."""
-    others = {name: value[c, s] for name, value in samples.items() if name != run.loop.name}
-    path = run.flatten(samples[run.loop.name][c, s])  # (T, B, ...)
+    draw = {name: value[c, s] for name, value in samples.items()}
+    others = {name: value for name, value in draw.items() if name not in run.paths.names}
+    path = run.flatten(run.paths.join(draw))  # (T, B, ...)
     event = run.transition.event_shape
     states = path.reshape(1, len(path), *run.loop.batch_shape, *event)
-    now = program.run(others, states)
+    now = run.program.run(others, states)
     shape = run.loop.batch_shape
     found = {x.name: x.table().double().sum((0, 2)).reshape(shape) for x in now.grid.sites}
     for name, node in now.sites.items():

@@ -22,10 +22,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..reading.paths import PathSites
 from ..reading.program import ModelRun
-from ..smc import Emission, LinearSurrogate, MarkovSurrogate, Surrogate, fit_surrogate
+from ..smc import Emission, LinearSurrogate, MarkovSurrogate, Surrogate, linear_along
 from ..smc.emissions import QuadraticEmission, TableEmission
-from ..smc.surrogate import linear_along, surrogate_along
+from ..smc.surrogate_product import Sums, along_states, fit_any_surrogate, from_sums
 from ..smc.sweep import conditional_smc
 from ..steps import steps_within
 from .estep import SMCSettings
@@ -77,7 +78,8 @@ class Twisting:
         self.trial: Trial | None = None
         self.trial_without: Trial | None = None
         self._along: Surrogate | None = None
-        self._sums: tuple[Tensor, Tensor] | None = None
+        self._along_for: PathSites | None = None
+        self._sums: list[Sums] | None = None
         self._fitted: tuple[Any, list[Tensor], Surrogate] | None = None
         self._chosen_for: tuple[Any, ...] | None = None
         self._told = False
@@ -109,12 +111,13 @@ class Twisting:
         inputs = None if run.inputs is None else run.inputs[:, index]
         some = run.transition, path[:, index], lengths, inputs
         if not run.is_discrete:
-            new._along = linear_along(*some)
+            new._along, new._along_for = linear_along(*some), run.paths
             return new
-        now = surrogate_along(*some)
-        if self._sums is not None:
-            now = tuple(DECAY * a + b for a, b in zip(self._sums, now, strict=True))  # type: ignore[assignment]
-        new._sums, new._along = now, MarkovSurrogate.from_sums(*now)
+        now = along_states(*some)
+        if self._sums is not None and self._along_for == run.paths:
+            pairs = zip(self._sums, now, strict=True)
+            now = [(DECAY * a[0] + b[0], DECAY * a[1] + b[1]) for a, b in pairs]
+        new._sums, new._along, new._along_for = now, from_sums(now), run.paths
         return new
 
     @torch.no_grad()
@@ -185,11 +188,13 @@ class Twisting:
         if isinstance(self.how, Surrogate):
             _check_kind(run, self.how)
             return self.how
-        if self._along is not None:  # at the posterior: closer than prior paths are
+        if (
+            self._along is not None and self._along_for == run.paths
+        ):  # at the posterior: closer than prior paths are
             return self._along
         kind, state = (type(run.transition), *_kind_of(run)), _state_of(run)
         if self._fitted is None or self._fitted[0] != kind or not _equal(self._fitted[1], state):
-            surrogate = fit_surrogate(run.transition, run.loop.num_steps, inputs=run.inputs)
+            surrogate = fit_any_surrogate(run.transition, run.loop.num_steps, inputs=run.inputs)
             self._fitted = kind, state, surrogate
         return self._fitted[2]
 

@@ -152,7 +152,7 @@ def teach_transition(
     parameters = [p for p in transition.parameters() if p.requires_grad]
     if not parameters:
         return
-    training = transition.training
+    modes = [(part, part.training) for part in transition.modules()]
     transition.train()
     # A step of a sequence takes a row of logits, or of the widest layer.
     width = max([transition.num_states, *(len(p) for p in parameters if p.dim())])
@@ -174,7 +174,8 @@ def teach_transition(
     finally:
         for parameter in parameters:
             parameter.grad = None
-        transition.train(training)
+        for part, training in modes:
+            part.training = training
 
 
 def _loss(
@@ -221,6 +222,6 @@ def all_sequences(runs: Iterable[ModelRun]) -> dict[str, Any]:
 
 def draw_all(hmm: MarkovEM, programs: Iterable[Program]) -> Tensor:
     """Draw paths of the sequences of all batches, one batch after the other, int64 ``(N, T)``."""
-    drawn = [hmm.sample_paths(*program.args, **program.kwargs) for program in programs]
+    drawn = [hmm.draw(program)[1].T for program in programs]
     T = max(path.shape[-1] for path in drawn)
-    return torch.cat([pad_steps(path.reshape(-1, path.shape[-1]), T) for path in drawn])
+    return torch.cat([pad_steps(path, T) for path in drawn])

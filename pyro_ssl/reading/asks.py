@@ -18,9 +18,9 @@ from torch import Tensor
 from ..gradients import gradients
 from ..smc.derivatives import EmissionAsks, Expansion, derivatives
 from ..smc.proposal import Asks
-from .handlers import EmissionReader
 from .program import ModelRun
 from .quadratic import probe_points
+from .reader import EmissionReader
 from .recording import Recording
 from .replay import Replay
 from .site import EmissionSite
@@ -107,7 +107,8 @@ class BodyAsks(EmissionAsks):
         with torch.set_grad_enabled(z.requires_grad), within, frame, reader:
             by_chain = z.transpose(0, 1) if C == 1 else z.unflatten(0, (C, B)).transpose(1, 2)
             shape = (C * P, 1, *loop.batch_shape, *z.shape[2:])
-            yield met, by_chain.contiguous().view(shape)  # so that data broadcast in long rows
+            points = by_chain.contiguous().view(shape)  # so that data broadcast in long rows
+            yield met, loop.show(step, [points])
             log_p = reduce(torch.add, [site.table() for site in sites])  # (1, B, C P)
             if C == 1:
                 return log_p.squeeze(0)

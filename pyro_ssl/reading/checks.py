@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 
 import torch
 from pyro.poutine.subsample_messenger import _Subsample
@@ -10,7 +11,9 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ..errors import LatentSiteError, NonFiniteError, SMCFailed
+from ..loop import Chain
 from .program import ModelRun
+from .site import name_of
 
 __all__ = [
     "check_all_learn",
@@ -20,6 +23,7 @@ __all__ = [
     "check_transition_learns",
     "require_discrete",
     "require_no_latents",
+    "require_one_chain",
 ]
 
 
@@ -47,6 +51,19 @@ def require_discrete(run: ModelRun, who: str) -> None:
             f'Site "{run.loop.name}": its transition is a {type(run.transition).__name__}, but '
             f"{who} sums over K states; expected a DiscreteTransition. StochasticEM, ParticleGibbs "
             "and ParticleFilter take both kinds."
+        )
+
+
+def require_one_chain(run: ModelRun, who: str) -> None:
+    """Check that the loop has one chain.
+
+    :raises TypeError: if it has several.
+    """
+    if run.paths.several:
+        raise TypeError(
+            f'Site "{run.loop.name}": its loop is over a dict of chains, but {who} has one q, of '
+            f'one site; expected one chain: write ssl_transition("{run.paths.names[0]}", '
+            "transition, T). ParticleGibbs, StochasticEM, ParticleFilter and MarkovEM take several."
         )
 
 
@@ -87,7 +104,7 @@ def check_all_learn(run: ModelRun, objective: Tensor) -> None:
     if lost:
         shapes = ", ".join(str(tuple(leaf.shape)) for leaf in lost)
         warnings.warn(
-            f'Site "{run.grid.sites[0].name}": parameters of shape {shapes}, in the loop of '
+            f'Site "{name_of(run.grid.sites)}": parameters of shape {shapes}, in the loop of '
             f'"{run.loop.name}" or before it, are not in Pyro\'s store, so they stay as they are; '
             'expected all that require a gradient. Write pyro.module("decoder", decoder) in the '
             "model, or decoder.requires_grad_(False).",
@@ -101,7 +118,7 @@ def check_placement(run: ModelRun, table: Tensor) -> None:
 
     :raises ValueError: if they do not, or are of a half precision; nothing has been drawn yet.
     """
-    name, loop = run.grid.sites[0].name, run.loop
+    name, loop = name_of(run.grid.sites), run.loop
     if table.dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f'Site "{name}": its log-density is {table.dtype}, expected float32 or float64: in '
@@ -144,27 +161,54 @@ def check_elsewhere(run: ModelRun) -> None:
     )
 
 
-def check_reference(run: ModelRun, reference: Tensor) -> Tensor:
-    """Check a user's path ``(B, T, ...)``, and lay it out as the sampler's ``(T, B, ...)``."""
-    loop = run.loop
-    shape = (*loop.batch_shape, loop.num_steps, *run.transition.event_shape)
-    if not run.is_discrete:
-        if tuple(reference.shape) != shape or not bool(reference.isfinite().all()):
+def check_reference(run: ModelRun, reference: Tensor | Mapping[str, Tensor]) -> Tensor:
+    """Check a user's path ``(B, T, ...)``, and lay it out as the sampler's ``(T, B, ...)``.
+
+    :param reference: a dict by site where the loop has several chains.
+    """
+    names = run.paths.names
+    if not isinstance(reference, Mapping) and not run.paths.several:
+        reference = {names[0]: reference}
+    if not isinstance(reference, Mapping) or set(reference) != set(names):
+        found = sorted(reference) if isinstance(reference, Mapping) else type(reference).__name__
+        raise ValueError(
+            f'Site "{run.loop.name}": the reference is {found}, expected a dict of a path for each '
+            f'chain, {sorted(names)}; write {{"{names[0]}": z, ...}}, as a sweep returns it.'
+        )
+    each = {chain.name: _path_of(run, chain, reference[chain.name]) for chain in run.loop.drawn}
+    return run.flatten(each)
+
+
+def _path_of(run: ModelRun, chain: Chain, path: Tensor) -> Tensor:
+    """Check the path of one chain, ``(B, T, ...)``; int64 where it is discrete."""
+    loop, event = run.loop, chain.transition.event_shape
+    shape = (*loop.batch_shape, loop.num_steps, *event)
+    if event:
+        if tuple(path.shape) != shape or not bool(path.isfinite().all()):
             raise ValueError(
-                f'Site "{loop.name}": the reference has shape {tuple(reference.shape)}, expected '
+                f'Site "{chain.name}": the reference has shape {tuple(path.shape)}, expected '
                 f"finite numbers {shape}: sequences first, then time, then the vector."
             )
-        return run.flatten(reference)
-    K = run.transition.num_states
-    integer = not reference.is_floating_point() and reference.dtype != torch.bool
-    if tuple(reference.shape) != shape or not integer:
+        return path
+    K = dict(zip(run.paths.names, run.paths.sizes, strict=True))[chain.name]
+    integer = not path.is_floating_point() and path.dtype != torch.bool
+    if tuple(path.shape) != shape or not integer:
         raise ValueError(
-            f'Site "{loop.name}": the reference has shape {tuple(reference.shape)} and dtype '
-            f"{reference.dtype}, expected int64 {shape}, sequences first and time last."
+            f'Site "{chain.name}": the reference has shape {tuple(path.shape)} and dtype '
+            f"{path.dtype}, expected int64 {shape}, sequences first and time last."
         )
-    if reference.numel() and (int(reference.min()) < 0 or int(reference.max()) >= K):
+    if path.numel() and (int(path.min()) < 0 or int(path.max()) >= K):
         raise ValueError(
-            f'Site "{loop.name}": the reference holds states from {int(reference.min())} to '
-            f"{int(reference.max())}, expected 0 to {K - 1}."
+            f'Site "{chain.name}": the reference holds states from {int(path.min())} to '
+            f"{int(path.max())}, expected 0 to {K - 1}."
         )
-    return run.flatten(reference.long())
+    if chain.known is not None and chain.known_at is not None:
+        known, seen = chain.known.movedim(0, -1), chain.known_at.movedim(0, -1)
+        if bool((seen & (known != path)).any()):
+            *b, t = (seen & (known != path)).nonzero()[0].tolist()
+            raise ValueError(
+                f'Site "{chain.name}": the reference is {int(path[(*b, t)])} at step {t} of '
+                f"sequence {tuple(b)}, expected {int(known[(*b, t)])}, which obs says it is; write "
+                "torch.where(obs_mask.T, obs.T, path)."
+            )
+    return path.long()

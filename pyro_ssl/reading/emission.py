@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyro.poutine.util import is_validation_enabled
 
+from ..errors import EmissionNotLocalError
 from ..smc import Emission, QuadraticEmission, TableEmission
 from .checks import check_elsewhere, check_placement
 from .probe import check_emission_is_local
@@ -31,4 +32,11 @@ def read_emission(run: ModelRun, *, verify: bool = False) -> Emission:
     if run.is_discrete:
         return TableEmission(table)
     found = find_quadratic(table, probe_points(run.transition), run.emission_at)
+    if found is None and run.grid.num_own < len(run.grid.sites):
+        raise EmissionNotLocalError(
+            f'Site "{run.grid.sites[-1].name}": in a later loop, it depends on the vectors of '
+            f'"{run.loop.name}" in another way than a linear-Gaussian one, expected that where '
+            "another loop reads vectors; observe it in the loop of these, given the other path: "
+            "write that loop first."
+        )
     return BodyEmission(run, table) if found is None else QuadraticEmission(*found)

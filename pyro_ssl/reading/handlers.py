@@ -4,32 +4,32 @@ r"""Answering ``ssl_transition`` for the samplers: the body of the loop becomes 
 ``(K, 1, ..., 1)``, and its observed sites become log p(x_t | z_t = k) for all t and k at once. The
 sweep over t then needs none of the user's Python.
 
-The handler stands *inside* the plates and reads each site before they broadcast it: expanding
-``Categorical(phi[z])`` of batch shape ``(K, 1, 1)`` to ``(K, T, B)`` would materialise
-``(K, T, B, V)``.
-
-Next files to read: ``site.py``, one observed site; ``program.py``, who runs the model.
+Next files to read: ``reader.py``, which reads the body's sites; ``program.py``, who runs the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
-import pyro
 import torch
 from pyro.poutine.indep_messenger import IndepMessenger
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
-from ..errors import EmissionNotLocalError, LatentSiteError, NonFiniteError, SMCFailed
-from ..primitive import SSLLoop
+from ..errors import EmissionNotLocalError, NonFiniteError, SMCFailed
+from ..loop import SSLLoop
 from ..transitions import DiscreteTransition, Transition
+from .paths import PathSites, lengths_of, scale_of, sites_of
 from .quadratic import probe_points
-from .site import EmissionSite, user_scale
+from .reader import EmissionReader, LaterReader
+from .site import EmissionSite
 
-__all__ = ["EmissionReader", "StateGrid"]
+__all__ = ["DRAWN", "StateGrid"]
+
+#: marks of a path's site: it has a value, or the sweep is to draw one
+GIVEN, DRAWN = "given", "drawn"
 
 
 class StateGrid(Messenger):
@@ -37,7 +37,8 @@ class StateGrid(Messenger):
 
     Once the model ran under it, :attr:`answered` says whether there was a loop whose path is still
     to be drawn (not given by ``condition`` or ``replay``); then :attr:`loop` says what it was, and
-    :attr:`sites` what its body observed.
+    :attr:`sites` what its body observed. :attr:`blocks` are all that are to be drawn, the first of
+    which this is.
 
     Over vectors the states are points of R^D at which log p(x_t | z_t) is to be known.
 
@@ -50,8 +51,11 @@ class StateGrid(Messenger):
         self.states = states
         self._loop: SSLLoop | None = None
         self.sites: list[EmissionSite] = []
-        self._path_site: dict[str, Any] = {}
-        self._placeholder = False
+        self.num_own = 0  # of the sites: the others are of later loops that read this one's path
+        self.num_met = 0  # how many states its body met
+        self.blocks: list[SSLLoop] = []
+        self._asked_for: str | None = None  # the path whose site is sampled now
+        self._path_sites: dict[str, dict[str, Any]] = {}
 
     @property
     def answered(self) -> bool:
@@ -73,42 +77,56 @@ class StateGrid(Messenger):
         msg["value"], msg["done"] = self._run, True
 
     def _pyro_sample(self, msg: Any) -> None:
-        if msg["infer"].get("_ssl_path") and not msg["is_observed"] and msg["value"] is None:
+        if msg["name"] != self._asked_for:
+            return
+        given = msg["is_observed"] or msg["value"] is not None
+        # Another dict, for ``replay`` has put the trace's own there.
+        msg["infer"] = {**msg["infer"], "_ssl_path": GIVEN if given else DRAWN}
+        if not given:
             # The sweep draws z; the site is there for the masks and scales that stand on it.
             transition = msg["fn"].transition
             dtype = transition.like.dtype if transition.event_shape else torch.long
             shape, device = msg["fn"].shape(), transition.like.device
             msg["value"] = torch.zeros(shape, dtype=dtype, device=device)
-            msg["done"] = self._placeholder = True
+            msg["done"] = True
 
     def _pyro_post_sample(self, msg: Any) -> None:
         if msg["infer"].get("_ssl_path"):
-            self._path_site = dict(msg)
+            self._path_sites[msg["name"]] = dict(msg)
 
-    def _run(self, loop: SSLLoop) -> Iterator[tuple[Tensor, Tensor]]:
-        self._placeholder = False
-        z = pyro.sample(loop.name, loop.distribution(), infer={"_ssl_path": True})
-        if not self._placeholder:
-            with loop.body():
-                yield loop.steps(), loop.time_first(z)
+    def _run(self, loop: SSLLoop) -> Iterator[tuple[Tensor, Any]]:
+        paths = {}
+        for chain in loop.chains:
+            self._asked_for = chain.name
+            z, self._asked_for = loop.sample(chain, {"_ssl_path": GIVEN}), None
+            if self._path_sites[chain.name]["infer"]["_ssl_path"] != DRAWN:
+                paths[chain.name] = loop.time_first(chain, z)
+        blocks = loop.given(paths).blocks()
+        now = blocks[:1] if self._loop is None else []
+        self.blocks += blocks
+        for block in blocks[len(now) :]:  # not drawn now: the run only tells that there are more
+            for chain in block.chains:
+                value = self._path_sites[chain.name]["value"]
+                paths[chain.name] = loop.time_first(chain, value)
+        loop = loop.given(paths)
+        if now:
+            self._loop = loop
+            yield from self._answer(loop)
             return
-        if self._loop is not None:
-            raise LatentSiteError(
-                f'Site "{loop.name}": a second ssl_transition in one model (the first is '
-                f'"{self._loop.name}"), expected one. Sample them in turn, each with the other '
-                f'given: pyro.condition(model, {{"{loop.name}": path}}).'
-            )
-        self._loop = loop
-        yield from self._answer(loop)
+        # A later loop whose body reads the path that is drawn is a part of its emission.
+        reads = LaterReader(self.loop, loop, self.num_met, self.sites) if self._loop else None
+        with loop.body(), reads or contextlib.nullcontext():
+            yield loop.steps(), loop.show(loop.steps(), [paths[c.name] for c in loop.chains])
 
-    def _answer(self, loop: SSLLoop) -> Iterator[tuple[Tensor, Tensor]]:
-        """Run the body, in the place that the path's site left."""
+    def _answer(self, loop: SSLLoop) -> Iterator[tuple[Tensor, Any]]:
+        """Run the body, in the place that the paths' sites left."""
         states = self._states_of(loop)
-        S = len(states)
+        S = self.num_met = len(states)
         # The frame keeps the states' dimension from a plate in the body, which the reader refuses.
         frame = IndepMessenger(f"{loop.name}_states", S, dim=loop.time_dim - 1)
         with loop.body(), frame, EmissionReader(loop, S, self.sites):
-            yield loop.steps(), states
+            yield loop.steps(), loop.meet(loop.steps(), states)
+        self.num_own = len(self.sites)
 
     def _states_of(self, loop: SSLLoop) -> Tensor:
         """States as the body meets them, ``(S, 1, ..., 1) + event_shape`` at the least."""
@@ -124,23 +142,19 @@ class StateGrid(Messenger):
         return states
 
     @property
+    def paths(self) -> PathSites:
+        """The sites that the sweep draws."""
+        return sites_of(self.loop)
+
+    @property
     def transition_scale(self) -> Tensor | None:
-        """User's ``poutine.scale`` on the path's site, ``(B,)``; ``None`` where it is 1."""
-        scale = user_scale(self._path_site)
-        if not isinstance(scale, Tensor) and scale == 1.0:
-            return None
-        like = self.transition.like
-        scale = torch.as_tensor(scale, dtype=like.dtype, device=like.device)
-        return scale.expand(self.loop.batch_shape).reshape(-1)
+        """User's ``poutine.scale`` on the paths' sites, ``(B,)``; ``None`` where it is 1."""
+        return scale_of(self.loop, self._path_sites)
 
     @property
     def lengths(self) -> Tensor | None:
         """Number of steps of each sequence, ``(B,)``; 0 where the user masked it out."""
-        mask, lengths = self._path_site["mask"], self.loop.lengths
-        if mask is not None and mask is not True:
-            mask = torch.as_tensor(mask, device=self.loop.device).expand(self.loop.batch_shape)
-            lengths = mask * (self.loop.num_steps if lengths is None else lengths)
-        return None if lengths is None else lengths.reshape(-1)
+        return lengths_of(self.loop, self._path_sites)
 
     def observed(self) -> Tensor:
         """Return the cells at which something was observed and not masked, bool ``(T, B)``."""
@@ -203,94 +217,3 @@ class StateGrid(Messenger):
     def path(self, z: Tensor) -> Tensor:
         """Return log p(x_t | z_t) of given paths, ``(T, B)`` in and out."""
         return torch.stack([site.path(z) for site in self.sites]).sum(0)
-
-
-class EmissionReader(Messenger):
-    """Reads the observed sites of the body before the plates around the loop broadcast them.
-
-    :param SSLLoop loop: of as many steps as the body meets.
-    :param int num_states: how many states it meets.
-    :param list sites: where they go.
-    :param dict fillers: by site, what stands for masked values, if not one of these steps'.
-    :param Tensor steps: the steps that the body meets, where these are not all in order. A value
-        that a handler outside the loop conditions on is taken at these; the body indexes its own.
-    """
-
-    def __init__(
-        self,
-        loop: SSLLoop,
-        num_states: int,
-        sites: list[EmissionSite],
-        steps: Tensor | None = None,
-        fillers: Mapping[str, Tensor | None] | None = None,
-    ) -> None:
-        super().__init__()
-        self.loop, self.num_states, self.sites, self.steps = loop, num_states, sites, steps
-        self.fillers = fillers or {}
-        self._num_inner = 0
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if isinstance(msg["fn"], _Subsample) or msg["infer"].get("_deterministic"):
-            return
-        name, loop = msg["name"], self.loop
-        inner = [frame for frame in msg["cond_indep_stack"] if frame.vectorized]
-        if inner:
-            raise EmissionNotLocalError(
-                f'Site "{name}": inside plate "{inner[0].name}", which stands in the body of the '
-                f'loop of "{loop.name}"; expected no plate there. Write the distribution as one '
-                "event: fn.to_event(1), in place of the plate."
-            )
-        self._num_inner = len(msg["cond_indep_stack"])
-        msg["infer"]["_ssl_emission"] = "own value" if msg["is_observed"] else "given value"
-        msg["done"] = True  # so that no plate broadcasts it
-
-    def _pyro_post_sample(self, msg: Any) -> None:
-        if not msg["infer"].get("_ssl_emission"):
-            return
-        loop, fn, value = self.loop, msg["fn"], msg["value"]
-        if not msg["is_observed"]:  # checked only now: an outer handler may condition
-            raise LatentSiteError(
-                f'Site "{msg["name"]}": latent, inside the loop of "{loop.name}", expected an '
-                "observed one. The samplers draw only z there: give obs=, condition the model on "
-                "it, draw it before the loop, or leave missing observations out by "
-                "poutine.mask(mask=...)."
-            )
-        for tensor in (value, *_parameters(fn)):
-            if tensor.dim() and tensor.device != loop.device:
-                raise ValueError(
-                    f'Site "{msg["name"]}": its distribution or value is on {tensor.device}, but '
-                    f'the transition of "{loop.name}" is on {loop.device}; expected one device: '
-                    f'write transition.to("{tensor.device}"), or move the data.'
-                )
-        shape = torch.Size((self.num_states, loop.num_steps)) + loop.batch_shape
-        time = -len(loop.batch_shape) - fn.event_dim - 1
-        from_outside = msg["infer"]["_ssl_emission"] == "given value"
-        if self.steps is not None and from_outside and value.dim() >= -time:
-            value = value.index_select(time, self.steps)
-        value_batch = value.shape[: value.dim() - fn.event_dim]
-        scale = user_scale(msg, num_inner=self._num_inner)
-        mask = None if msg["mask"] is True else msg["mask"]
-        weights = [tuple(w.shape) for w in (mask, scale) if isinstance(w, Tensor)]
-        try:
-            fits = torch.broadcast_shapes(fn.batch_shape, value_batch, *weights, shape) == shape
-        except RuntimeError:
-            fits = False
-        if not fits:
-            raise EmissionNotLocalError(
-                f'Site "{msg["name"]}": its distribution has batch shape {tuple(fn.batch_shape)} '
-                f"and its value {tuple(value_batch)}"
-                f"{', its masks and scales ' * bool(weights)}{str(weights)[1:-1]}"
-                f", which do not broadcast to (K, T, B) = {tuple(shape)}; expected "
-                f'shapes that do: the loop of "{loop.name}" gives every state at once, z of shape '
-                f"{(shape[0],) + (1,) * (len(shape) - 1)}: index by the whole of z, as in phi[z], "
-                "and keep data time first, as in x[t]."
-            )
-        filler = self.fillers.get(msg["name"])
-        self.sites.append(EmissionSite(msg["name"], fn, value, mask, scale, shape, filler))
-
-
-def _parameters(fn: Any) -> list[Tensor]:
-    """Tensors that a distribution holds."""
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    return [value for value in vars(fn).values() if isinstance(value, Tensor)]

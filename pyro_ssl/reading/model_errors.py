@@ -55,8 +55,10 @@ def _context(grid: StateGrid) -> str:
     loop = grid.loop
     met = f"t is arange({loop.num_steps})"
     if isinstance(loop.transition, DiscreteTransition):
-        K = loop.transition.num_states
-        met += f", z has shape {(K,) + (1,) * (1 + len(loop.batch_shape))}, all {K} states"
+        K, ones = loop.transition.num_states, (1,) * (1 + len(loop.batch_shape))
+        each, states = ("each of ", "tuples of ") if len(loop.drawn) > 1 else ("", "")
+        z = loop.name if loop.is_tuple else "z"
+        met += f", {each}{z} has shape {(K, *ones)}, all {K} {states}states"
     return (
         f'Site "{loop.name}": the model, expected to run with all steps and states at once (in the '
         f"body {met}, and data are time first, {(loop.num_steps, *loop.batch_shape)}),"

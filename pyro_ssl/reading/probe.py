@@ -11,7 +11,7 @@ a cell must stay the same.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pyro import poutine
@@ -19,11 +19,13 @@ from pyro.poutine.indep_messenger import IndepMessenger
 from torch import Tensor
 
 from ..errors import EmissionNotLocalError, ModelError
-from ..primitive import SSLLoop
-from .handlers import EmissionReader, StateGrid
+from ..loop import SSLLoop
+from ..transitions import DiscreteTransition, Transition
+from .handlers import StateGrid
 from .program import ModelRun
 from .quadratic import probe_points
-from .site import EmissionSite
+from .reader import EmissionReader
+from .site import EmissionSite, name_of
 
 __all__ = ["check_emission_is_local"]
 
@@ -61,7 +63,7 @@ class _Look(NamedTuple):
         if not isinstance(again, Tensor) or not torch.allclose(
             again.expand_as(self.expected), self.expected, rtol=rtol, atol=rtol, equal_nan=True
         ):
-            name = sites[0].name if sites else loop.name
+            name = name_of(sites) if sites else loop.name
             raise EmissionNotLocalError(
                 f'Site "{name}": log p(x_t | z_t), in the loop of "{loop.name}", {self.mend}'
             )
@@ -74,15 +76,16 @@ class _Probe(StateGrid):
         super().__init__()
         self.looks, self.finished = looks, False
 
-    def _answer(self, loop: SSLLoop) -> Iterator[tuple[Tensor, Tensor]]:
+    def _answer(self, loop: SSLLoop) -> Iterator[tuple[Tensor, Any]]:
         active = loop.active()
         for look in self.looks:
             sites: list[EmissionSite] = []
             some = loop._replace(num_steps=len(look.steps))
             within = poutine.mask(mask=True if active is None else active[look.steps])
             frame = IndepMessenger(f"{loop.name}_states", len(look.z), dim=loop.time_dim - 1)
+            self.num_met = len(look.z)
             with within, frame, EmissionReader(some, len(look.z), sites, look.steps):
-                yield look.steps, look.z
+                yield look.steps, loop.meet(look.steps, look.z)
             look.check(loop, sites)
         self.finished = True
 
@@ -93,7 +96,22 @@ def check_emission_is_local(run: ModelRun, table: Tensor) -> None:
     :param Tensor table: what the run read, ``(T, B, S)``.
     :raises EmissionNotLocalError: if it does; the message has the line to write instead.
     """
-    probe, loop = _Probe(_looks(run, table)), run.loop
+    own = table
+    if run.grid.num_own < len(run.grid.sites):
+        _check_later_loops(run, table)
+        own = sum(site.table() for site in run.grid.sites[: run.grid.num_own]) + 0.0 * table
+    try:
+        _check_body(run, own, _looks(run, own))
+    except EmissionNotLocalError:
+        if not _reads_given_paths(run, own):
+            raise
+        # A path that was left by an earlier loop is of all steps, in order.
+        _check_body(run, own, _looks_at_all_steps(run, own))
+
+
+def _check_body(run: ModelRun, table: Tensor, looks: Iterator[_Look]) -> None:
+    """Check the body of the loop itself."""
+    probe, loop = _Probe(looks), run.loop
     try:
         run.again(probe)
     except ModelError as error:
@@ -110,31 +128,103 @@ def check_emission_is_local(run: ModelRun, table: Tensor) -> None:
         )
 
 
+def _check_later_loops(run: ModelRun, table: Tensor) -> None:
+    """Check what later loops observe given this one's path: along random paths, at all steps."""
+    z, met = _random_paths(run, run.loop.steps())
+    grid = StateGrid(met)
+    run.again(grid)
+    expected = table.gather(-1, z.movedim(0, -1))
+    _Look(run.loop.steps(), met, expected, _COUPLED.format("other steps or sequences of z")).check(
+        run.loop, grid.sites
+    )
+
+
+def _reads_given_paths(run: ModelRun, own: Tensor) -> bool:
+    """Whether the body reads a path of another loop that has a value: what it observes changes."""
+    inside = {chain.name for chain in run.loop.chains}
+    others = {
+        name: site["value"]
+        for name, site in run.sites.items()
+        if site["infer"].get("_ssl_path") and name not in inside
+    }
+    given = run.program.given_paths
+    if others.keys() - given.keys():
+        return True  # conditioned on, so it cannot be changed
+    changed = {name: _another(run.sites[name]["fn"].transition, z) for name, z in others.items()}
+    if not changed:
+        return False
+    grid = StateGrid()
+    run._replace(program=run.program.given(given | changed)).again(grid)
+    again = sum(site.table() for site in grid.sites[: grid.num_own])
+    return not torch.equal(torch.as_tensor(again).expand_as(own), own)
+
+
+def _another(transition: Transition, path: Tensor) -> Tensor:
+    """A path that differs at every step, where there are two states."""
+    if isinstance(transition, DiscreteTransition):
+        return (path + 1) % transition.num_states
+    return path + 1.0
+
+
 def _looks(run: ModelRun, table: Tensor) -> Iterator[_Look]:
     """The ways to meet the body that the module names, with what the table has for each.
 
     One at a time: each holds as much as the table.
     """
-    (T, B, S), loop = table.shape, run.loop
-    ones = (1,) * (1 + len(loop.batch_shape))
-    points = torch.arange(S, device=table.device)
-    if not run.is_discrete:
-        points = probe_points(run.transition)
-    grid = points.reshape(S, *ones, *points.shape[1:])
-    steps, every = loop.steps(), torch.arange(S, device=table.device)
+    T, grid, steps = len(table), _grid(run), run.loop.steps()
     even = (steps - steps % 2).flip(0)
     odd = (steps - steps % 2 + 1).clamp(max=max(T - 1 - T % 2, 0))
     for some in (even, odd):
         yield _Look(some, grid, table[some], _STEPS)
+    yield from _other_states(run, table)
+    few = torch.cat([steps[:FEW], steps[FEW:][-FEW:]])
+    yield _along_paths(run, table, few)
+    if run.grid.num_own < len(run.grid.sites):
+        yield _Look(steps, grid, table, _STEPS)  # later loops are to meet all steps
+
+
+def _looks_at_all_steps(run: ModelRun, table: Tensor) -> Iterator[_Look]:
+    """Those of the ways that have all steps in order."""
+    yield from _other_states(run, table)
+    yield _along_paths(run, table, run.loop.steps())
+    yield _Look(run.loop.steps(), _grid(run), table, _STEPS)
+
+
+def _other_states(run: ModelRun, table: Tensor) -> Iterator[_Look]:
+    S, grid = table.shape[-1], _grid(run)
+    every = torch.arange(S, device=table.device)
     if S > 1:
         for order in (every.flip(0), torch.zeros_like(every)):
             beside = _COUPLED.format("the states that stand beside k")
-            yield _Look(steps, grid[order], table[..., order], beside)
-    few = torch.cat([steps[:FEW], steps[FEW:][-FEW:]])
-    # Nothing is drawn from the generators that the model and the samplers draw from.
+            yield _Look(run.loop.steps(), grid[order], table[..., order], beside)
+
+
+def _along_paths(run: ModelRun, table: Tensor, some: Tensor) -> _Look:
+    z, met = _random_paths(run, some)
+    expected = table[some].gather(-1, z.movedim(0, -1))
+    return _Look(some, met, expected, _COUPLED.format("other steps or sequences of z"))
+
+
+def _points(run: ModelRun) -> Tensor:
+    """What stands for z in the table, ``(S,) + event_shape``."""
+    if not run.is_discrete:
+        return probe_points(run.transition)
+    return torch.arange(run.transition.num_states, device=run.loop.device)
+
+
+def _grid(run: ModelRun) -> Tensor:
+    """The same as the body meets it."""
+    points, ones = _points(run), (1,) * (1 + len(run.loop.batch_shape))
+    return points.reshape(len(points), *ones, *points.shape[1:])
+
+
+def _random_paths(run: ModelRun, some: Tensor) -> tuple[Tensor, Tensor]:
+    """Places of latents in the table, ``(N, n, B)``, of random paths; and as the body meets them.
+
+    Nothing is drawn from the generators that the model and the samplers draw from.
+    """
+    points, B, n = _points(run), run.num_sequences, len(some)
     own = torch.Generator(device="cpu").manual_seed(0)
-    shape = (max(1, ENOUGH // max(1, len(few) * B)), len(few), B)
-    paths = torch.randint(S, shape, generator=own, device="cpu").to(table.device)
-    met = points[paths].reshape(*shape[:2], *loop.batch_shape, *points.shape[1:])
-    expected = table[few].gather(-1, paths.movedim(0, -1))
-    yield _Look(few, met, expected, _COUPLED.format("other steps or sequences of z"))
+    shape = (max(1, ENOUGH // max(1, n * B)), n, B)
+    z = torch.randint(len(points), shape, generator=own, device="cpu").to(points.device)
+    return z, points[z].reshape(*shape[:2], *run.loop.batch_shape, *points.shape[1:])

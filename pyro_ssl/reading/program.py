@@ -16,12 +16,14 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
 from ..errors import LatentSiteError
-from ..primitive import SSLLoop
+from ..loop import SSLLoop
 from ..steps import steps_within
 from ..transitions import DiscreteTransition
 from .context import TURNS, Given, own_dims
-from .handlers import StateGrid
+from .handlers import DRAWN, StateGrid
 from .model_errors import named_errors
+from .paths import PathSites
+from .refusals import check_subsamples, several_blocks
 from .site import naming_site
 
 __all__ = ["ModelRun", "Program"]
@@ -33,6 +35,7 @@ class Program:
     :param model: the model.
     :param args: its positional arguments.
     :param kwargs: its keyword arguments.
+    :param paths: values of paths that are given, by site.
     """
 
     def __init__(
@@ -40,8 +43,14 @@ class Program:
         model: Callable[..., Any],
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
+        paths: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.model, self.args, self.kwargs = model, args, dict(kwargs or {})
+        self.given_paths = dict(paths or {})
+
+    def given(self, paths: Mapping[str, Tensor]) -> Program:
+        """Return the program in which these paths, by site, have values."""
+        return Program(self.model, self.args, self.kwargs, paths)
 
     def run(
         self, values: Mapping[str, Tensor] | None = None, states: Tensor | None = None
@@ -54,28 +63,29 @@ class Program:
         """
         grid = StateGrid(states)
         with poutine.block(), poutine.trace() as tracer:
-            self.answer(grid, values or {})
+            self.answer(grid, dict(values or {}))
         if not grid.answered:
             raise LatentSiteError(
                 "The model has no ssl_transition whose path is still to be drawn; expected one: "
                 'for t, z in ssl_transition("z", transition, T): ... (a path that is conditioned '
                 "on, or hidden by poutine.block, cannot be sampled)."
             )
+        if len(grid.blocks) > 1:
+            raise several_blocks(grid.blocks)
         nodes = tracer.trace.nodes
-        own = ("_ssl_path", "_ssl_emission", "_deterministic")
         sites = {
-            name: site
+            name: _given(site)
             for name, site in nodes.items()
-            if site["type"] == "sample" and not any(site["infer"].get(key) for key in own)
+            if site["type"] == "sample" and not _is_in_loop(site["infer"])
         }
         params = {name: site for name, site in nodes.items() if site["type"] == "param"}
         run = ModelRun(self, grid, sites, params)
-        _check_subsamples(run)
+        check_subsamples(run.loop, run.subsamples)
         return run
 
-    def answer(self, grid: StateGrid, values: Mapping[str, Tensor]) -> None:
+    def answer(self, grid: StateGrid, values: dict[str, Tensor]) -> None:
         """Run the model once, its loop answered by ``grid``, and gather nothing else."""
-        with TURNS, own_dims(), named_errors(grid), Given(values), grid:
+        with TURNS, own_dims(), named_errors(grid), grid, Given(values | self.given_paths):
             try:
                 self.model(*self.args, **self.kwargs)
             except ZeroDivisionError as error:
@@ -156,12 +166,24 @@ class ModelRun(NamedTuple):
 
     def again(self, grid: StateGrid) -> None:
         """Run the model once more, with the same values, its loop answered by another grid."""
-        fixed = {name: s["value"] for name, s in self.sites.items() if not s["is_observed"]}
+        fixed = {
+            name: site["value"] for name, site in self.sites.items() if not site["is_observed"]
+        }
         with poutine.block():
             self.program.answer(grid, fixed)
 
-    def flatten(self, path: Tensor) -> Tensor:
-        """Turn a path ``batch_shape + (T, ...)`` into the samplers' ``(T, B, ...)``."""
+    @property
+    def paths(self) -> PathSites:
+        """The sites of the paths that are to be drawn."""
+        return self.grid.paths
+
+    def flatten(self, path: Tensor | Mapping[str, Tensor]) -> Tensor:
+        """Turn a path ``batch_shape + (T, ...)`` into the samplers' ``(T, B, ...)``.
+
+        Or, by site, those of several chains.
+        """
+        if isinstance(path, Mapping):
+            path = self.paths.join(path)
         shape = (-1, self.loop.num_steps, *self.transition.event_shape)
         return path.reshape(shape).transpose(0, 1).contiguous()
 
@@ -169,6 +191,10 @@ class ModelRun(NamedTuple):
         """Turn the samplers' path ``(T, B, ...)`` into the site's, ``batch_shape + (T, ...)``."""
         path = path.transpose(0, 1)
         return path.reshape(self.loop.batch_shape + path.shape[1:])
+
+    def result(self, path: Tensor) -> Any:
+        """Return what a user is given of the samplers' path: by site where there are several."""
+        return self.paths.result(self.unflatten(path))
 
     def zero_path(self) -> Tensor:
         """Return a path of zeros, ``(T, B) + event_shape``, of the latents' dtype."""
@@ -230,22 +256,15 @@ class ModelRun(NamedTuple):
         return total
 
 
-def _check_subsamples(run: ModelRun) -> None:
-    """Check that the plates' indices are there, before anything is drawn or stored by them."""
-    for frame in run.loop.plates:
-        index, N = run.subsamples.get(frame.name), frame.full_size or frame.size
-        if index is not None and (index.is_floating_point() or index.dtype == torch.bool):
-            raise ValueError(
-                f'Plate "{frame.name}": its subsample is {index.dtype}, expected integers, the '
-                f'places of sequences; write pyro.plate("{frame.name}", N, subsample=index) with '
-                "index.long(), or mask.nonzero().squeeze(-1) of a mask."
-            )
-        if index is not None and len(index) and not (0 <= index.min() and index.max() < N):
-            raise ValueError(
-                f'Plate "{frame.name}": its subsample holds indices from {int(index.min())} to '
-                f"{int(index.max())}, expected 0 to N - 1 = {N - 1}; write "
-                f'pyro.plate("{frame.name}", N, subsample=index) with N sequences in all.'
-            )
+def _is_in_loop(infer: Mapping[str, Any]) -> bool:
+    """Whether a site is the sweep's to draw, or what the body observed; or no site at all."""
+    drawn = infer.get("_ssl_path") == DRAWN
+    return drawn or bool(infer.get("_ssl_emission") or infer.get("_deterministic"))
+
+
+def _given(site: dict[str, Any]) -> dict[str, Any]:
+    """A path that ``replay`` gives is as good as observed."""
+    return {**site, "is_observed": True} if site["infer"].get("_ssl_path") else site
 
 
 def _is_pyros(error: Exception) -> bool:

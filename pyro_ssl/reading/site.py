@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .context import undrawn
 
-__all__ = ["EmissionSite", "log_prob", "naming_site", "user_scale"]
+__all__ = ["EmissionSite", "log_prob", "name_of", "naming_site", "user_scale"]
 
 
 class EmissionSite(NamedTuple):
@@ -197,6 +197,12 @@ def naming_site(name: str) -> Iterator[None]:
             "its distribution and of its shape. Leave what is missing out by "
             f"poutine.mask(mask=...), and padding by lengths=. It raised: {error}"
         ) from error
+
+
+def name_of(sites: Sequence[EmissionSite]) -> str:
+    """Return the name by which a body is known: of its first site that is no label."""
+    own = [site.name for site in sites if not isinstance(site.fn, dist.Delta)]
+    return own[0] if own else sites[0].name
 
 
 def user_scale(site: dict[str, Any], num_inner: int = 0) -> Tensor | float:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from ..errors import EmissionNotLocalError
-from ..primitive import SSLLoop
+from ..loop import SSLLoop
 from ..smc import Emission, QuadraticEmission
 from ..smc.compiled_expansion import expanded_proposal
 from ..smc.derivatives import EmissionAsks, TwistedAsks

@@ -182,7 +182,7 @@ def check_log_joint(subject: Subject) -> Check:
 def _random_path(run: ModelRun) -> Tensor:
     """A path ``(T, B, ...)``, of any states, or drawn from the prior over vectors."""
     if not run.is_discrete:
-        return run.flatten(run.loop.distribution().sample())
+        return run.flatten(run.loop.distribution(run.loop.drawn[0]).sample())
     path = torch.randint_like(run.zero_path(), run.transition.num_states)
     lengths = run.loop.lengths
     if lengths is None:
@@ -193,7 +193,7 @@ def _random_path(run: ModelRun) -> Tensor:
 def _by_site(run: ModelRun, path: Tensor) -> dict[str, Tensor]:
     """Log-density of each site as the samplers read it, float64 scalars."""
     factor = run.subsample_factor
-    found = {run.loop.name: factor * run.log_transition(path).double().sum()}
+    found = {_paths_of(run): factor * run.log_transition(path).double().sum()}
     if run.is_discrete:
         terms = {site.name: site.path(path) for site in run.grid.sites}
     else:
@@ -210,24 +210,32 @@ def _by_site(run: ModelRun, path: Tensor) -> dict[str, Tensor]:
 def _by_trace(subject: Subject, path: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
     """Log-density of each site in Pyro's trace, and 1 + the sum of the sizes of its terms."""
     run, program = subject.run, subject.program
-    given = {run.loop.name: run.unflatten(path), **run.subsamples}
+    given = {**run.paths.split(run.unflatten(path)), **run.subsamples}
     # What is masked may be no possible value, which validation would refuse.
     quiet = pyro.validation_enabled(False)
     with TURNS, quiet, poutine.block(), poutine.trace() as tracer, own_dims(), Given(given):
         program.model(*program.args, **program.kwargs)
         fillers = {site.name: site.a_possible_value() for site in run.grid.sites}
-    found = {}
+    found: dict[str, tuple[Any, Any]] = {}
     for name, site in tracer.trace.nodes.items():
         own = site["type"] == "sample" and not site["infer"].get("_deterministic")
         if not own or isinstance(site["fn"], _Subsample):
             continue
-        if name in run.sites or name == run.loop.name:
+        if name in run.sites or name in run.paths.names:
             log_p = site["fn"].log_prob(site["value"])
         else:  # as in the loop: no clamp stands between a probability and its logarithm
             log_p = log_prob(site["fn"], _filled(site, fillers.get(name)))
         terms = _terms(site, log_p)
-        found[name] = terms.sum(), 1.0 + terms.abs().where(terms.isfinite(), 0.0).sum()
+        key = _paths_of(run) if name in run.paths.names else name
+        size = terms.abs().where(terms.isfinite(), 0.0).sum()
+        value, known = found.get(key, (0.0, 1.0))
+        found[key] = value + terms.sum(), known + size
     return found
+
+
+def _paths_of(run: ModelRun) -> str:
+    """Name of the paths of a loop, all together."""
+    return ", ".join(run.paths.names)
 
 
 def _terms(site: dict[str, Any], log_p: Tensor) -> Tensor:

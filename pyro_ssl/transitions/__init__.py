@@ -11,6 +11,7 @@ from .lstm import (
 )
 from .markov import MarkovState, MarkovTransition
 from .path import PathDistribution
+from .product import ProductState, ProductTransition
 from .recurrent import RecurrentTransition
 from .recurrent_gaussian import ReadState, RecurrentGaussianTransition
 
@@ -27,6 +28,8 @@ __all__ = [
     "Moments",
     "MultiplicativeLSTMTransition",
     "PathDistribution",
+    "ProductState",
+    "ProductTransition",
     "ReadState",
     "RecurrentGaussianTransition",
     "RecurrentTransition",

@@ -207,8 +207,12 @@ NO_LOOP = "no ssl_transition whose path is still to be drawn; expected"
 SHIFT = '"shift": latent'
 
 MODELS = {
-    "two loops": fault('"again": a second ssl_transition', run=two_loops),
-    "nested loops": fault('Site "y": ' + LATENT, run=nested),
+    "two loops": fault(
+        '"again": a second ssl_transition',
+        run=two_loops,
+        taken={"ParticleGibbs.run", "StochasticEM.step"},
+    ),
+    "nested loops": fault('Site "y": its loop stands in the body of', run=nested),
     "no loop": fault(NO_LOOP, run=lambda w: symbols(slice(None), integers(T, B), w)),
     "nothing": fault(NO_LOOP, run=lambda w: None),
     "the loop given": fault(NO_LOOP, run=around(poutine.condition, data={"z": integers(B, T)})),

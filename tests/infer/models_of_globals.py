@@ -141,6 +141,29 @@ def observed_elsewhere(x=None, y=None):
     loop(lambda z, t: dist.Normal(3 * mean[z], 1.0), x)
 
 
+def two_chains(x=None):
+    """A factorial model: a weight of each chain's state."""
+    weight = pyro.sample("weight", dist.Normal(0.0, 2.0).expand([2]).to_event(1))
+    chains = {"a": lstm(), "b": lstm()}
+    with pyro.plate("sequences", B):
+        for t, (a, b) in ssl_transition(chains, T):
+            pyro.sample("x", dist.Normal(weight[0] * a + weight[1] * b, 0.7), obs=at(x, t))
+
+
+def semi_supervised(x=None, known=None):
+    """Some states are known; topics by a Dirichlet whose strength is latent."""
+    strength = pyro.sample("strength", dist.Gamma(3.0, 2.0))
+    phi = pyro.sample("phi", dist.Dirichlet(strength * torch.ones(K, V)).to_event(1))
+    labels = {} if known is None else {"obs": known, "obs_mask": KNOWN_AT}
+    with pyro.plate("sequences", B):
+        for t, z in ssl_transition("z", lstm(), T, **labels):
+            pyro.sample("x", dist.Categorical(phi[z]), obs=at(x, t))
+
+
+#: steps and sequences at which the state is known
+KNOWN_AT = (torch.arange(T * B).reshape(T, B) % 3) == 0
+
+#: those whose paths are of one chain
 MODELS = [
     gamma_over_dirichlet,
     normal_mean_and_scale,

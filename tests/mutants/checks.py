@@ -13,8 +13,18 @@ import pytest
 import torch
 from pyro import poutine
 
+from pyro_ssl.reading.program import Program
 from pyro_ssl.smc import future
-from tests.infer import models_of_globals, test_globals, test_stochastic_em, test_vectors
+from tests.enumeration import all_paths, repeated
+from tests.infer import (
+    models_of_globals,
+    test_chains,
+    test_globals,
+    test_labels,
+    test_scan,
+    test_stochastic_em,
+    test_vectors,
+)
 from tests.infer import test_particle_gibbs_law as gibbs
 from tests.reading import test_program as reading
 from tests.smc import (
@@ -28,6 +38,7 @@ from tests.smc import (
     test_resampling,
 )
 from tests.statistics import ALPHA, chi_square, one_sweep_p_value, p_value, random_problem
+from tests.transitions import test_product as test_product_transition
 
 #: by suite, by name: a function that makes the world and returns the test
 SUITES: dict = {}
@@ -304,6 +315,68 @@ def labels():
 def minibatches():
     words = torch.randint(test_stochastic_em.V, (test_stochastic_em.T, test_stochastic_em.B))
     return lambda: test_stochastic_em.test_incremental_counts_hold_all_sequences(words, "mean")
+
+
+# ------------------------------------------------------------------- several chains, and labels
+
+
+@check("chains", "joint of two alike")
+def joint_of_two():
+    """Chains of as many states, of which x sees the difference: with the table, path by path."""
+    model, x = test_scan.side_by_side(test_scan.make_chains()), torch.randn(3)
+    exact = all_paths(model, {"z": 2, "w": 2}, x)
+
+    def test():
+        run = Program(model, (repeated(x, len(exact.log_joint)),)).run()
+        path = run.flatten(exact.paths)
+        with torch.no_grad():
+            found = run.log_transition(path) + run.log_emission(path)
+        torch.testing.assert_close(found, exact.log_joint)
+
+    return test
+
+
+@check("chains", "joint, scaled", variant="scaled")
+@check("chains", "joint, ragged", variant="ragged")
+def joint(variant):
+    chains = test_chains.make_chains()
+    return lambda: test_chains.test_joint_of_the_samplers_is_that_of_the_trace(chains, variant)
+
+
+@check("chains", "products")
+def products():
+    return test_product_transition.test_probabilities_are_products
+
+
+@check("chains", "labels", case="ragged")
+def labelled(case):
+    transition = test_labels.make_transition()
+    return lambda: test_labels.test_log_joint_is_that_of_the_clamped_paths(transition, case)
+
+
+@check("chains", "one given", make=test_scan.side_by_side)
+@check("chains", "read by a later loop", make=test_scan.reading)
+def given_the_other(make):
+    chains = test_scan.make_chains()
+    return lambda: test_scan.test_what_a_block_sees_is_the_joint(make, chains, "z", False)
+
+
+@check("chains", "scan")
+def scan():
+    chains = test_scan.make_chains()
+
+    def test():
+        with pytest.MonkeyPatch.context() as patch:
+            test_scan.test_one_scan_keeps_the_exact_joint_posterior(
+                test_scan.side_by_side, chains, 0, patch, R=20_000
+            )
+
+    return test
+
+
+@check("chains", "counts of two loops")
+def counts_of_two_loops():
+    return lambda: test_scan.test_em_counts_all_look_ups(test_scan.make_chains())
 
 
 # ------------------------------------------------------------ sites outside the loop, no Dirichlet

@@ -15,10 +15,14 @@ from pyro_ssl.infer.free import Conditional, FreeSite
 from pyro_ssl.infer.globals import GlobalSites
 from pyro_ssl.infer.globals_update import GlobalsUpdate
 from pyro_ssl.infer.inner import _GradientBlock
-from pyro_ssl.reading import handlers
+from pyro_ssl.infer.scan import ScanKernel
+from pyro_ssl.infer.scan_em import ScansPaths
+from pyro_ssl.loop import Chain, SSLLoop
+from pyro_ssl.reading import paths, reader
 from pyro_ssl.reading.asks import BodyAsks
 from pyro_ssl.reading.handlers import StateGrid
 from pyro_ssl.reading.program import Program
+from pyro_ssl.reading.reader import LaterReader
 from pyro_ssl.reading.site import EmissionSite
 from pyro_ssl.smc import TableEmission, ancestors, expanded, gaussian, resampling, sweep
 from pyro_ssl.smc.ancestors import ReferencePath
@@ -29,6 +33,7 @@ from pyro_ssl.smc.product import _Unrolled
 from pyro_ssl.smc.resampling import RESAMPLING, first_above, invert_cdf
 from pyro_ssl.smc.sweep import conditional_smc
 from pyro_ssl.smc.twist import TwistedProposal
+from pyro_ssl.transitions import product
 from tests.mutants.inject import Mutant, edit, replace
 
 MUTANTS: list[Mutant] = []
@@ -621,7 +626,10 @@ def _(right, self, *args):
     return right(self._replace(scale=1.0), *args)
 
 
-@mutant("reading", "subsampled", "subsampling tempers the posterior", (handlers, "user_scale"))
+@mutant(
+    *("reading", "subsampled", "subsampling tempers the posterior"),
+    *((module, "user_scale") for module in (reader, paths)),
+)
 def _(right, site, num_inner=0):
     return site["scale"]
 
@@ -638,7 +646,8 @@ def _(right, self):
 
 @mutant("reading", "masked outside", "mask of a sequence ignored", (StateGrid, "lengths"))
 def _(right, self):
-    return right(but(self, _path_site={**self._path_site, "mask": None}))
+    sites = {name: {**site, "mask": None} for name, site in self._path_sites.items()}
+    return right(but(self, _path_sites=sites))
 
 
 # ------------------------------------------------------------------- Dirichlet sites, and chains
@@ -718,7 +727,89 @@ def _(right, self, run, path, old=None, known=None):
     return right(self, run, path)
 
 
+# ------------------------------------------------------------------- several chains, and labels
+
+
+@mutant("chains", "joint of two alike", "the body meets chains in reverse", (SSLLoop, "meet"))
+def _(right, self, t, z):
+    return right(self, t, z)[::-1]
+
+
+edited(
+    *("chains", "joint of two alike", "the first chain runs fastest", product.split_states),
+    ("tuple(reversed(parts))", "tuple(parts)"),
+)
+edited(
+    *("chains", "products", "tuples of the other order", product._outer_sum),
+    ("total.unsqueeze(-1) + more.unsqueeze(-2)", "total.unsqueeze(-2) + more.unsqueeze(-1)"),
+)
+edited(
+    *("chains", "products", "the last chain alone", product._outer_sum),
+    ("(total.unsqueeze(-1) + more", "(0.0 * total.unsqueeze(-1) + more"),
+)
+
+
+@mutant("chains", "joint, scaled", "scale of the paths ignored", (StateGrid, "transition_scale"))
+def _(right, self):
+    return None
+
+
+@mutant("chains", "joint, ragged", "lengths of the paths ignored", (StateGrid, "lengths"))
+def _(right, self):
+    return None
+
+
+edited(
+    *("chains", "labels", "mask of labels inverted", Chain.observe),
+    ("mask=self.known_at[t]", "mask=~self.known_at[t]"),
+)
+
+
+@mutant("chains", "labels", "labels ignored", (Chain, "observe"))
+def _(right, self, t, z):
+    return None
+
+
+edited(
+    *("chains", "labels", "labels of the step before", Chain.observe),
+    ("self.known[t].to", "self.known[t - 1].to"),
+)
+edited(
+    *("chains", "one given", "a given path backwards", SSLLoop.meet),
+    ("path[t]", "path[t.flip(0)]"),
+)
+
+
+@mutant(
+    *("chains", "read by a later loop", "what a later loop sees ignored"),
+    (LaterReader, "_pyro_post_sample"),
+)
+def _(right, self, msg):
+    return None
+
+
+edited(
+    *("chains", "scan", "all blocks given the paths before the scan", ScanKernel.update),
+    ("self._apart(self.kernels, params)[i]", "self._apart(self.kernels, self.initial_params)[i]"),
+)
+
+
+@mutant(
+    *("chains", "counts of two loops", "each block given the others' first paths"),
+    (ScansPaths, "_by_site"),
+)
+def _(right, self):
+    return self._start
+
+
 # -------------------------------------------------------------------------------- not wrong at all
+
+# softmax(a ⊕ b) = softmax(a) ⊗ softmax(b), whatever constants are in a and b.
+edited(
+    *("chains", None, "logits of each chain normalised", product._outer_sum),
+    ("total = logits[0]", "logits = [l.log_softmax(-1) for l in logits]; total = logits[0]"),
+    kind=EQUIVALENT,
+)
 
 # u_0 lies in the arc of a_0, so the inversion gives a_0 by itself, but for rounding at an edge.
 edited(
