@@ -13,11 +13,14 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer.mcmc import HMC, NUTS
+from pyro.ops.stats import effective_sample_size
 from pyro.poutine.subsample_messenger import _Subsample
 from scipy import stats
 
-from pyro_ssl import ParticleGibbsKernel
+from pyro_ssl import ParticleGibbs, ParticleGibbsKernel
+from pyro_ssl.exact.chains import enumerate_paths
 from pyro_ssl.infer.free import Conditional
+from pyro_ssl.reading.program import Program
 from tests.infer.models_of_globals import (
     MODELS,
     gamma_over_dirichlet,
@@ -128,6 +131,54 @@ def test_a_prior_that_counts_twice_is_found(monkeypatch):
 
     monkeypatch.setattr(Conditional, "log_prob", twice)
     assert least_p_value(differences(lstm_head, QUICK, 150, 4)) < 1e-4
+
+
+def exact_means(model, data, num_draws):
+    """Posterior means of the sites' elements and squares, and their standard errors.
+
+    Draws from the prior, each weighed by p(x | θ), which is a sum over all paths.
+    """
+    log_w, found = [], []
+    with torch.no_grad(), pyro.validation_enabled(False):
+        for _ in range(num_draws):
+            run = Program(model, (), data).run()
+            log_p = enumerate_paths(run.transition, run.grid.table()).log_evidence.sum()
+            log_w.append(log_p + run.log_elsewhere(observed=True))
+            latent = sorted(n for n, s in run.sites.items() if is_latent(s))
+            found.append(torch.cat([run.sites[n]["value"].double().flatten() for n in latent]))
+    w, draws = torch.stack(log_w).softmax(0).unsqueeze(-1), torch.stack(found)
+    draws = torch.cat([draws, draws.square()], -1)
+    mean = (w * draws).sum(0)
+    return mean, (w * (draws - mean)).square().sum(0).sqrt()
+
+
+def is_latent(site):
+    return not site["is_observed"] and not isinstance(site["fn"], _Subsample)
+
+
+def sampled_means(model, data, num_samples):
+    """The same by particle Gibbs, two chains."""
+    pg = ParticleGibbs(model, 4)
+    pg.run(**data, num_samples=num_samples, warmup_steps=300, num_chains=2, disable_progbar=True)
+    samples = pg.get_samples(group_by_chain=True)
+    latent = sorted(samples.keys() - set(PATHS))
+    values = (samples[name].double() for name in latent)
+    draws = torch.cat([value.reshape(*value.shape[:2], -1) for value in values], -1)
+    draws = torch.cat([draws, draws.square()], -1)
+    sizes = effective_sample_size(draws, chain_dim=0, sample_dim=1)
+    return draws.mean((0, 1)), draws.flatten(0, 1).std(0) / sizes.sqrt()
+
+
+@pytest.mark.stage("nightly")
+@pytest.mark.parametrize("model", ALL, ids=lambda model: model.__name__)
+def test_posterior_means_are_those_of_enumeration(model):
+    """Within five standard errors, of about 16 x 8 means: by chance once in 10,000 seeds."""
+    data = drawn(model)[1]
+    mean, error = exact_means(model, data, 6000)
+    found, other = sampled_means(model, data, 1500)
+    z = (found - mean) / (error.square() + other.square()).sqrt()
+    print(f"{model.__name__}: {len(z)} means, off by {float(z.abs().max()):.1f} standard errors")
+    assert float(z.abs().max()) < 5.0
 
 
 @pytest.mark.stage("nightly")

@@ -7,7 +7,7 @@ import torch
 import triton
 from torch import Tensor
 
-__all__ = ["launch", "places"]
+__all__ = ["LEAST", "launch", "places"]
 
 #: The least size of a block that enters a product.
 LEAST = 16

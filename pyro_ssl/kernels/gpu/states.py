@@ -11,7 +11,7 @@ from triton.runtime.errors import OutOfResources
 from ..sweeps import SweepSettings, Swept
 from ..weights import CellWeights
 from .cell import CellArrays, Sizes, advance, log_prior, log_prior_at
-from .launch import launch, places
+from .launch import LEAST, launch, places
 from .reference import redraw
 from .resampling import ancestors_of, draw_state, normalise
 
@@ -21,7 +21,8 @@ __all__ = ["fits", "sweep_states"]
 MOST_PARTICLES, MOST_STATES, MOST_PRODUCT = 64, 256, 2**18
 #: how a product of float32 is made: by three of NVIDIA's tensor cores, which keep its precision
 PRECISION = "ieee" if torch.version.hip else "tf32x3"
-OPTIONS = {"num_warps": 4}
+#: threads of a sequence, over 32: of the least tile of an LSTM, and of all that has more to hold
+WARPS, MORE_WARPS = 4, 8
 #: how far loads of weights run ahead of their products; at 1 they do not
 STAGES = 2
 
@@ -186,10 +187,12 @@ def sweep_states(
         "every": redraw_at.step if redraw_at else 1,
         **{"SYSTEMATIC": settings.systematic, "REDRAWS": bool(redraw_at)},
     }
+    least = places(P) == LEAST and cell.to_m is None and not redraw_at
+    warps = WARPS if least else MORE_WARPS
     # The loops of ancestor sampling keep weights on the chip already.
     for stages in dict.fromkeys((1,) if redraw_at else (STAGES, 1)):
         try:
-            launch(_sweep, B, u_z, arguments, **OPTIONS, num_stages=stages)
+            launch(_sweep, B, u_z, arguments, num_warps=warps, num_stages=stages)
             return found
         except OutOfResources:
             continue
