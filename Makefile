@@ -42,7 +42,7 @@ lint: $(VENV)/.installed-dev  ## ruff and mypy
 bench: $(VENV)/.installed-plots  ## each benchmark in turn
 	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(RUN) benchmarks.$$name; done
 
-bench-peers:  ## beside JAX, in an environment of its own
+bench-peers:  ## beside JAX and particles, in an environment of its own
 	$(MAKE) VENV=.venv-bench .venv-bench/.installed-bench
 	OMP_NUM_THREADS=1 .venv-bench/bin/python -m benchmarks.peers
 

@@ -1,13 +1,14 @@
-"""The same sweep elsewhere: written by hand in JAX, and Pyro's own particle filter.
+"""The same sweep elsewhere: written by hand in JAX, and the filters of Pyro and of ``particles``.
 
-    make bench-peers                       # in an environment of its own, with JAX
+    make bench-peers                       # in an environment of its own, with JAX and particles
     python -m benchmarks.peers [--rounds 9] [--batches 1 20 200]
 
 P=10 particles, T=100 steps, K=50 states, H=64 units, one thread, in units of ``torch.nn.LSTM``'s
 forward over the same B·P particles; all in turn, medians of the rounds' ratios. JAX's is one jitted
 scan in which conditional SMC with systematic resampling and without ancestor sampling is written
 out for this one model: the most that a user would write. ``pyro.infer.SMCFilter`` is a bootstrap
-filter of one sequence, without a reference: less than a sweep does.
+filter of one sequence, without a reference: less than a sweep does. So is that of ``particles``
+(Chopin), which is guided by the locally optimal proposal, written out for this model in NumPy.
 """
 
 from __future__ import annotations
@@ -131,6 +132,48 @@ def by_pyro(transition: LSTMTransition, table: Tensor) -> Callable[[], object]:
     return run
 
 
+def by_particles(transition: LSTMTransition, table: Tensor) -> Callable[[], object]:
+    """A guided filter over one sequence; a particle is z, log α, h and c side by side."""
+    import numpy as np
+    import particles
+
+    cell, head = transition.cell, transition.head
+    encoding, _, bias = transition._input_map()
+    tensors = (encoding.T + bias, cell._parameter("weight_hh").T, head.weight.T, head.bias)
+    lookup, recurrent, readout, offset = (w.detach().numpy().copy() for w in tensors)
+    emission = table[:, 0].exp().numpy()
+
+    def sigmoid(x: Any) -> Any:
+        return 1.0 / (1.0 + np.exp(-x))
+
+    class Model(particles.FeynmanKac):
+        """The SSL: each step draws z_t from its conditional given x_t, and weighs by α_t."""
+
+        def step(self, t: int, z: Any, h: Any, c: Any) -> Any:
+            i, f, g, o = np.split(lookup[z] + h @ recurrent, 4, -1)
+            c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+            h = sigmoid(o) * np.tanh(c)
+            logits = h @ readout + offset
+            prior = np.exp(logits - logits.max(-1, keepdims=True))
+            joint = (prior / prior.sum(-1, keepdims=True) * emission[t]).cumsum(-1)
+            alpha = joint[:, -1:]
+            z = (joint <= np.random.rand(len(h), 1) * alpha).sum(-1, keepdims=True)
+            return np.concatenate([np.minimum(z, K - 1), np.log(alpha), h, c], -1)
+
+        def M0(self, N: int) -> Any:
+            zeros = np.zeros((N, H), dtype=np.float32)
+            return self.step(0, np.full(N, K), zeros, zeros)
+
+        def M(self, t: int, xp: Any) -> Any:
+            h, c = xp[:, 2 : 2 + H], xp[:, 2 + H :]
+            return self.step(t, xp[:, 0].astype(int), h, c)
+
+        def logG(self, t: int, xp: Any, x: Any) -> Any:
+            return x[:, 1]
+
+    return lambda: particles.SMC(Model(T), N=P, resampling="systematic", ESSrmin=1.0).run()
+
+
 def main() -> None:
     """Print the ratios."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -153,6 +196,7 @@ def main() -> None:
         }
         if B == 1:
             jobs["pyro.infer.SMCFilter"] = by_pyro(transition, table)
+            jobs["particles"] = by_particles(transition, table)
         found = ratios_of(floor, jobs, options.rounds, device)
         ratios = ", ".join(f"{name} {found.median(name):.2f}" for name in jobs)
         print(f"B = {B:>4}: {ratios}", flush=True)

@@ -14,7 +14,10 @@ from torch import Tensor
 
 from ..reading.program import ModelRun, Program
 
-__all__ = ["block_size", "blocks", "check_share", "programs_of"]
+__all__ = ["Batches", "block_size", "blocks", "check_share", "programs_of"]
+
+#: for each batch a tuple of a model's arguments; ``None``: there is one, of no further arguments
+Batches = Iterable[Sequence[Any]] | None
 
 #: entries of the largest table of a block: 128 MiB in float32, of which EM holds about eight
 MAX_ENTRIES = 2**25
@@ -48,7 +51,7 @@ def programs_of(
     model: Any,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    batches: Iterable[Sequence[Any]] | None,
+    batches: Batches,
 ) -> Iterator[Program]:
     """Bind a model to its arguments, or to those of each batch in turn.
 

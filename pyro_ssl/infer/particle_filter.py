@@ -30,6 +30,7 @@ from ..reading.emission import read_emission
 from ..reading.paths import future_inputs as joined_future
 from ..reading.program import ModelRun, Program
 from ..smc import Emission, Sweep, roll_out
+from .blocks import Batches, programs_of
 from .estep import SMCSettings, draw_paths
 from .filter_mixture import Evidence, Forecast, conditioned, mean_exp, mixed_forecast, mixed_steps
 from .scores import scored_cells
@@ -101,10 +102,9 @@ class ParticleFilter:
     def sweep(self, *args: Any, **kwargs: Any) -> Sweep:
         """Return the sweep itself, not twisted: particles, ancestors, and the cell's last state.
 
-        Of several chains its states are those of their
-        :class:`~pyro_ssl.transitions.ProductTransition`, whose ``split`` gives each chain's.
+        Of several chains: of their ``ProductTransition``, whose ``split`` gives each one's states.
 
-        :raises ValueError: if there are posterior samples: each has one of its own.
+        :raises ValueError: if there are posterior samples.
         """
         if self._mixture:
             raise ValueError(
@@ -118,10 +118,7 @@ class ParticleFilter:
         return self._runs(args, kwargs, 1)[0]
 
     def evidence(self, *args: Any, num_runs: int = 5, **kwargs: Any) -> Evidence:
-        """Return log of the mean of Ẑ over several runs, with its standard error.
-
-        :param int num_runs: at least 2.
-        """
+        """Return log of the mean of Ẑ over ``num_runs``, at least 2, with its standard error."""
         if not at_least(2, num_runs):
             raise ValueError(f"num_runs is {num_runs}, expected at least 2; or use log_evidence.")
         log_z = self._runs(args, kwargs, num_runs)
@@ -138,19 +135,26 @@ class ParticleFilter:
         return float(self._runs(args, kwargs, num_runs).var(0).mean().sqrt())
 
     @all_or_nothing
-    def perplexity(self, *args: Any, start: int = 0, **kwargs: Any) -> float:
+    def perplexity(
+        self, *args: Any, start: int = 0, batches: Batches = None, **kwargs: Any
+    ) -> float:
         """Return exp(-log p̂(x_{s+1:T} | x_{1:s}) / n), n the number of observed cells after s.
 
         :param int start: s; the first so many steps of every sequence are only conditioned on.
+        :param batches: see :meth:`MarkovEM.epoch`; one is in memory at a time.
         :raises ValueError: if nothing is left to score.
         """
-        filters = self._mixture or [self]
-        runs = [f._run(args, kwargs) for f in filters]
-        cells = scored_cells(runs[0], start)
-        each = [f._log_p(run, start) for f, run in zip(filters, runs, strict=True)]
-        whole, before = (mean_exp(torch.stack(log_p)) for log_p in zip(*each, strict=True))
-        log_p = (whole - before)[cells.any(0)].sum()
-        return float((-log_p / cells.sum()).exp())
+        filters, total, num_cells = self._mixture or [self], 0.0, 0
+        for program in programs_of(self.model, args, kwargs, batches):
+            runs = [f._run(program.args, kwargs) for f in filters]
+            cells = scored_cells(runs[0], start, at_least_one=batches is None)
+            each = [f._log_p(run, start) for f, run in zip(filters, runs, strict=True)]
+            whole, before = (mean_exp(torch.stack(log_p)) for log_p in zip(*each, strict=True))
+            total += float((whole - before)[cells.any(0)].sum())
+            num_cells += int(cells.sum())
+        if not num_cells:
+            scored_cells(runs[0], start)  # says so
+        return math.exp(-total / num_cells)
 
     @torch.no_grad()
     def _log_p(self, run: ModelRun, start: int) -> tuple[Tensor, Tensor]:

@@ -206,3 +206,22 @@ def test_a_seed_fixes_what_is_said_of_a_sequence(phi, twist):
     torch.testing.assert_close(pf.log_evidence(x), pf.log_evidence(x))
     assert pf.spread(x, num_runs=3) > 0.0
     assert not ParticleFilter(model, 6, seed=4).log_likelihood(x).equal(whole)
+
+
+def test_perplexity_by_batches_is_that_of_all():
+    """With a seed what is said of a sequence depends on its place alone."""
+    N, words, transition = 7, torch.randint(V, (T, 7)), LSTMTransition(K, 4)
+    phi = torch.rand(K, V) + 0.1
+
+    def model(words, index=None):
+        with pyro.plate("documents", N, subsample=index) as index:
+            for t, z in ssl_transition("z", transition, T):
+                pyro.sample("x", dist.Categorical(phi[z]), obs=words[:, index][t])
+
+    pf = ParticleFilter(model, 5, twist=None, seed=3)
+    batches = [(index,) for index in torch.arange(N).split(3)]
+    for start in (0, 2):
+        whole = pf.perplexity(words, start=start)
+        assert pf.perplexity(words, start=start, batches=batches) == pytest.approx(whole, rel=1e-12)
+    with pytest.raises(ValueError, match="There is no batch"):
+        pf.perplexity(words, batches=[])
