@@ -5,11 +5,19 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
-from pyro.infer.autoguide import AutoDelta
+from pyro.infer.autoguide import AutoDelta, AutoGuideList, AutoNormal
 from pyro.optim import Adam
 from torch.optim import SGD
 
-from pyro_ssl import MarkovTransition, ParticleFilter, ParticleGibbs, StochasticEM, ssl_transition
+from pyro_ssl import (
+    MarkovTransition,
+    MeanFieldELBO,
+    MeanFieldGuide,
+    ParticleFilter,
+    ParticleGibbs,
+    StochasticEM,
+    ssl_transition,
+)
 from pyro_ssl.errors import LatentSiteError
 from tests.faults.digest import nothing_changes
 from tests.infer.models_of_globals import (
@@ -19,24 +27,43 @@ from tests.infer.models_of_globals import (
     T,
     at,
     finite,
+    gamma_over_dirichlet,
     lstm,
     normal_mean_and_scale,
     poisson_rates,
+    semi_supervised,
+    two_chains,
 )
-from tests.infer.test_globals_law import drawn
+from tests.infer.test_globals_law import PATHS, drawn
 
 CONTINUOUS = [model for model in MODELS if model is not finite]
 
 
-@pytest.mark.parametrize("model", CONTINUOUS, ids=lambda model: model.__name__)
+@pytest.mark.parametrize(
+    "model", [*CONTINUOUS, two_chains, semi_supervised], ids=lambda model: model.__name__
+)
 def test_em_estimates_every_continuous_site(model):
     values, data = drawn(model)
     em = StochasticEM(model, Adam({"lr": 0.05}), 4)
     losses = [em.step(**data) for _ in range(4)]
     assert all(torch.isfinite(torch.tensor(losses)))
-    assert em.values.keys() == values.keys() - {"z"}
+    assert em.values.keys() == values.keys() - {*PATHS}
     assert all(em.values[name].shape == values[name].shape for name in em.values)
     assert ParticleFilter(em.fitted_model, 4).log_evidence(**data).isfinite().all()
+
+
+@pytest.mark.parametrize("model", [*CONTINUOUS, semi_supervised], ids=lambda m: m.__name__)
+def test_svi_takes_every_continuous_site(model):
+    """A guide of the paths and of tables of counts, and one of Pyro's of all else."""
+    values, data = drawn(model)
+    hidden = ["z", "phi"] if model in (gamma_over_dirichlet, semi_supervised) else ["z"]
+    guide = AutoGuideList(model)
+    guide.append(MeanFieldGuide(model))
+    guide.append(AutoNormal(pyro.poutine.block(model, hide=hidden)))
+    svi = SVI(model, guide, Adam({"lr": 0.02}), loss=MeanFieldELBO())
+    losses = torch.tensor([svi.step(**data) for _ in range(4)])
+    assert losses.isfinite().all()
+    assert {name for name in values if name not in hidden} <= guide.median(**data).keys()
 
 
 def all_known(x=None):
