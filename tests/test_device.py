@@ -104,6 +104,22 @@ class World:
             for t, z in ssl_transition("z", chain, T, lengths=self.lengths):
                 pyro.sample("x", dist.Categorical(self.prior[z]), obs=words[t])
 
+    def of_other_sites(self, x):
+        """Latents by a closed form, by gradients, by their values, and in the transition."""
+        like = {"device": self.device, "dtype": self.dtype}
+        zero, one = torch.zeros(K, **like), torch.ones(K, **like)
+        mean = pyro.sample("mean", dist.Normal(zero, one).to_event(1))
+        rate = pyro.sample("rate", dist.Gamma(one, one).to_event(1))
+        scale = pyro.sample("scale", dist.LogNormal(zero[0], one[0]))
+        weight = pyro.sample("weight", dist.Normal(zero, one).to_event(1))
+        pyro.module("transition", self.transition)
+        transition = self.transition.given({"head.bias": weight})
+        with pyro.plate("documents", B, device=self.device):
+            sign = pyro.sample("sign", dist.Bernoulli(0.5 * one[0]))
+            for t, z in ssl_transition("z", transition, T, inputs=self.inputs):
+                pyro.sample("y", dist.Poisson(rate[z]), obs=self.words[t].to(self.dtype))
+                pyro.sample("x", dist.Normal(mean[z] + sign, scale), obs=x[t])
+
     def chains(self, words, num_loops=1):
         """Two chains beside one another, with labels; or two loops, the second reading the first.
 
@@ -171,6 +187,22 @@ def gibbs(w):
             pg.diagnostics()
             out += [*pg.get_samples().values(), *pg.get_samples(num_samples=2).values()]
     return out
+
+
+def other_sites(w):
+    x, out = w.log_emission[..., 0], []
+    pg = ParticleGibbs(w.of_other_sites, 3, ancestor_sampling=2)
+    pg.run(x, num_samples=3, warmup_steps=2, num_chains=2, disable_progbar=True)
+    pg.summary()
+    samples = pg.get_samples()
+    score = ParticleFilter(w.of_other_sites, 3, posterior_samples=samples)
+    forecast = score.forecast(x, start=2)
+    out += [score.log_likelihood(x), score.log_evidence(x), forecast.log_prob, forecast.paths]
+    model = pyro.condition(w.of_other_sites, {"sign": samples["sign"][0]})
+    em = StochasticEM(model, Adam({"lr": 0.1}), num_particles=3)
+    em.step(x)
+    em.step(x)
+    return [*samples.values(), *em.values.values(), *out]
 
 
 def em(w):
@@ -411,6 +443,7 @@ ALL = [
     read_the_model,
     sweeps,
     gibbs,
+    other_sites,
     em,
     several_chains,
     markov_em,

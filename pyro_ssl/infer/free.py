@@ -38,6 +38,7 @@ class FreeSite:
     def __init__(self, site: Mapping[str, Any], who: str) -> None:
         fn = site["fn"]
         self.name, self.shape, self.support = site["name"], site["value"].shape, fn.support
+        self._value = site["value"].detach()
         while self.support.is_discrete and isinstance(fn, Independent):
             fn = fn.base_dist  # one element is tried after the other
         #: dimensions of one element
@@ -72,7 +73,7 @@ class FreeSite:
         """
         if self.is_finite or self.shape != other.shape:
             return
-        zeros = torch.zeros(biject_to(self.support).inverse_shape(self.shape))
+        zeros = torch.zeros_like(self.free(self._value))
         if not torch.equal(self.constrained(zeros)[0], other.constrained(zeros)[0]):
             raise LatentSiteError(
                 f'Site "{self.name}": its support depends on another latent site, expected a '
