@@ -39,12 +39,15 @@ class Forecast(NamedTuple):
     there. ``state_probs`` ``(S,) + batch_shape + (K,)``: p̂(z_t = k | x_{1:s}), averaged over
     particles before a state is drawn; ``None`` where latents are vectors. ``paths``
     ``(P,) + batch_shape + (S,)``, D following for vectors: the particles' futures, each a draw of
-    z_{s+1:T} given x_{1:s}. Of several chains both are dicts by site.
+    z_{s+1:T} given x_{1:s}. Of several chains both are dicts by site. Where there are posterior
+    samples, ``samples`` ``(P,) + batch_shape`` holds the number of the one that each path is drawn
+    under, whose values its observations have; else it is ``None``.
     """
 
     log_prob: Tensor
     state_probs: Any
     paths: Any
+    samples: Tensor | None = None
 
 
 def conditioned(
@@ -91,24 +94,24 @@ def mixed_forecast(found: Sequence[tuple[Forecast, Tensor]]) -> Forecast:
     log_w = torch.stack([log_p for _, log_p in found]).log_softmax(0)
     steps = torch.stack([forecast.log_prob for forecast in each])
     log_prob = (steps + log_w.unsqueeze(1)).logsumexp(0)
-    w, drawn = log_w.exp().unsqueeze(1).unsqueeze(-1), None
+    w = log_w.exp().unsqueeze(1).unsqueeze(-1)
+    some = each[0].paths
+    P = len(next(iter(some.values())) if isinstance(some, Mapping) else some)
+    drawn = torch.distributions.Categorical(logits=log_w.movedim(0, -1)).sample((P,))
 
     def mean(probs: Sequence[Tensor]) -> Tensor:
         stacked = torch.stack(list(probs))
         return (stacked * w).sum(0).to(stacked.dtype)
 
     def choose(paths: Sequence[Tensor]) -> Tensor:  # the same draw for all chains of a particle
-        nonlocal drawn
         stacked = torch.stack(list(paths))  # (S, P) + batch_shape + ...
-        if drawn is None:
-            by_draw = torch.distributions.Categorical(logits=log_w.movedim(0, -1))
-            drawn = by_draw.sample((stacked.shape[1],))
         index = drawn.reshape((1, *drawn.shape) + (1,) * (stacked.dim() - 1 - drawn.dim()))
         return stacked.gather(0, index.expand(1, *stacked.shape[1:]))[0]
 
     probs = [forecast.state_probs for forecast in each]
     mixed = None if probs[0] is None else _by_site(mean, probs)
-    return Forecast(log_prob, mixed, _by_site(choose, [forecast.paths for forecast in each]))
+    chosen = _by_site(choose, [forecast.paths for forecast in each])
+    return Forecast(log_prob, mixed, chosen, drawn)
 
 
 def _by_site(mix: Callable[[Sequence[Tensor]], Tensor], each: Sequence[Any]) -> Any:

@@ -324,6 +324,7 @@ def test_draws_of_a_posterior_make_one_forecast(chains):
         assert found.paths[name].shape == (5, 4, T)
         torch.testing.assert_close(found.state_probs[name].sum(-1), torch.ones(T, 4))
         assert found.state_probs[name].shape[-1] == K
+    assert found.samples.shape == (5, 4)
 
 
 def test_marginals_of_a_forecast_are_sums(chains):

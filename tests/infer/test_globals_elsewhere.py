@@ -181,6 +181,11 @@ def test_forecasts_are_mixtures_by_the_past():
     assert found.paths.shape == (P, B, 1)
     share = (found.paths == 1).double().mean(0).squeeze(-1)
     assert share.allclose(wanted[0, :, 1], atol=0.06)
+    # which draw each path is under, so that its observations can be drawn too
+    assert found.samples.shape == (P, B) and forecasts[0].samples is None
+    for s in range(len(MEANS)):
+        under = (found.samples == s).double().mean(0)
+        assert under.allclose(past[s], atol=0.06)
 
 
 def test_draws_of_particle_gibbs_go_in_as_they_come_out():
