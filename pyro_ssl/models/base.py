@@ -9,8 +9,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from ..checkpoint import load_checkpoint, reading, save_checkpoint
 from ..transitions.base import like_of
-from .checkpoint import load_checkpoint, reading, save_checkpoint
 
 __all__ = ["EpochRecord", "Model"]
 
@@ -73,7 +73,7 @@ class Model(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a folder of safetensors and JSON; see :mod:`pyro_ssl.models.checkpoint`.
+        """Write a folder of safetensors and JSON; see :mod:`pyro_ssl.checkpoint`.
 
         :raises RuntimeError: if the model is not fitted.
         """
