@@ -8,7 +8,6 @@ that changes from draw to draw is put in its place.
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -59,7 +58,7 @@ class ChainRun:
         model_kwargs: Mapping[str, Any],
     ) -> None:
         self.files, self._begun, self._start = files, generators(), start
-        found = None if files is None else _found(files, resume)
+        found = None if files is None else files.find(resume)
         if found is not None and files is not None:
             check_same(files.folder, {"settings": found[0]["settings"]}, {"settings": settings})
             self._begin_again(found[1])
@@ -124,16 +123,8 @@ class ChainRun:
         whole = all(kernel._num_sweeps == self.draws.seen for kernel in self.kernels)
         if self.files is None or not whole or self._saved == self.draws.seen:
             return
-        try:
-            self.files.save(self._about, self._state())
-        except OSError as error:
-            warnings.warn(
-                f"{self.files.folder}: draw {self.draws.seen} could not be saved ({error}); the "
-                "run goes on, and the save before it is kept. Make room there.",
-                RuntimeWarning,
-                stacklevel=5,
-            )
-        else:
+        what = f"draw {self.draws.seen}"
+        if self.files.save_or_tell(self._about, self._state(), what):
             self._saved = self.draws.seen
 
     def _chains_first(self, params: Params) -> dict[str, Tensor]:
@@ -162,21 +153,6 @@ class ChainRun:
         for kernel, own in zip(self.kernels, state["kernels"], strict=True):
             _put_kernel(kernel, own)
         put_generators(state["generators"])
-
-
-def _found(files: RunFiles, resume: bool) -> tuple[dict[str, Any], Any] | None:
-    """What is there to go on from.
-
-    :raises CheckpointError: if something is, and nobody asked for it.
-    """
-    if not files.there:
-        return None
-    if not resume:
-        raise CheckpointError(
-            f"{files.folder}: found a checkpoint of another run, expected none, since it would be "
-            "written over; write resume=True to go on from it, or give another folder."
-        )
-    return files.load()
 
 
 def _first_run(kernel: ParticleGibbsKernel) -> Any:

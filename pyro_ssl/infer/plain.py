@@ -15,13 +15,14 @@ from torch import Tensor
 
 from ..reading.paths import PathSites
 from ..smc import LinearSurrogate, MarkovSurrogate
+from .mean_field import MarkovPart
 from .twisting import Trial
 
 __all__ = ["pack", "smallest", "unpack"]
 
 #: named tuples, and objects that are what their attributes are
 _TUPLES: dict[str, Any] = {kind.__name__: kind for kind in (PathSites, Trial, adapt_window)}
-_OBJECTS = {kind.__name__: kind for kind in (MarkovSurrogate, LinearSurrogate)}
+_OBJECTS = {kind.__name__: kind for kind in (MarkovSurrogate, LinearSurrogate, MarkovPart)}
 _INTEGERS = (torch.uint8, torch.int16, torch.int32)
 _WIDE = (torch.int16, torch.int32, torch.int64)
 

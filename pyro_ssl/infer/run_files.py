@@ -71,6 +71,39 @@ class RunFiles:
         save_checkpoint(self.folder / other, f"run of {self.kind}", tensors, config)
         self._last = number + 1, other
 
+    def save_or_tell(self, about: About, state: Any, what: str) -> bool:
+        """Write a checkpoint; where it cannot be written warn, so that the run goes on.
+
+        :param str what: is saved, for the warning.
+        :returns: whether it was written.
+        """
+        try:
+            self.save(about, state)
+        except OSError as error:
+            warnings.warn(
+                f"{self.folder}: {what} could not be saved ({error}); the run goes on, and the "
+                "save before it is kept. Make room there.",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+            return False
+        return True
+
+    def find(self, resume: bool) -> tuple[dict[str, Any], Any] | None:
+        """Return what :meth:`load` does, or ``None`` where nothing is there yet.
+
+        :param bool resume: whether one is to go on from it.
+        :raises CheckpointError: if something is there, and nobody asked for it.
+        """
+        if not self.there:
+            return None
+        if not resume:
+            raise CheckpointError(
+                f"{self.folder}: found a checkpoint of another run, expected none, since it would "
+                "be written over; write resume=True to go on from it, or give another folder."
+            )
+        return self.load()
+
     def load(self) -> tuple[dict[str, Any], Any]:
         """Return what the newest whole checkpoint is about, and the state.
 

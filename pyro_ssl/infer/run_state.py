@@ -20,6 +20,8 @@ from torch import Tensor
 from ..errors import CheckpointError
 from .diagnostics import Diagnostics
 from .globals import GlobalSites
+from .markov_em import MarkovEM
+from .mean_field import MeanFieldGuide
 from .path_memory import PathMemory
 from .point import PointSites
 from .twisting import Twisting
@@ -46,6 +48,8 @@ KEPT: dict[type, tuple[str, ...]] = {
     PathMemory: ("_paths", "_known", "_full_shape", "_sites"),
     GlobalSites: ("values", "counts", "_not_conjugate"),
     PointSites: ("names",),
+    MeanFieldGuide: ("_checked", "_pairs", "_path_name"),
+    MarkovEM: ("_chain",),
 }
 
 _GIVEN = "as given"
@@ -136,7 +140,21 @@ def put_optimiser(optim: Any, state: dict[str, Any]) -> None:
     optim.optim_objs.clear()
     optim.grad_clip.clear()
     optim._state_waiting_to_be_consumed.clear()
-    optim.set_state(state)
+    store = dict(pyro.get_param_store().named_parameters())
+    for name, one in state.items():
+        if name not in store:
+            optim.set_state({name: one})
+            continue
+        # At once: a scheduler may step before the parameters do.
+        parameter = store[name]
+        made = optim.optim_objs[parameter] = optim._get_optim(parameter)
+        optim.grad_clip[parameter] = optim._get_grad_clip(parameter)
+        if hasattr(made, "optimizer"):
+            made.load_state_dict(one["scheduler"])
+            made.optimizer.load_state_dict(one["optimizer"])
+            made.optimizer._opt_called = True  # or torch warns of a scheduler that steps first
+        else:
+            made.load_state_dict(one)
 
 
 # ------------------------------------------------------------------------------ parameters
