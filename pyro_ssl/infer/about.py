@@ -58,7 +58,7 @@ def described(value: Any) -> Any:
         kwargs = getattr(value, "kwargs", {})
         scheduler = getattr(value, "pt_scheduler_constructor", None)
         made, args = described(value.pt_optim_constructor), described(value.pt_optim_args)
-        found = {"of": made, "args": args}
+        found = {"of": made, "args": args, "clip": described(value.pt_clip_args)}
         return found if scheduler is None else found | {described(scheduler): described(kwargs)}
     if isinstance(value, Surrogate):
         return {type(value).__name__: described(vars(value))}
@@ -66,13 +66,16 @@ def described(value: Any) -> Any:
 
 
 def data_of(runs: Iterable[ModelRun]) -> dict[str, Any]:
-    """Return what was observed in some runs of a model, by site, with lengths and inputs."""
+    """Return what is given in some runs of a model, by site: values, masks, labels, lengths."""
     found: dict[str, Any] = {}
     for run in runs:
         name, grid = run.loop.name, run.grid
-        seen: dict[str, Any] = {site.name: site.value for site in grid.sites}
+        seen: dict[str, Any] = {f"lengths of {name}": grid.lengths, f"inputs of {name}": run.inputs}
+        seen[f"scale of {name}"] = grid.transition_scale
+        for site in grid.sites:  # labels of a path are one of them
+            parts = {"": site.value, "mask of ": site.mask, "scale of ": site.scale}
+            seen |= {part + site.name: value for part, value in parts.items()}
         elsewhere = {n: s["value"] for n, s in run.sites.items() if s["is_observed"]}
-        seen |= {f"lengths of {name}": grid.lengths, f"inputs of {name}": run.inputs}
         values = seen | {n: v for n, v in elsewhere.items() if n not in run.program.given_paths}
         found |= {n: described(value) for n, value in values.items()}
     return found

@@ -133,7 +133,8 @@ class ParticleGibbs(HasDraws):
             of one chain's draw, a dict by site, whose dict of tensors is kept in its place.
         :param int thinning: keep the last of every so many draws, ``num_samples // thinning``.
         :param checkpoint: a folder to save the run in, every so many draws (``every``), at the end
-            and at Ctrl-C. Its last two saves are kept, so that one is whole whatever happens.
+            and at Ctrl-C. Its last two saves are kept, so that one is whole whatever happens. Each
+            has all draws so far: where these are large, save seldom, or reduce them by ``keep``.
         :param bool resume: go on from the checkpoint, if there is one: draws are to the last bit
             those of a run that was never stopped. A finished run goes on to a larger
             ``num_samples``.

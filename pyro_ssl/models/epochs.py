@@ -101,8 +101,7 @@ def fit_epochs(
         [(1, 1.5), (2, 1.5)]
     """
     saving, parts = model._saving, parts or {}
-    if state is None:
-        state = FitState() if saving is None else FitState(*saving.begin(model, parts))
+    state = state or FitState(*(() if saving is None else saving.begin(model, parts)))
     save = partial(_save, saving, model, state, parts)
     model.history = state.history
     name = type(model).__name__

@@ -379,6 +379,29 @@ def test_lengths_are_data(tmp_path):
         pg.run(data(), lengths, num_samples=8, checkpoint=tmp_path, resume=True)
 
 
+def labelled(x, known, mask, scale=1.0):
+    with pyro.plate("documents", B), pyro.poutine.scale(scale=scale):
+        for t, z in ssl_transition("z", FROZEN, T, obs=known, obs_mask=~mask):
+            pyro.sample("x", dist.Normal(z, 1.0).mask(mask[t]), obs=x[t])
+
+
+FROZEN = MarkovTransition(2, initial=torch.ones(2) / 2, matrix=torch.ones(2, 2) / 2)
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_masks_labels_and_scales_are_data(tmp_path, which):
+    FROZEN.double()
+    first = [numbers(), torch.zeros(T, B).long(), torch.arange(T * B).view(T, B) % 3 > 0, 1.0]
+    other = [numbers() + 1, torch.ones(T, B).long(), torch.arange(T * B).view(T, B) % 4 > 0, 0.5]
+    how = {"num_samples": 3, "checkpoint": tmp_path, "resume": True, "disable_progbar": True}
+    ParticleGibbs(labelled, 5).run(*first, **how)
+    ParticleGibbs(labelled, 5).run(*first, **how)
+    first[which] = other[which]
+    told = ["x is", "z_obs is", "(z_obs|mask of x) is", "scale of z(_obs)? is"][which]
+    with nothing_changes(tmp_path), pytest.raises(CheckpointError, match=f"other data: {told}"):
+        ParticleGibbs(labelled, 5).run(*first, **how)
+
+
 def test_a_run_is_not_written_over_unasked(tmp_path):
     run("states", tmp_path, 3)
     with nothing_changes(tmp_path):
