@@ -106,10 +106,14 @@ class Diagnostics:
             return torch.zeros(0, device="cpu", dtype=torch.float64)  # nothing is known yet
         return self._changed / (self._active * self.num_sweeps).clamp(min=1.0)
 
-    def by_draw(self, num_draws: int) -> dict[str, Tensor]:
-        """Return ``moved`` and all functionals of the first draws, each ``(C, num_draws)``."""
+    def by_draw(self, num_draws: int, thinning: int = 1) -> dict[str, Tensor]:
+        """Return ``moved`` and all functionals of the first draws, each ``(C, num_draws)``.
+
+        :param int thinning: of every so many draws the last one was kept.
+        """
         series = {"moved": self.moved, **self.series}
-        return {name: torch.stack(values[:num_draws], 1) for name, values in series.items()}
+        kept = slice(thinning - 1, num_draws * thinning, thinning)
+        return {name: torch.stack(values[kept], 1) for name, values in series.items()}
 
     def report(self) -> dict[str, Any]:
         """Return change rates, and mean, sd, ESS and R-hat of each functional over the chains."""

@@ -18,8 +18,10 @@ from pyro.infer.mcmc import HMC, NUTS
 from torch import Tensor
 
 from ..gradients import gradients
+from ..reading.context import undrawn
 from .conjugate import Form, draw_conjugate
 from .free import Conditional, FreeSite
+from .inner_state import kernel_state, put_kernel
 
 __all__ = ["InnerKernels", "check_inner_kernel"]
 
@@ -99,6 +101,7 @@ class _GradientBlock:
         self.names, self._target = names, _Target()
         self.kernel = make(potential_fn=self._target)
         self._is_set_up = False
+        self._waiting: dict[str, Any] | None = None  # a state, until the kernel is set up
 
     def update(
         self,
@@ -114,14 +117,31 @@ class _GradientBlock:
         # Proposals may lie where a density is NaN: they are refused, and are no error.
         with gradients(), pyro.validation_enabled(False):
             if not self._is_set_up:
-                self.kernel.initial_params = free
-                self.kernel.setup(warmup_steps)
-                self._is_set_up = True
+                self._set_up(free, warmup_steps)
             self.kernel.clear_cache()  # of another path's potential
             drawn = self.kernel.sample(free)
         with torch.no_grad():
             new = {name: site.constrained(drawn[name])[0] for name, site in moving.items()}
         return values | {name: value.detach() for name, value in new.items()}
+
+    def _set_up(self, free: dict[str, Tensor], warmup_steps: int) -> None:
+        self.kernel.initial_params = free
+        if self._waiting is None:
+            self.kernel.setup(warmup_steps)
+        else:  # the step size that a setup looks for is thrown away, so it costs no random number
+            with undrawn(next(iter(free.values())).device):
+                self.kernel.setup(warmup_steps)
+            put_kernel(self.kernel, self._waiting)
+        self._is_set_up, self._waiting = True, None
+
+    @property
+    def state(self) -> dict[str, Any] | None:
+        """What the kernel has adapted to, and how far it is; to be set, to go on from there."""
+        return kernel_state(self.kernel) if self._is_set_up else self._waiting
+
+    @state.setter
+    def state(self, state: dict[str, Any] | None) -> None:
+        self._waiting, self._is_set_up = state, False
 
     def report(self) -> dict[str, float]:
         """Return what a user asks of such a kernel."""

@@ -6,9 +6,7 @@ run, and what is read off its draws.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -18,24 +16,26 @@ from pyro import poutine
 from pyro.infer.mcmc import NUTS
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
-from tqdm.auto import trange
 
 from ..errors import at_least
 from ..reading.checks import check_reference, require_no_latents
 from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import Program
+from .about import described
+from .chain_run import ChainRun
+from .draws import Keep, check_keep
 from .estep import SMCSettings, draw_paths
+from .has_draws import HasDraws
 from .inner import check_inner_kernel
 from .particle_gibbs_kernel import Params, ParticleGibbsKernel
-from .scan import ScanKernel, ready_kernel
-from .to_arviz import draws_to_arviz
+from .run_files import RunFiles
 from .twisting import Twisting
 
 __all__ = ["ParticleGibbs"]
 
 
-class ParticleGibbs:
+class ParticleGibbs(HasDraws):
     r"""Sample the posterior of an SSL: paths, and whatever else is latent.
 
     The counterpart of Pyro's ``MCMC`` for models with an ``ssl_transition``.
@@ -98,8 +98,6 @@ class ParticleGibbs:
         self.model, self.inner_kernel = model, inner_kernel
         self.settings = SMCSettings(num_particles, resampling, ancestor_sampling, path_kernel)
         self._twisting = Twisting(twist)
-        self.kernel: ParticleGibbsKernel | ScanKernel | None = None
-        self._samples: Params = {}
         self._verified = False
 
     @all_or_nothing
@@ -113,11 +111,16 @@ class ParticleGibbs:
         initial_params: Params | None = None,
         disable_progbar: bool | None = None,
         hook_fn: Callable[[Params, int], None] | None = None,
+        keep: Keep = "paths",
+        thinning: int = 1,
+        checkpoint: str | os.PathLike[str] | None = None,
+        every: int = 100,
+        resume: bool = False,
         **kwargs: Any,
     ) -> None:
         r"""Run the chains; further arguments go to the model.
 
-        :param int num_samples: draws kept per chain.
+        :param int num_samples: draws per chain.
         :param int warmup_steps: draws made before and thrown away; during them the twist is chosen,
             and ``inner_kernel`` adapts; both then stay.
         :param int num_chains: C chains, one batch.
@@ -125,6 +128,18 @@ class ParticleGibbs:
             other sites come from their prior and z from unconditional SMC.
         :param bool disable_progbar: by default no bar is shown where ``CI`` is set.
         :param hook_fn: called as ``hook_fn(params, i)`` after each draw.
+        :param keep: what is kept of draws: ``"paths"``: all sites; ``"occupancy"``: all but paths,
+            of which how often each state was visited is counted (:meth:`occupancy`); or a function
+            of one chain's draw, a dict by site, whose dict of tensors is kept in its place.
+        :param int thinning: keep the last of every so many draws, ``num_samples // thinning``.
+        :param checkpoint: a folder to save the run in, every so many draws (``every``), at the end
+            and at Ctrl-C. Its last two saves are kept, so that one is whole whatever happens. Each
+            has all draws so far: where these are large, save seldom, or reduce them by ``keep``.
+        :param bool resume: go on from the checkpoint, if there is one: draws are to the last bit
+            those of a run that was never stopped. A finished run goes on to a larger
+            ``num_samples``.
+        :raises CheckpointError: if the checkpoint is damaged, or of other data, another model or
+            other settings.
 
         Ctrl-C ends the run, with a warning; the draws that were made are kept.
         """
@@ -133,112 +148,32 @@ class ParticleGibbs:
                 f"num_samples={num_samples}, warmup_steps={warmup_steps}, num_chains={num_chains}: "
                 "expected at least 1, 0 and 1, integers."
             )
-        make = partial(
-            ParticleGibbsKernel,
-            self.model,
-            self.settings.num_particles,
-            resampling=self.settings.resampling,
-            ancestor_sampling=self.settings.ancestor_sampling,
-            num_chains=num_chains,
-            twist=self._twisting.how,
-            path_kernel=self.settings.path_kernel,
-            inner_kernel=self.inner_kernel,
+        check_keep(keep, thinning, num_samples, every)
+        how: dict[str, Any] = {
+            "num_particles": self.settings.num_particles,
+            "resampling": self.settings.resampling,
+            "ancestor_sampling": self.settings.ancestor_sampling,
+            "num_chains": num_chains,
+            "twist": self._twisting.how,
+            "path_kernel": self.settings.path_kernel,
+            "inner_kernel": self.inner_kernel,
+        }
+        kept: dict[str, Any] = {"keep": keep, "thinning": thinning}
+        files = None if checkpoint is None else RunFiles(checkpoint, "ParticleGibbs")
+        chains = ChainRun(
+            partial(ParticleGibbsKernel, self.model, **how),
+            initial_params,
+            warmup_steps,
+            files,
+            *args,
+            resume=resume,
+            settings=described(how | kept | {"warmup_steps": warmup_steps}),
+            **kept,
+            model_kwargs=kwargs,
         )
-        kernel = ready_kernel(make, initial_params, warmup_steps, *args, **kwargs)
-        params = kernel.initial_params
-        draws: list[Params] = []
         disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
-        with (
-            trange(warmup_steps + num_samples, desc="particle Gibbs", disable=disable) as bar,
-            contextlib.suppress(KeyboardInterrupt),
-        ):
-            for i in bar:
-                params = kernel.update(params)
-                if i >= warmup_steps:
-                    draws.append(params)
-                if i == warmup_steps - 1:
-                    kernel.end_warmup()
-                if hook_fn is not None:
-                    hook_fn(params, i)
-                bar.set_postfix(kernel.logging(), refresh=False)
-        if len(draws) < num_samples:
-            warnings.warn(
-                f"Stopped after {len(draws)} of {num_samples} draws, which are kept.",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-        if not draws:
-            return
-        stacked = {name: torch.stack([draw[name] for draw in draws]) for name in draws[0]}
-        if num_chains == 1:
-            self._samples = {name: value.unsqueeze(0) for name, value in stacked.items()}
-        else:
-            self._samples = {name: value.transpose(0, 1) for name, value in stacked.items()}
-        self.kernel = kernel
-
-    def get_samples(self, num_samples: int | None = None, group_by_chain: bool = False) -> Params:
-        """Return the draws by site: z ``(S, B, T)``, of integers, or ``(S, B, T, D)``, φ as its
-        site, S over all chains.
-
-        They are what Pyro's ``Predictive`` takes. Where it is ``parallel``, the body has to meet
-        many φ at once: look rows up by ``Vindex(phi)[..., z, :]``, and give φ a dimension of 1 for
-        time and for each plate, ``phi[:, None, None]``.
-
-        :param int num_samples: draw so many at random, with replacement, instead of all.
-        :param bool group_by_chain: keep ``(C, S, ...)``.
-        """
-        self._ran()
-        if num_samples is None:
-            if group_by_chain:
-                return dict(self._samples)
-            return {name: value.flatten(0, 1) for name, value in self._samples.items()}
-        if group_by_chain:
-            raise ValueError("num_samples goes with group_by_chain=False.")
-        pool = {name: value.flatten(0, 1) for name, value in self._samples.items()}
-        first = next(iter(pool.values()))
-        index = torch.randint(len(first), (num_samples,), device=first.device)
-        return {name: value[index] for name, value in pool.items()}
-
-    def diagnostics(self) -> dict[str, Any]:
-        """Return ``change_rate`` ``(T,)``, mean, sd, n_eff, r_hat of label-free functionals, and
-        how well particles look ahead: :meth:`ParticleGibbsKernel.diagnostics`.
-
-        Of paths that are drawn in turn a dict of these, by the paths' names.
-        """
-        return self._ran().diagnostics()
-
-    def summary(self) -> None:
-        """Print the diagnostics as a table."""
-        print(self._ran().format())
-
-    @all_or_nothing
-    @poutine.block()
-    def to_arviz(self, *, log_likelihood: bool = False) -> Any:
-        """Return the draws as ArviZ keeps them, for ``az.summary``, its plots, and files.
-
-        Groups: ``posterior``, z ``(chain, draw, sequence, time)``, plates by name where there are
-        several; ``sample_stats``, of each draw the share of latents that ``moved``, the
-        ``log_joint`` of z with the values that it was drawn given, and the other label-free
-        functionals; ``observed_data``, time first; ``constant_data``, lengths and inputs. A state's
-        number means nothing across chains: read R-hat off the functionals.
-
-        :param bool log_likelihood: add the group ``log_likelihood``, log p(x | z, θ) of each draw
-            and observed site, of a sequence summed over time; the model runs once for each draw.
-        :returns: ``arviz.InferenceData``, or under ArviZ 1.x ``xarray.DataTree``.
-        :raises ImportError: if ArviZ is not installed (``pip install 'pyro-ssl[arviz]'``).
-        """
-        kernel = self._ran()
-        if isinstance(kernel, ScanKernel):
-            raise ValueError(
-                f"ParticleGibbs.to_arviz: the paths of {len(kernel.kernels)} loops were drawn in "
-                "turn, expected those of one; write az.from_dict of get_samples(group_by_chain="
-                "True)."
-            )
-        num_draws = next(iter(self._samples.values())).shape[1]
-        stats = kernel._diagnostics.by_draw(num_draws)
-        with torch.random.fork_rng(range(torch.cuda.device_count())):
-            given = kernel._program, kernel._sites
-            return draws_to_arviz(*given, self._samples, stats, log_likelihood)
+        chains.go_on(warmup_steps + num_samples, every, hook_fn, disable)
+        self._take(chains, num_samples)
 
     @all_or_nothing
     @poutine.block()
@@ -267,8 +202,3 @@ class ParticleGibbs:
             path = draw_paths(run, emission, reference, twisting.settings(self.settings))[1]
             self._twisting = twisting
             return run.result(path)
-
-    def _ran(self) -> ParticleGibbsKernel | ScanKernel:
-        if self.kernel is None:
-            raise RuntimeError("No samples yet; write pg.run(*args, num_samples=...) first.")
-        return self.kernel

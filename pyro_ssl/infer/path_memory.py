@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ..reading.paths import PathSites
 from ..reading.program import ModelRun
+from .about import digest
 
-__all__ = ["PathMemory", "pad_steps", "sequence_index"]
+__all__ = ["PathMemory", "about_paths", "data_of_all", "pad_steps", "sequence_index"]
 
 
 class PathMemory:
@@ -27,7 +28,8 @@ class PathMemory:
         self._paths: Tensor | None = None  # (N, T, ...), N over the full batch shape
         self._known: Tensor | None = None  # (N,)
         self._full_shape: torch.Size = torch.Size()
-        self._values: list[Tensor] | None = None  # of all sequences, if the last run held all
+        # what was observed of all sequences, by site, if the last run held all
+        self._values: dict[str, Tensor] | None = None
         self._sites: PathSites | None = None
 
     def __bool__(self) -> bool:
@@ -67,6 +69,12 @@ class PathMemory:
             raise RuntimeError("No path was drawn yet; write em.step(...) first.")
         return self._sites.split(self._paths.reshape(self._full_shape + self._paths.shape[1:]))
 
+    def about(self) -> dict[str, dict[str, Any]]:
+        """Return :func:`about_paths` of the paths that are kept."""
+        if self._sites is None:
+            return {"model": {}, "data": {}}
+        return about_paths(self._sites, self._full_shape, self._values)
+
     def recall(self, run: ModelRun) -> tuple[Tensor, Tensor]:
         """Return the paths ``(T, B, ...)`` of a run's sequences, and which are known, ``(B,)``."""
         T, B = run.loop.num_steps, run.num_sequences
@@ -100,8 +108,11 @@ class PathMemory:
         index = sequence_index(run)[last]
         self._paths[index, :T] = path.transpose(0, 1)[last]
         self._known[index], self._sites = True, run.paths
-        whole = run.subsample_factor == 1.0
-        self._values = [site.value for site in run.grid.sites] if whole else None
+        self.keep_data(run)
+
+    def keep_data(self, run: ModelRun) -> None:
+        """Take a run's data, where it holds all sequences, for those of the paths."""
+        self._values = data_of_all(run)
 
     def last_of_each(self, run: ModelRun) -> Tensor:
         """Return where a sequence of a run stands for the last time, bool ``(B,)``.
@@ -122,10 +133,25 @@ class PathMemory:
         values = self._values
         if run.full_shape != self._full_shape or run.subsample_factor != 1.0 or values is None:
             return run.full_shape != self._full_shape
-        now = [site.value for site in run.grid.sites]
-        return len(now) != len(values) or not all(
-            _same(a, b) for a, b in zip(now, values, strict=True)
-        )
+        now = {site.name: site.value for site in run.grid.sites}
+        return now.keys() != values.keys() or not all(_same(now[n], values[n]) for n in now)
+
+
+def about_paths(
+    sites: PathSites, full_shape: torch.Size, values: dict[str, Tensor] | None
+) -> dict[str, dict[str, Any]]:
+    """Return in words what paths are of: the ``model``'s, and the ``data``, digested, if known."""
+    found: dict[str, Any] = {"sequences": list(full_shape)}
+    for name, size in zip(sites.names, sites.sizes, strict=True):
+        found[f"states of {name}"] = size
+    return {"model": found, "data": {name: digest(v) for name, v in (values or {}).items()}}
+
+
+def data_of_all(run: ModelRun) -> dict[str, Tensor] | None:
+    """Return what was observed, by site, if a run holds all sequences."""
+    if run.subsample_factor != 1.0:
+        return None
+    return {site.name: site.value for site in run.grid.sites}
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -22,10 +22,10 @@ from .path_memory import PathMemory
 from .scan import prior_paths
 from .undo import undone_on_error
 
-__all__ = ["ScansPaths"]
+__all__ = ["Parts", "ScansPaths"]
 
 
-class _Parts:
+class Parts:
     """The state of each block, and which paths it has, by the block's name."""
 
     def __init__(self, parts: dict[str, Any]) -> None:
@@ -40,7 +40,7 @@ class ScansPaths:
     change_rate: float
     _current: dict[str, Tensor]
     _memory: PathMemory
-    _parts: _Parts | None = None
+    _parts: Parts | None = None
     _start: dict[str, Tensor] = {}
 
     def _step(self, program: Program) -> float:
@@ -91,7 +91,7 @@ class ScansPaths:
             part._current = self._current
             loss = part._step(program.given({n: z for some in others for n, z in some.items()}))
             self._current = part._current
-        self._parts = _Parts(parts)
+        self._parts = Parts(parts)
         rates = [part.change_rate for part in parts.values()]
         self.change_rate = sum(rates) / len(rates)
         return loss

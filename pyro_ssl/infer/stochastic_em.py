@@ -36,6 +36,7 @@ from .markov_em import MarkovEM
 from .mstep import gradient_step
 from .path_memory import PathMemory
 from .point import PointSites
+from .saved_em import SavesEM
 from .scan_em import ScansPaths
 from .twisting import Twisting
 from .undo import pyro_optimiser, undone_on_error
@@ -47,7 +48,7 @@ __all__ = ["StochasticEM"]
 REFIT_EVERY = 16
 
 
-class StochasticEM(ScansPaths, HasEstimates):
+class StochasticEM(ScansPaths, SavesEM, HasEstimates):
     r"""Fit an SSL by stochastic EM: the counterpart of Pyro's ``SVI``.
 
     :param model: a Pyro model with one ``ssl_transition``. Point estimates of its other latent
@@ -132,6 +133,7 @@ class StochasticEM(ScansPaths, HasEstimates):
         self._memory = PathMemory()
         self._path_counts: Counts = {}  # of the paths in memory
         self._told = False  # of parameters that nothing trains
+        self._named: tuple[str, ...] = ()  # parameters of the model
 
     def _step(self, program: Program) -> float:
         run, emission = self._read(program)
@@ -223,6 +225,7 @@ class StochasticEM(ScansPaths, HasEstimates):
         """
         with torch.no_grad():
             run = program.run(self._current if values is None else values)
+            self._named = tuple(run.params)
             first = not self._memory or values is not None
             emission = read_emission(run, verify=is_validation_enabled() and first)
             if not first:

@@ -192,7 +192,7 @@ class Twisting:
             self._along is not None and self._along_for == run.paths
         ):  # at the posterior: closer than prior paths are
             return self._along
-        kind, state = (type(run.transition), *_kind_of(run)), _state_of(run)
+        kind, state = (_type_of(run), *_kind_of(run)), _state_of(run)
         if self._fitted is None or self._fitted[0] != kind or not _equal(self._fitted[1], state):
             surrogate = fit_any_surrogate(run.transition, run.loop.num_steps, inputs=run.inputs)
             self._fitted = kind, state, surrogate
@@ -270,6 +270,12 @@ def _check_kind(run: ModelRun, surrogate: Surrogate) -> None:
 def _kind_of(run: ModelRun) -> tuple[Any, ...]:
     size = (run.transition.num_states,) if run.is_discrete else run.transition.event_shape
     return run.is_discrete, run.loop.num_steps, tuple(size)
+
+
+def _type_of(run: ModelRun) -> str:
+    """The transition's type, by a name that outlasts the process."""
+    kind = type(run.transition)
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _state_of(run: ModelRun) -> list[Tensor]:

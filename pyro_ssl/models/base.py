@@ -9,8 +9,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from ..checkpoint import load_checkpoint, reading, save_checkpoint
 from ..transitions.base import like_of
-from .checkpoint import load_checkpoint, reading, save_checkpoint
 
 __all__ = ["EpochRecord", "Model"]
 
@@ -43,6 +43,11 @@ class Model(nn.Module):
 
     :param config: the arguments of the subclass, as JSON can hold them.
 
+    Every ``fit`` takes ``checkpoint``, a folder in which it is saved before its first epoch and
+    after ``every`` so many. With ``resume=True`` it goes on from there, if anything is there, and
+    comes to the same model, to the last bit, as if it had not been stopped; a finished one goes on
+    to a larger ``num_epochs``. Data and settings have to be the same.
+
     A subclass registers what only a fit can know as buffers that are ``None``.
 
     Example::
@@ -59,6 +64,8 @@ class Model(nn.Module):
     """
 
     _how_to_fit = "model.fit(data)"
+    #: the checkpoints of a fit, while it runs; see ``saved_fit.py``
+    _saving: Any = None
 
     def __init__(self, **config: Any) -> None:
         super().__init__()
@@ -73,7 +80,7 @@ class Model(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a folder of safetensors and JSON; see :mod:`pyro_ssl.models.checkpoint`.
+        """Write a folder of safetensors and JSON; see :mod:`pyro_ssl.checkpoint`.
 
         :raises RuntimeError: if the model is not fitted.
         """

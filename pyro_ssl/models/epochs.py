@@ -13,8 +13,9 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -63,6 +64,7 @@ def fit_epochs(
     score: Callable[..., dict[str, float]] | None = None,
     monitor: str = "",
     state: FitState | None = None,
+    parts: Mapping[str, Any] | None = None,
     patience: int | None = None,
     callback: Callable[[EpochRecord], None] | None = None,
     disable_progbar: bool | None = None,
@@ -81,7 +83,10 @@ def fit_epochs(
     :param score: scores ``*valid`` after an epoch, with the model in ``eval()`` mode; returns
         numbers by their names.
     :param str monitor: the name of the score to choose by; the lowest is the best.
-    :param FitState state: go on from here; by default the fit begins anew.
+    :param FitState state: go on from here; by default the fit begins anew, or where its
+        checkpoint is.
+    :param parts: objects that ``step`` changes, by name, which are saved with the model: optimisers
+        and inference objects of this library.
     :param int patience: stop after so many epochs without a lower score.
     :param callback: called with each :class:`EpochRecord`, with the model in ``eval()`` mode.
     :param bool disable_progbar: hide the progress bar; by default where ``CI`` is set.
@@ -95,15 +100,21 @@ def fit_epochs(
         >>> [(record.epoch, record.loss) for record in model.history]
         [(1, 1.5), (2, 1.5)]
     """
-    state = FitState() if state is None else state
+    saving, parts = model._saving, parts or {}
+    state = state or FitState(*(() if saving is None else saving.begin(model, parts)))
+    save = partial(_save, saving, model, state, parts)
     model.history = state.history
     name = type(model).__name__
     disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
-    first = len(state.history) + 1
+    first, is_whole = len(state.history) + 1, True
     try:
+        save()
         with trange(first, num_epochs + 1, desc=name, unit="epoch", disable=disable) as bar:
             for epoch in bar:
+                if patience is not None and state.best and epoch > patience + state.best_epoch:
+                    break
                 model.train()
+                is_whole = False
                 started = time.perf_counter()
                 loss, change_rate = step()
                 seconds = time.perf_counter() - started
@@ -112,6 +123,7 @@ def fit_epochs(
                 chosen_by = metrics[monitor] if metrics else math.nan
                 record = EpochRecord(epoch, loss, change_rate, chosen_by, seconds, metrics)
                 state.add(record, model)
+                is_whole = True
                 shown = {"loss": loss, "moved": change_rate, monitor: chosen_by}
                 bar.set_postfix(
                     {key: f"{value:.4g}" for key, value in shown.items() if value == value},
@@ -119,10 +131,12 @@ def fit_epochs(
                 )
                 if callback is not None:
                     callback(record)
-                if patience is not None and state.best and epoch - state.best_epoch >= patience:
-                    break
+                if saving is not None and epoch % saving.every == 0:
+                    save()
+        save()
     except KeyboardInterrupt:
-        pass
+        if is_whole:
+            save()
     except Exception as error:
         kept = f"at epoch {state.best_epoch}, the best" if state.best else "as the error left it"
         if state.history:
@@ -136,6 +150,12 @@ def fit_epochs(
             model.load_state_dict(state.best)
         model.eval()
     return state.history
+
+
+def _save(saving: Any, model: Model, state: FitState, parts: Mapping[str, Any]) -> None:
+    """Save a fit, if it is one that is saved."""
+    if saving is not None:
+        saving.save(model, state.history, state.best, parts)
 
 
 def whole_or_not(fit: F) -> F:

@@ -11,6 +11,7 @@ could take up any change of them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,7 @@ from .base import EpochRecord
 from .epochs import fit_epochs, whole_or_not
 from .gaussian_data import observed, seen_steps, take_emission, take_valid
 from .gaussian_tracking import Tracker
+from .saved_fit import saved
 from .settings import checked
 
 __all__ = ["GaussianSSL"]
@@ -112,6 +114,7 @@ class GaussianSSL(Tracker):
 
     @checked
     @whole_or_not
+    @saved
     def fit(
         self,
         x: Tensor,
@@ -135,6 +138,9 @@ class GaussianSSL(Tracker):
         num_valid_particles: int = 100,
         patience: int | None = None,
         callback: Callable[[EpochRecord], None] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        every: int = 1,
+        resume: bool = False,
         disable_progbar: bool | None = None,
     ) -> list[EpochRecord]:
         """Fit by stochastic EM, from start values that the data give.
@@ -155,6 +161,8 @@ class GaussianSSL(Tracker):
         :param twist: lets particles look ahead; see :class:`~pyro_ssl.ParticleGibbs`.
         :param float averaging: weight of the past in the moments that C, b and R come from.
         :param int num_valid_particles: P of the validation score.
+        :param checkpoint: a folder to save the fit in, after every so many epochs (``every``);
+            with ``resume`` it goes on from there: see :class:`~pyro_ssl.models.Model`.
         :param patience: this, ``callback``, ``disable_progbar``, and how a fit ends, Ctrl-C
             included: see :func:`~pyro_ssl.models.fit_epochs`.
         :returns: :attr:`history`, one record per epoch.
@@ -189,6 +197,7 @@ class GaussianSSL(Tracker):
         how_it_ends: dict[str, Any] = {"patience": patience, "callback": callback}
         how_it_ends |= {"valid": valid, "score": score, "monitor": "nll"}
         how_it_ends |= {"disable_progbar": disable_progbar}
+        how_it_ends |= {"parts": {"em": em, "regression": regression}}
         self._origin = self.emission.offset.clone()
         try:
             return fit_epochs(self, num_epochs, step, **how_it_ends)

@@ -187,6 +187,15 @@ class EmissionRegression:
         self._moments: Tensor | None = None  # of [x, z, 1], (E + D + 1, E + D + 1)
 
     @property
+    def state(self) -> tuple[Tensor | None, Tensor | None]:
+        """What of the epochs so far is kept; to be set, to go on from there."""
+        return self._z_origin, self._moments
+
+    @state.setter
+    def state(self, state: tuple[Tensor | None, Tensor | None]) -> None:
+        self._z_origin, self._moments = state
+
+    @property
     def num_observed(self) -> int:
         """Steps observed, those of each path counted."""
         return len(self._target)

@@ -12,6 +12,7 @@ as in Zaremba, Sutskever & Vinyals 2014 (arXiv 1409.2329), section 3. Zheng et a
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ from ..errors import NonFiniteError
 from .base import EpochRecord
 from .door import active_cells, integers
 from .epochs import fit_epochs, whole_or_not
+from .saved_fit import saved
 from .settings import checked
 from .words import WordModel, check_start
 
@@ -153,6 +155,7 @@ class LanguageModel(WordModel):
 
     @checked
     @whole_or_not
+    @saved
     def fit(
         self,
         words: Tensor,
@@ -166,6 +169,9 @@ class LanguageModel(WordModel):
         clip: float = 5.0,
         patience: int | None = None,
         callback: Callable[[EpochRecord], None] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        every: int = 1,
+        resume: bool = False,
         disable_progbar: bool | None = None,
     ) -> list[EpochRecord]:
         """Fit by AdamW on shuffled minibatches of sequences, from the weights as they are.
@@ -177,6 +183,8 @@ class LanguageModel(WordModel):
         :param int num_epochs: at most so many.
         :param int batch_size: sequences per gradient step.
         :param float clip: longest gradient, in the Euclidean norm over all parameters.
+        :param checkpoint: a folder to save the fit in, after every so many epochs (``every``);
+            with ``resume`` it goes on from there: see :class:`~pyro_ssl.models.Model`.
         :param patience: this, ``callback``, ``disable_progbar``, and how a fit ends, Ctrl-C
             included: see :func:`~pyro_ssl.models.fit_epochs`.
         :returns: :attr:`history`, one record per epoch.
@@ -194,6 +202,7 @@ class LanguageModel(WordModel):
 
         how_it_ends: dict[str, Any] = {"patience": patience, "callback": callback}
         how_it_ends |= {"valid": valid, "score": score, "monitor": "perplexity"}
+        how_it_ends |= {"parts": {"optim": optim}}
         return fit_epochs(self, num_epochs, step, disable_progbar=disable_progbar, **how_it_ends)
 
     def _hidden(self, words: Tensor, active: Tensor) -> Tensor:

@@ -34,12 +34,13 @@ class Learner(NamedTuple):
     ``step`` takes the model's arguments, learns from them, and returns the loss in nats and the
     share of latents that it renewed (NaN where there are no paths). ``start_from`` takes a fitted
     HMM of the same model and ``batches`` of the model's arguments, and leaves the transition as it
-    is.
+    is. ``parts`` are the objects that a step changes.
     """
 
     step: Callable[..., tuple[float, float]]
     start_from: Callable[..., None]
     estimates: StochasticEM | MeanFieldGuide
+    parts: dict[str, Any]
 
     def epoch(
         self, words: Tensor, lengths: Tensor | None, batch_size: int | None
@@ -121,7 +122,7 @@ def make_learner(
             losses = [svi.step(*args) for _ in range(num_gradient_steps)]
             return losses[0], math.nan
 
-        return Learner(ascend, guide.start_from, guide)
+        return Learner(ascend, guide.start_from, guide, {"guide": guide, "optim": optim})
     conditional = inference == "particle_gibbs"
     em = StochasticEM(
         model,
@@ -140,7 +141,7 @@ def make_learner(
     def step(*args: Any) -> tuple[float, float]:
         return em.step(*args), em.change_rate
 
-    return Learner(step, partial(em.start_from, transition_steps=0), em)
+    return Learner(step, partial(em.start_from, transition_steps=0), em, {"em": em})
 
 
 class _WithoutPriors(MeanFieldELBO):

@@ -10,6 +10,7 @@ Fitted by stochastic EM from an exact Markov start; scored by a particle filter.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ from ..transitions import LSTMTransition, MultiplicativeLSTMTransition
 from .base import EpochRecord
 from .epochs import fit_epochs, whole_or_not
 from .learners import make_learner
+from .saved_fit import saved
 from .scoring import filtered_log_likelihood, filtered_perplexity, sampled_shares
 from .settings import checked
 from .topics import Topic, check_hmm, check_shares, list_topics, names_of
@@ -124,6 +126,7 @@ class TopicalSSL(WordModel):
 
     @checked
     @whole_or_not
+    @saved
     def fit(
         self,
         words: Tensor,
@@ -149,6 +152,9 @@ class TopicalSSL(WordModel):
         num_valid_particles: int = 20,
         patience: int | None = None,
         callback: Callable[[EpochRecord], None] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        every: int = 1,
+        resume: bool = False,
         disable_progbar: bool | None = None,
     ) -> list[EpochRecord]:
         r"""Fit by stochastic EM, from the exact Markov fit of the same model.
@@ -177,6 +183,8 @@ class TopicalSSL(WordModel):
         :param int markov_starts: random starts of the HMM, of which the best is kept.
         :param int transition_steps: gradient steps of the LSTM on the HMM's paths at the start.
         :param int num_valid_particles: P of the validation perplexity.
+        :param checkpoint: a folder to save the fit in, after every so many epochs (``every``);
+            with ``resume`` it goes on from there: see :class:`~pyro_ssl.models.Model`.
         :param patience: this, ``callback``, ``disable_progbar``, and how a fit ends, Ctrl-C
             included: see :func:`~pyro_ssl.models.fit_epochs`.
         :returns: :attr:`history`, one record per epoch; ``loss`` is -log p(z, x) per word, of the
@@ -185,19 +193,10 @@ class TopicalSSL(WordModel):
         """
         words, lengths, valid = self._take_all(words, lengths, valid)
         check_hmm(markov, self.num_topics, len(self.vocabulary))
-        learner = make_learner(
-            inference,
-            self.model,
-            num_particles,
-            num_sweeps=num_sweeps,
-            num_gradient_steps=num_gradient_steps,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            ancestor_sampling=ancestor_sampling,
-            twist=twist,
-            draw_topics=draw_topics,
-            averaging=averaging,
-        )
+        how: dict[str, Any] = {"num_sweeps": num_sweeps, "num_gradient_steps": num_gradient_steps}
+        how |= {"learning_rate": learning_rate, "weight_decay": weight_decay, "twist": twist}
+        how |= {"ancestor_sampling": ancestor_sampling, "draw_topics": draw_topics}
+        learner = make_learner(inference, self.model, num_particles, averaging=averaging, **how)
 
         def step() -> tuple[float, float]:
             found = learner.epoch(words, lengths, batch_size)
@@ -212,17 +211,21 @@ class TopicalSSL(WordModel):
         self.markov = markov and markov.for_model(self.model)
         quiet: dict[str, Any] = {"disable_progbar": disable_progbar}
         block, data = block_size(len(words) * self.num_topics), (words, lengths)
-        if markov is None and markov_steps:
-            how: dict[str, Any] = {"num_steps": markov_steps, "num_starts": markov_starts, **quiet}
+        goes_on = self._saving is not None and self._saving.found is not None
+        if markov is None and markov_steps and goes_on:
+            self.markov = MarkovEM(self.model)
+        elif markov is None and markov_steps:
+            how = {"num_steps": markov_steps, "num_starts": markov_starts, **quiet}
             self.markov = fit_markov(self.model, *data, valid=valid, batch_size=block, **how)
-        if self.markov is not None:
+        parts = learner.parts | ({} if self.markov is None else {"markov": self.markov})
+        if self.markov is not None and not goes_on:
             optim = AdamW({"lr": learning_rate, "weight_decay": weight_decay})
             how = {"num_steps": transition_steps, "optim": optim, "batch_size": batch_size}
             learner.begin(self.markov, self.transition, *data, block, **how)
             self.phi, self.occupancy = learner.topics()
-        how_it_ends: dict[str, Any] = {"patience": patience, "callback": callback}
-        how_it_ends |= {"valid": valid, "score": score, "monitor": "perplexity"}
-        return fit_epochs(self, num_epochs, step, **how_it_ends, **quiet)
+        how_it_ends: dict[str, Any] = {"patience": patience, "callback": callback, **quiet}
+        how_it_ends |= {"valid": valid, "score": score, "monitor": "perplexity", "parts": parts}
+        return fit_epochs(self, num_epochs, step, **how_it_ends)
 
     @checked
     def log_likelihood(

@@ -26,9 +26,9 @@ import torch
 
 import pyro_ssl
 from pyro_ssl import IMVLSTM, GaussianSSL, LanguageModel, TopicalSSL
+from pyro_ssl.checkpoint import load_checkpoint, reading, save_checkpoint
 from pyro_ssl.datasets import UNKNOWN, Vocabulary
 from pyro_ssl.errors import CheckpointError
-from pyro_ssl.models.checkpoint import load_checkpoint, reading, save_checkpoint
 from tests.faults.digest import digest_of_folder, digest_of_generators, nothing_changes
 
 # ---------------------------------------------------------------------------- what can be saved
@@ -539,7 +539,7 @@ NURSERY = """
 import os, sys
 import torch
 from pyro_ssl.datasets import UNKNOWN, Vocabulary
-from pyro_ssl.models.checkpoint import save_checkpoint
+from pyro_ssl.checkpoint import save_checkpoint
 
 torch.set_num_threads(1)
 for line in sys.stdin:

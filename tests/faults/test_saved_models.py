@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pyro_ssl import IMVLSTM, GaussianSSL, LanguageModel, TopicalSSL
+from pyro_ssl.checkpoint import load_checkpoint, save_checkpoint
 from pyro_ssl.errors import CheckpointError
-from pyro_ssl.models.checkpoint import load_checkpoint, save_checkpoint
 from tests.faults.digest import nothing_changes
 from tests.faults.models import NAN, every_model, fitted, refit
 

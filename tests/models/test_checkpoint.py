@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
+from pyro_ssl.checkpoint import load_checkpoint, save_checkpoint
 from pyro_ssl.errors import CheckpointError
-from pyro_ssl.models.checkpoint import load_checkpoint, save_checkpoint
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from pyro_ssl import GaussianSSL, TopicalSSL
+from pyro_ssl.checkpoint import load_checkpoint, save_checkpoint
 from pyro_ssl.errors import CheckpointError
 from pyro_ssl.models import EpochRecord, Model
-from pyro_ssl.models.checkpoint import load_checkpoint, save_checkpoint
 from tests.models.worlds import LENGTHS, WORLDS, B, T, fit, log_likelihood, make
 
 every_model = pytest.mark.parametrize("kind", WORLDS, ids=lambda kind: kind.__name__)

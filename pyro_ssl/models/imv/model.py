@@ -18,6 +18,7 @@ Next files to read: ``network.py``, π, μ and σ; ``units.py``; ``fitting.py``;
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from torch import Tensor
 from ...gradients import evaluating
 from ..base import EpochRecord
 from ..epochs import fit_epochs, whole_or_not
+from ..saved_fit import saved
 from ..settings import checked
 from .data import Data, check_windows, chunks, parts_of, take
 from .fitting import check_settings, end_epoch, make_svi, pyro_optim, run_epoch
@@ -136,6 +138,7 @@ class IMVLSTM(InUnits):
 
     @checked
     @whole_or_not
+    @saved
     def fit(
         self,
         x: Tensor | Windows,
@@ -153,6 +156,9 @@ class IMVLSTM(InUnits):
         monitor: str = "nll",
         optim: Any = None,
         callback: Callable[[EpochRecord], None] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        every: int = 1,
+        resume: bool = False,
         disable_progbar: bool | None = None,
     ) -> list[EpochRecord]:
         """Fit by Pyro's ``SVI`` with ``TraceEnum_ELBO``, from the weights as they are.
@@ -174,6 +180,8 @@ class IMVLSTM(InUnits):
         :param optim: another optimiser: of Pyro, of which a scheduler steps after each epoch,
             ``pyro.optim.ReduceLROnPlateau`` by the score; or of torch, a class, which is given
             ``learning_rate`` and ``weight_decay``, or an instance, whose settings are taken.
+        :param checkpoint: a folder to save the fit in, after every so many epochs (``every``);
+            with ``resume`` it goes on from there: see :class:`~pyro_ssl.models.Model`.
         :param patience: this, ``callback``, ``disable_progbar``, and how a fit ends, Ctrl-C
             included: see :func:`~pyro_ssl.models.fit_epochs`.
         :returns: :attr:`history`, one record per epoch.
@@ -210,6 +218,7 @@ class IMVLSTM(InUnits):
 
         how_it_ends: dict[str, Any] = {"patience": patience, "callback": callback}
         how_it_ends |= {"valid": valid, "score": score, "monitor": monitor}
+        how_it_ends |= {"parts": {"optim": schedule}}
         return fit_epochs(self, num_epochs, step, disable_progbar=disable_progbar, **how_it_ends)
 
     def predict(self, x: Tensor | Windows, *, mask: Tensor | None = None) -> IMVForecast:

@@ -17,8 +17,8 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from ..errors import CheckpointError
-from ..storage import read_file, reading, write_durably
+from .errors import CheckpointError
+from .storage import read_file, reading, write_durably
 
 __all__ = ["load_checkpoint", "reading", "save_checkpoint"]
 

@@ -1,0 +1,167 @@
+"""Runs that are killed at random moments, again and again: what they come to is what it would be.
+
+Each is started anew by the same lines as at first, and goes on from what is there. When it is
+killed is drawn from a generator with a fixed seed, and what else the machine does; there are no
+false alarms.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import pyro_ssl
+
+# One process imports once and forks the runs, which then are ready in milliseconds.
+NURSERY = """
+import hashlib, os, sys
+import pyro, pyro.distributions as dist, torch
+from pyro.infer.mcmc import HMC
+from pyro_ssl import *
+
+torch.set_num_threads(1)
+torch.set_default_dtype(torch.float64)
+torch.manual_seed(1)
+words, numbers = torch.randint(5, (6, 8)), torch.randn(6, 8)
+frozen = LSTMTransition(3, 4)
+
+def em(folder):
+    transition = LSTMTransition(3, 4)
+    def model(x):
+        pyro.module("transition", transition)
+        phi = pyro.sample("phi", dist.Dirichlet(torch.ones(3, 5)).to_event(1))
+        with pyro.plate("documents", 8):
+            for t, z in ssl_transition("z", transition, 6):
+                pyro.sample("x", dist.Categorical(phi[z]), obs=x[t])
+    em = StochasticEM(model, pyro.optim.Adam({"lr": 0.05}), 5, draw_dirichlet=True)
+    done = 0
+    if os.path.exists(os.path.join(folder, "0", "manifest.json")) or os.path.exists(
+        os.path.join(folder, "1", "manifest.json")
+    ):
+        em.load(folder, words)
+        done = em._num_steps
+    for _ in range(done, 15):
+        em.step(words)
+        em.save(folder)
+    return [em.paths, *em.values.values(), *transition.parameters(), torch.rand(3)]
+
+def chains(folder):
+    def model(x):
+        mean = pyro.sample("mean", dist.Normal(torch.arange(3.0), 1.0).to_event(1))
+        scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
+        with pyro.plate("series", 8):
+            for t, z in ssl_transition("z", frozen, 6):
+                pyro.sample("x", dist.Normal(mean[z], scale), obs=x[t])
+    hmc = lambda potential_fn: HMC(potential_fn=potential_fn, step_size=0.1, num_steps=3)
+    pg = ParticleGibbs(model, 5, inner_kernel=hmc)
+    how = {"num_samples": 10, "warmup_steps": 5, "num_chains": 2, "disable_progbar": True}
+    pg.run(numbers, checkpoint=folder, every=1, resume=True, **how)
+    return [*pg.get_samples().values(), torch.rand(3)]
+
+def fit(folder):
+    ssl = TopicalSSL(3, 5, hidden_size=4)
+    how = {"num_epochs": 10, "markov_steps": 5, "disable_progbar": True}
+    ssl.fit(words, valid=(words, None), checkpoint=folder, resume=True, **how)
+    losses = torch.tensor([record.loss for record in ssl.history])
+    return [*ssl.state_dict().values(), losses, torch.rand(3)]
+
+RUNS = {"em": em, "chains": chains, "fit": fit}
+for line in sys.stdin:
+    kind, folder, seed = line.rstrip("\\n").split("\\t")
+    pid = os.fork()
+    if pid == 0:
+        pyro.set_rng_seed(int(seed))
+        content = b"".join(t.detach().numpy().tobytes() for t in RUNS[kind](folder))
+        os.write(1, b"came to %s\\n" % hashlib.sha256(content).hexdigest().encode())
+        os._exit(0)
+    os.write(1, b"pid %d\\n" % pid)
+    os.waitpid(pid, 0)
+    os.write(1, b"dead\\n")
+"""
+
+
+@pytest.fixture(scope="module")
+def nursery():
+    root = str(Path(pyro_ssl.__file__).parents[1])
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", NURSERY],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        env=os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+    ) as process:
+        yield process
+        process.stdin.close()
+
+
+def start(nursery, kind, folder, seed, patience=None):
+    """Run to the end, or until it is killed after so many seconds; what it came to, or ``None``."""
+    nursery.stdin.write(f"{kind}\t{folder}\t{seed}\n")
+    came_to, pid = None, None
+    line = ""
+    while line != "dead\n":
+        line = nursery.stdout.readline()
+        assert line, "the nursery has died"
+        if line.startswith("came to"):
+            came_to = line.split()[-1]
+        elif line.startswith("pid") and patience is not None:
+            time.sleep(patience)
+            pid = int(line.split()[1])
+            os.kill(pid, signal.SIGKILL)
+    return came_to
+
+
+def kill_runs(nursery, tmp_path, kind, num_kills):
+    draw = random.Random(f"{kind}, {num_kills}")
+    started = time.perf_counter()
+    expected = start(nursery, kind, tmp_path / "whole", 0)
+    wall = time.perf_counter() - started
+    assert expected is not None
+    kills, folder, seed, killed = 0, tmp_path / "0", 0, 0
+    while kills < num_kills or killed:
+        patience = None if kills >= num_kills else draw.uniform(0.0, 0.6 * wall)
+        came_to = start(nursery, kind, folder, seed, patience)
+        if came_to is None:
+            assert patience is not None, "a run that nobody killed did not come to its end"
+            kills, killed = kills + 1, killed + 1
+            # What is not saved yet begins anew, from the same seed; what is, from any.
+            seed = kills if list(folder.glob("*/manifest.json")) else 0
+        else:
+            assert came_to == expected
+            folder, seed, killed = tmp_path / str(kills + 1), 0, 0
+            if patience is None:
+                return
+
+
+@pytest.mark.parametrize("kind", ["em", "chains", "fit"])
+def test_kill_a_run(nursery, tmp_path, kind):
+    kill_runs(nursery, tmp_path, kind, 3)
+
+
+@pytest.mark.stage("nightly")
+@pytest.mark.parametrize("kind", ["em", "chains", "fit"])
+def test_kill_many_runs(nursery, tmp_path, kind):
+    kill_runs(nursery, tmp_path, kind, 100)
+
+
+def test_a_running_job_is_read(nursery, tmp_path):
+    """Whoever reads meanwhile finds something whole, without a warning."""
+    from pyro_ssl.infer.run_files import RunFiles
+
+    nursery.stdin.write(f"em\t{tmp_path}\t0\n")
+    seen, line = [], nursery.stdout.readline()
+    assert line.startswith("pid")
+    os.set_blocking(nursery.stdout.fileno(), True)
+    while len(seen) < 15:
+        files = RunFiles(tmp_path, "StochasticEM")
+        if files.there:
+            seen.append(files.load()[1]["own"]["_num_steps"])
+    assert seen == sorted(seen)
+    while nursery.stdout.readline() != "dead\n":
+        pass
