@@ -23,9 +23,10 @@ from ..errors import NonFiniteError, at_least
 from ..reading.program import ModelRun, Program
 from ..steps import steps_within
 from ..transitions import DiscreteTransition
-from .blocks import block_size, blocks, check_share
+from .blocks import block_size, blocks
 from .markov_em import MarkovEM
 from .path_memory import pad_steps, sequence_index
+from .sharded import check_all_given, current, together
 
 __all__ = [
     "all_sequences",
@@ -128,6 +129,7 @@ def check_steps(who: str, num_steps: int, transition_steps: int) -> None:
         )
 
 
+@together("teach_transition")
 def teach_transition(
     transition: DiscreteTransition,
     draw: Callable[[], Tensor],
@@ -167,6 +169,7 @@ def teach_transition(
                     # Of all sequences, as in stochastic EM, so that Adam and weight decay weigh
                     # alike.
                     (_loss(transition, z[part], u, n) * (B / len(index))).backward()
+                current().sum_("gradients", [p.grad for p in parameters if p.grad is not None])
                 optim(parameters)
                 for parameter in parameters:
                     parameter.grad = None
@@ -214,7 +217,7 @@ def all_sequences(runs: Iterable[ModelRun]) -> dict[str, Any]:
         if run.inputs is not None:
             inputs.append(run.inputs.transpose(0, 1))
     N, seen = run.full_shape.numel(), torch.cat(index)
-    check_share(run, len(seen if len(seen) > N else seen.unique()) / N, whole=True)
+    check_all_given(run, len(seen if len(seen) > N else seen.unique()) / N)
     T = max(steps)
     u = torch.cat([pad_steps(part, T) for part in inputs]).transpose(0, 1) if inputs else None
     return {"lengths": torch.cat(lengths) if given or min(steps) < T else None, "inputs": u}
