@@ -47,8 +47,8 @@ class Ranks(Headers, Alone):
         own = index[index.remainder(self.size) == self.rank]
         if not len(own):
             raise ValueError(
-                f"{len(index)} sequences, none of them of rank {self.rank} of {self.size}, expected "
-                "one at least for each; write ranks.minibatches(N, size), with a larger size."
+                f"{len(index)} sequences, none of them of rank {self.rank} of {self.size}, "
+                "expected one at least; write ranks.minibatches(N, size), of a larger size."
             )
         return own
 

@@ -29,6 +29,7 @@ from .estep import SMCSettings, draw_paths
 from .inner import check_inner_kernel
 from .particle_gibbs_kernel import Params, ParticleGibbsKernel
 from .scan import ScanKernel, ready_kernel
+from .sharded import together
 from .to_arviz import draws_to_arviz
 from .twisting import Twisting
 
@@ -102,7 +103,7 @@ class ParticleGibbs:
         self._samples: Params = {}
         self._verified = False
 
-    @all_or_nothing
+    @together("ParticleGibbs.run")
     @poutine.block()
     def run(
         self,

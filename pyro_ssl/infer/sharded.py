@@ -35,6 +35,7 @@ __all__ = [
     "check_all_given",
     "check_alone",
     "check_free",
+    "check_holds_all",
     "counts_over_ranks",
     "current",
     "known_share",
@@ -109,6 +110,21 @@ def union(run: ModelRun, memory: PathMemory, known: Tensor) -> Union:
             "pyro_ssl.distributed.ranks(): ..."
         )
     return Union(int(found[:, 0].sum()), bool(found[:, 1].any()))
+
+
+def check_holds_all(run: ModelRun) -> None:
+    """Check that the runs of all ranks hold every sequence once, for particle Gibbs.
+
+    :raises ValueError: if they do not.
+    """
+    share = float(current().totals("shares", share_of(run))[0])
+    check_share(run, share)
+    if share < 1.0 - 1e-9:
+        raise ValueError(
+            f'Site "{run.loop.name}": its plate is subsampled, but particle Gibbs draws from the '
+            "posterior given all data; expected subsample_size=None. For learning on minibatches "
+            "use StochasticEM."
+        )
 
 
 def with_shared_seed(one: Any) -> Any:

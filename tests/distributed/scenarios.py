@@ -4,7 +4,10 @@ A scenario takes the ranks, or ``None`` for one process as it always is, and ret
 compared.
 """
 
+import os
+import signal
 import sys
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -13,8 +16,16 @@ import pyro.distributions as dist
 import torch
 from pyro.optim import Adam
 
-from pyro_ssl import LSTMTransition, MarkovEM, ParticleFilter, StochasticEM, ssl_transition
+from pyro_ssl import (
+    LSTMTransition,
+    MarkovEM,
+    ParticleFilter,
+    ParticleGibbs,
+    StochasticEM,
+    ssl_transition,
+)
 from pyro_ssl.distributed import ranks
+from pyro_ssl.errors import RankError
 
 K, V, T, B = 3, 7, 6, 24
 
@@ -113,6 +124,19 @@ def warm(here):
     return found(fit, transition, start=counts, losses=torch.tensor(losses))
 
 
+def gibbs(here, twist=None, **how):
+    transition, (words, lengths) = LSTMTransition(K, 8), data()
+    pg = ParticleGibbs(make_model(transition), 5, twist=twist)
+    index = part(here, torch.arange(B))
+    pg.run(words, lengths, index, num_samples=8, warmup_steps=4, disable_progbar=True, **how)
+    draws = pg.get_samples()
+    return {"index": index, "paths": draws["z"].movedim(1, 0), "phi": draws["phi"]}
+
+
+def gibbs_twisted(here):
+    return gibbs(here, twist="markov", num_chains=2)
+
+
 def sent(here):
     """Bytes of a step, for two numbers of sequences."""
     each = []
@@ -128,10 +152,93 @@ def sent(here):
     return {"each": each, "parameters": sum(p.numel() for p in transition.parameters())}
 
 
-def all_of_them(here):
-    names = "em em_draws em_unconditional em_twisted em_dropout whole markov warm sent".split()
+def recovered(here):
+    """An error of the last rank in its third sweep, which all of them undo, and go on."""
+    transition, (words, lengths) = LSTMTransition(K, 8), data()
+    model, fails = make_model(transition), []
+
+    def failing(*args):
+        if fails and here is not None and here.rank == here.size - 1:
+            raise ArithmeticError(fails.pop())
+        model(*args)
+
+    fit = StochasticEM(failing, Adam({"lr": 1e-2}), 5, twist=None)
+    said = []
+    for i in range(5):
+        index = part(here, (torch.arange(8) + 4 * i) % B)
+        if i == 3 and here is not None:
+            fails.append("no such word")
+            try:
+                fit.step(words, lengths, index)
+            except (ArithmeticError, RankError) as error:
+                said.append(f"{type(error).__name__}: {error}")
+            fails.clear()
+        fit.step(words, lengths, index)
+    return found(fit, transition, said=said)
+
+
+def refusals(here):
+    """What ranks that are not given what they should be are told."""
+    transition, (words, lengths) = LSTMTransition(K, 8), data()
+    fit = StochasticEM(make_model(transition), Adam({"lr": 1e-2}), 5, twist=None)
+    other = LSTMTransition(K, 8)
+    with torch.no_grad():
+        other.head.bias += here.rank
+    steps = {
+        "same sequences": lambda: fit.step(words, lengths, torch.arange(4)),
+        "more than all": lambda: fit.step(words, lengths),
+        "other parameters": lambda: StochasticEM(
+            lambda *args: (pyro.clear_param_store(), make_model(other)(*args)),
+            Adam({"lr": 1e-2}),
+            twist=None,
+        ).step(words, lengths, here.part(torch.arange(8))),
+        "other calls": lambda: (
+            fit.step(words, lengths, here.part(torch.arange(8)))
+            if here.rank
+            else MarkovEM(make_model(transition)).step(words, lengths, here.part(torch.arange(8)))
+        ),
+        "none of a rank": lambda: here.part(torch.tensor([1 - here.rank])),
+        "not all": lambda: ParticleGibbs(make_model(transition), 3).run(
+            words, lengths, here.part(torch.arange(8)), num_samples=1, disable_progbar=True
+        ),
+        "a free site": lambda: ParticleGibbs(with_free_site, 3).run(
+            words, here.part(torch.arange(B)), num_samples=1, disable_progbar=True
+        ),
+    }
+    told = {}
+    for name, step in steps.items():
+        try:
+            step()
+        except (ValueError, RankError) as error:
+            told[name] = f"{type(error).__name__}: {error}"
+    return told
+
+
+def with_free_site(words, index):
+    rate = pyro.sample("rate", dist.LogNormal(0.0, 1.0))
+    with pyro.plate("documents", B, subsample=index):
+        for t, z in ssl_transition("z", LSTMTransition(2, 3), T):
+            pyro.sample("x", dist.Poisson(rate * (1.0 + z)), obs=words[t, index].double())
+
+
+def stops(here, how):
+    """Run on, until the last rank stops."""
+    transition, (words, lengths) = LSTMTransition(K, 8), data()
+    fit = StochasticEM(make_model(transition), Adam({"lr": 1e-2}), 5)
+    for i in range(10_000):
+        if i == 5 and here.rank == here.size - 1:
+            print(f"stops at {time.time()}", flush=True)
+            if how == "raises":
+                raise ArithmeticError("the disk is full")
+            if how == "dies":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return
+        fit.step(words, lengths, here.part(torch.arange(8)))
+
+
+def several(names, here):
     made = {}
-    for name in names:
+    for name in names.split(","):
         pyro.clear_param_store()
         torch.manual_seed(1)
         made[name] = globals()[name](here)
@@ -144,7 +251,10 @@ def main(name, folder):
     torch.manual_seed(1)
     pyro.enable_validation(True)
     with ranks(timeout=60.0) as here:
-        made = globals()[name](here)
+        if name.startswith("stops:"):
+            stops(here, name.removeprefix("stops:"))
+            return
+        made = several(name, here)
         torch.save(made, Path(folder) / f"{here.rank}.pt")
 
 
