@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
     "errors distributed arguments gradients steps storage cells transitions kernels "
     "loop_arguments loop primitive smc exact reading infer datasets models belief plotting "
-    "testing demo bench"
+    "testing demo bench train"
 ).split()
 
 MAX_LINES, MAX_FUNCTION = 300, 50

@@ -23,7 +23,7 @@ from ..errors import NonFiniteError, at_least
 from ..reading.program import ModelRun, Program
 from ..steps import steps_within
 from ..transitions import DiscreteTransition
-from .blocks import block_size, blocks
+from .blocks import block_size
 from .markov_em import MarkovEM
 from .path_memory import pad_steps, sequence_index
 from .sharded import check_all_given, current, together
@@ -107,14 +107,17 @@ def fit_markov(
 def batches_of(data: Tensor, lengths: Tensor | None, size: int | None) -> list[tuple[Any, ...]]:
     """Return the arguments ``(data, lengths, index)`` of a model for each batch of sequences.
 
-    Without ``index`` where one batch holds all.
+    Without ``index`` where one batch holds all. Of a distributed run, this rank's sequences.
 
     :param Tensor data: time first, ``(T, B, ...)``.
     :param int size: sequences in a batch; by default all.
     """
-    if size is None or size >= data.shape[1]:
+    num_sequences, ranks = data.shape[1], current()
+    size = num_sequences if size is None else size
+    if size >= num_sequences and not ranks.active:
         return [(data, lengths)]
-    return [(data, lengths, index) for index in blocks(data.shape[1], size, data.device)]
+    own = ranks.part(torch.arange(num_sequences, device=data.device))
+    return [(data, lengths, index) for index in own.split(size)]
 
 
 def check_steps(who: str, num_steps: int, transition_steps: int) -> None:

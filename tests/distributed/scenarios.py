@@ -22,6 +22,7 @@ from pyro_ssl import (
     ParticleFilter,
     ParticleGibbs,
     StochasticEM,
+    TopicalSSL,
     ssl_transition,
 )
 from pyro_ssl.distributed import ranks
@@ -137,6 +138,24 @@ def gibbs_twisted(here):
     return gibbs(here, twist="markov", num_chains=2)
 
 
+def topical(here, batch_size=8):
+    words, lengths = data()
+    ssl = TopicalSSL(K, V, hidden_size=8, dropout=0.0)
+    how = {"markov_steps": 10, "markov_starts": 2, "transition_steps": 5, "twist": None}
+    how |= {"batch_size": batch_size, "disable_progbar": True}
+    history = ssl.fit(words, lengths, valid=(words, lengths), num_epochs=3, **how)
+    return {
+        "scores": torch.tensor([[r.score, r.loss, r.change_rate] for r in history]),
+        "phi": ssl.phi,
+        "lstm": torch.cat([p.detach().flatten() for p in ssl.parameters()]),
+        "hmm": ssl.markov.matrix,
+    }
+
+
+def topical_whole(here):
+    return topical(here, None)
+
+
 def sent(here):
     """Bytes of a step, for two numbers of sequences."""
     each = []
@@ -218,7 +237,7 @@ def with_free_site(words, index):
     rate = pyro.sample("rate", dist.LogNormal(0.0, 1.0))
     with pyro.plate("documents", B, subsample=index):
         for t, z in ssl_transition("z", LSTMTransition(2, 3), T):
-            pyro.sample("x", dist.Poisson(rate * (1.0 + z)), obs=words[t, index].double())
+            pyro.sample("x", dist.Poisson(rate * (1.0 + z)), obs=words[:, index][t].double())
 
 
 def stops(here, how):
