@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -89,14 +90,14 @@ def union(run: ModelRun, memory: PathMemory, known: Tensor) -> Union:
     if not current().active:
         return Union(B, fresh)
     values = [site["value"].detach().double().sum() for site in run.params.values()]
-    places = sequence_index(run)
-    marks = float((places * 7919 + 17).remainder(65521).sum()), float(places.sum())
+    places = sequence_index(run).sort().values.cpu()
+    mark = zlib.crc32(places.numpy().tobytes())
     found = current().each(
-        "the comparison of data", B, fresh, share_of(run), memory.num_known, sum(values), *marks
+        "the comparison of data", B, fresh, share_of(run), memory.num_known, sum(values), mark
     )
     check_share(run, float(found[:, 2].sum()))
     check_share(run, float(found[:, 3].sum()) / max(memory.num_sequences, 1))
-    held = [tuple(row) for row in found[:, [0, 5, 6]].tolist()]
+    held = [tuple(row) for row in found[:, [0, 5]].tolist()]
     if len(set(held)) < len(held):
         raise ValueError(
             f'Site "{run.loop.name}": two ranks were given the same sequences, expected others on '

@@ -76,7 +76,8 @@ class StochasticEM(ScansPaths, HasEstimates):
 
     Paths are kept per sequence, by the indices of the plates around the loop: with
     ``pyro.plate("documents", N, subsample=index)`` each minibatch goes on from its own, and takes
-    its own counts out of those that are kept over all sequences (Neal & Hinton 1998).
+    its own counts out of those that are kept over all sequences (Neal & Hinton 1998). Several
+    processes may share the sequences, each with paths of its own: :mod:`pyro_ssl.distributed`.
 
     Example::
 
