@@ -17,6 +17,7 @@ import torch
 from pyro.optim import Adam
 
 from pyro_ssl import (
+    GaussianLSTMTransition,
     LSTMTransition,
     MarkovEM,
     ParticleFilter,
@@ -89,6 +90,43 @@ def em_twisted(here):
 
 def em_dropout(here):
     return em(here, dropout=0.5, num_steps=6)
+
+
+def vectors(here, twist=None):
+    transition = GaussianLSTMTransition(2, 6)
+    x = torch.randn(T, B, 3, generator=torch.Generator().manual_seed(3))
+
+    def model(x, index):
+        pyro.module("transition", transition)
+        look = pyro.param("look", torch.eye(2, 3))
+        with pyro.plate("series", B, subsample=index):
+            for t, z in ssl_transition("z", transition, T):
+                pyro.sample("x", dist.Normal(z @ look, 0.5).to_event(1), obs=x[:, index][t])
+
+    fit = StochasticEM(model, Adam({"lr": 1e-2}), 5, twist=twist)
+    places = [(torch.arange(8) + 4 * i) % B for i in range(6)]
+    losses = [fit.step(x, part(here, index)) for index in places]
+    known = fit._memory._known
+    return {
+        "index": known.nonzero().flatten(),
+        "vectors": fit.paths[known],
+        "lstm": torch.cat([p.detach().flatten() for p in transition.parameters()]),
+        "losses": torch.tensor(losses),
+    }
+
+
+def vectors_twisted(here):
+    return vectors(here, "markov")
+
+
+def other_seeds(here):
+    """Rank 0's numbers are those of all."""
+    transition = LSTMTransition(K, 8)
+    words, lengths = data()
+    fit = StochasticEM(make_model(transition), Adam({"lr": 1e-2}), 5, draw_dirichlet=True)
+    torch.manual_seed(here.rank)
+    losses = [fit.step(words, lengths, here.part(torch.arange(B))) for _ in range(3)]
+    return found(fit, transition, losses=torch.tensor(losses))
 
 
 def whole(here):

@@ -18,12 +18,19 @@ EXACT = ("em_draws", "markov", "gibbs")
 #: the same whatever the number of ranks, one among them
 AMONG_RANKS = ("em_twisted",)
 #: of the statistical stage
-MORE_EXACT = ("em", "em_unconditional", "whole")
+MORE_EXACT = ("em", "em_unconditional", "whole", "vectors")
 MORE_AMONG_RANKS = ("gibbs_twisted",)
 #: the same on all ranks of a run, whatever it is
-ALIKE = ("em_dropout", "warm", "topical", "topical_whole")
+ALIKE = (
+    "em_dropout",
+    "vectors_twisted",
+    "other_seeds",
+    "warm",
+    "topical",
+    "topical_whole",
+)
 #: what is of a rank's own sequences
-OWN = ("index", "paths", "said")
+OWN = ("index", "paths", "vectors", "said")
 
 statistical = pytest.mark.stage("statistical")
 
@@ -58,6 +65,10 @@ def check_same(name, made, wanted):
         order, found = index.argsort(), torch.cat([one["paths"] for one in each])
         assert torch.equal(index[order], wanted["index"].sort()[0])
         assert torch.equal(found[order], wanted["paths"][wanted["index"].argsort()])
+    if "vectors" in wanted:  # numbers that were rounded in another order
+        index = torch.cat([one["index"] for one in each])
+        found = torch.cat([one["vectors"] for one in each])[index.argsort()]
+        assert torch.allclose(found, wanted["vectors"][wanted["index"].argsort()])
     for key, one in itertools.product(wanted.keys() - {*OWN, "unseeded"}, each):
         found = torch.as_tensor(one[key])
         assert torch.allclose(found, wanted[key], rtol=1e-10, atol=1e-12, equal_nan=True), key
