@@ -13,6 +13,7 @@ __all__ = [
     "LatentSiteError",
     "ModelError",
     "NonFiniteError",
+    "RankError",
     "SMCFailed",
     "SSLError",
     "SeveralBlocksError",
@@ -58,6 +59,10 @@ class NonFiniteError(SSLError, ValueError):
 
 class SMCFailed(SSLError, RuntimeError):
     """All particles of a sequence have weight zero at some step; nothing was updated."""
+
+
+class RankError(SSLError, RuntimeError):
+    """Another rank of a distributed run failed, is gone, or does something else."""
 
 
 class CheckpointError(SSLError, ValueError):

@@ -12,8 +12,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: Rooms from the ground up: each imports only from itself and from those before it.
 ROOMS = (
-    "errors arguments gradients steps storage checkpoint cells transitions kernels loop_arguments "
-    "loop primitive smc exact reading infer datasets models belief plotting testing demo bench"
+    "errors distributed arguments gradients steps storage checkpoint cells transitions kernels "
+    "loop_arguments loop primitive smc exact reading infer datasets models belief plotting "
+    "testing demo bench train"
 ).split()
 
 MAX_LINES, MAX_FUNCTION = 300, 50

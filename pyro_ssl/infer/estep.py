@@ -140,15 +140,20 @@ def draw_paths(
 
 
 def next_paths(
-    draw: Callable[..., tuple[Sweep, Tensor]], old: Tensor, known: Tensor, num_sweeps: int
+    draw: Callable[..., tuple[Sweep, Tensor]],
+    old: Tensor,
+    known: Tensor,
+    num_sweeps: int,
+    fresh: bool,
 ) -> Tensor:
     """Sweep on from the last paths; sequences that have none start unconditionally.
 
     :param draw: :func:`draw_paths`, but for its reference.
     :param Tensor old: the last paths, ``(T, B, ...)``.
     :param Tensor known: sequences that have one, bool ``(B,)``.
+    :param bool fresh: whether some have none, here or on another rank.
     """
-    path = old if bool(known.all()) else _choose(known, old, draw(reference=None)[1])
+    path = old if not fresh else _choose(known, old, draw(reference=None)[1])
     for _ in range(num_sweeps):
         path = draw(reference=path, on_failure="keep")[1]
     return path

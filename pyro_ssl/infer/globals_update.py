@@ -14,6 +14,7 @@ from .dirichlet import Counts
 from .free import Conditional
 from .globals import GlobalSites
 from .inner import InnerKernels, check_inner_kernel
+from .sharded import check_free, current, share_of, sum_counts
 
 __all__ = ["GlobalsUpdate"]
 
@@ -34,6 +35,7 @@ class GlobalsUpdate:
     def start(self, run: ModelRun, num_chains: int, warmup_steps: int) -> None:
         """Forget what kernels have adapted to; the sites have been found in this run."""
         free, how = self.sites.free, self.inner_kernel
+        check_free(free)
         forms = self._closed_forms(run) if free else {}
         chains = range(num_chains if free else 0)
         self.inner = [InnerKernels(free, how, warmup_steps, forms) for _ in chains]
@@ -53,7 +55,8 @@ class GlobalsUpdate:
     def prior_draws(self, run: ModelRun, num_chains: int) -> dict[str, Tensor]:
         """Draw all sites from their prior for each chain, a leading C."""
         if not self.sites.free:
-            return {n: s.prior_draw((num_chains,)) for n, s in self.sites.sites.items()}
+            with current().shared():
+                return {n: s.prior_draw((num_chains,)) for n, s in self.sites.sites.items()}
         draws = []
         for _ in range(num_chains):
             drawn = run.program.run(run.subsamples)
@@ -77,7 +80,9 @@ class GlobalsUpdate:
             now = {name: values[name][c] for name in self.sites.names}
             self.sites.find(run)  # Dirichlet priors of this chain's values
             if self.sites:
-                now |= self.sites.draw(self._counts(run, path))
+                counts = sum_counts(self._counts(run, path), run.transition.like.dtype)
+                with current().shared():
+                    now |= self.sites.draw(counts)
             if self.inner:
                 now = self.inner[c].update(self._given(run, path), now)
             draws.append(now)
@@ -88,7 +93,7 @@ class GlobalsUpdate:
 
         def objective(probe: ModelRun) -> tuple[Tensor]:
             log_p = self.sites.log_path(probe, path).sum()
-            return (log_p + probe.log_elsewhere(observed=True),)
+            return (log_p + probe.log_elsewhere(observed=True) * share_of(run),)
 
         return self.sites.statistics(run, objective)[0]
 

@@ -33,6 +33,7 @@ from .expected import Expected, chain_counts
 from .globals import GlobalSites, HasEstimates
 from .point import PointSites
 from .scores import scored_cells
+from .sharded import current, over_ranks, together
 
 __all__ = ["MarkovEM"]
 
@@ -150,7 +151,7 @@ class MarkovEM(HasEstimates):
         """
         return self.epoch([()], *args, **kwargs)
 
-    @all_or_nothing
+    @together("MarkovEM.epoch")
     @poutine.block()
     def epoch(self, batches: Iterable[Sequence[Any]], *args: Any, **kwargs: Any) -> float:
         """One EM iteration on all data, a batch in memory at a time: the same as :meth:`step`.
@@ -177,7 +178,7 @@ class MarkovEM(HasEstimates):
         for program in programs_of(self.model, args, kwargs, batches):
             run, now = self._expect(program)
             total = now if total is None else total.plus(now)
-        assert total is not None
+        total = over_ranks(total)
         check_share(run, total.share)
         total = total.scaled()
         if self._globals:
@@ -222,7 +223,7 @@ class MarkovEM(HasEstimates):
         log_p = self._forward(run, table)
         return log_p.reshape((-1,) + run.loop.batch_shape)
 
-    @all_or_nothing
+    @together("MarkovEM.perplexity")
     @torch.no_grad()
     @poutine.block()
     def perplexity(
@@ -245,6 +246,7 @@ class MarkovEM(HasEstimates):
             log_p = self._forward(run, table)
             total = total + log_p[cells].double().sum()
             num_cells += int(cells.sum())
+        total, num_cells = current().totals("scores", total, num_cells)
         if not num_cells:
             scored_cells(run, start)  # says so
         return float((-total / num_cells).exp())
@@ -272,7 +274,7 @@ class MarkovEM(HasEstimates):
 
         The first time, check it and break the symmetry between the states.
         """
-        with torch.no_grad():
+        with torch.no_grad(), current().shared(not self._checked or self._chain is None):
             run = program.run(self.values)
             require_discrete(run, "MarkovEM")
             K = run.transition.num_states

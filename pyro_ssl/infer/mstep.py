@@ -11,6 +11,7 @@ from ..errors import NonFiniteError
 from ..gradients import gradients
 from ..reading.checks import check_all_learn
 from ..reading.program import Program
+from .sharded import mean_over_ranks
 
 __all__ = ["gradient_step"]
 
@@ -48,8 +49,13 @@ def gradient_step(
         )
     if tell:
         check_all_learn(run, objective)
-    if parameters and objective.requires_grad:
+    learns = bool(parameters) and objective.requires_grad
+    if learns:
         objective.backward()
+    # A set has no order that all ranks share.
+    ordered = [site["value"].unconstrained() for site in run.params.values()]
+    loss = mean_over_ranks(run, dict.fromkeys(ordered), loss)
+    if learns:
         optim([p for p in parameters if p.grad is not None])
         for parameter in parameters:
             parameter.grad = None

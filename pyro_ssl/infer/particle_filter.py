@@ -34,6 +34,7 @@ from .blocks import Batches, programs_of
 from .estep import SMCSettings, draw_paths
 from .filter_mixture import Evidence, Forecast, conditioned, mean_exp, mixed_forecast, mixed_steps
 from .scores import scored_cells
+from .sharded import current, together, with_shared_seed
 from .twisting import Twisting
 
 __all__ = ["Evidence", "Forecast", "ParticleFilter"]
@@ -134,7 +135,7 @@ class ParticleFilter:
             raise ValueError(f"num_runs is {num_runs}, expected at least 2.")
         return float(self._runs(args, kwargs, num_runs).var(0).mean().sqrt())
 
-    @all_or_nothing
+    @together("ParticleFilter.perplexity")
     def perplexity(
         self, *args: Any, start: int = 0, batches: Batches = None, **kwargs: Any
     ) -> float:
@@ -144,7 +145,7 @@ class ParticleFilter:
         :param batches: see :meth:`MarkovEM.epoch`; one is in memory at a time.
         :raises ValueError: if nothing is left to score.
         """
-        filters, total, num_cells = self._mixture or [self], 0.0, 0
+        total, num_cells, filters = 0.0, 0, [*map(with_shared_seed, self._mixture or [self])]
         for program in programs_of(self.model, args, kwargs, batches):
             runs = [f._run(program.args, kwargs) for f in filters]
             cells = scored_cells(runs[0], start, at_least_one=batches is None)
@@ -152,6 +153,7 @@ class ParticleFilter:
             whole, before = (mean_exp(torch.stack(log_p)) for log_p in zip(*each, strict=True))
             total += float((whole - before)[cells.any(0)].sum())
             num_cells += int(cells.sum())
+        total, num_cells = current().totals("scores", total, num_cells)
         if not num_cells:
             scored_cells(runs[0], start)  # says so
         return math.exp(-total / num_cells)
@@ -290,10 +292,7 @@ class ParticleFilter:
         return torch.stack(each).sum(1).reshape((-1,) + run.loop.batch_shape)
 
     @all_or_nothing
+    @torch.no_grad()
     def _filter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[ModelRun, Sweep]:
         run = self._run(args, kwargs)
-        return run, self._draw(run)
-
-    @torch.no_grad()
-    def _draw(self, run: ModelRun) -> Sweep:
-        return draw_paths(run, self._emission(run), None, self.settings)[0]
+        return run, draw_paths(run, self._emission(run), None, self.settings)[0]

@@ -30,6 +30,7 @@ from .has_draws import HasDraws
 from .inner import check_inner_kernel
 from .particle_gibbs_kernel import Params, ParticleGibbsKernel
 from .run_files import RunFiles
+from .sharded import together
 from .twisting import Twisting
 
 __all__ = ["ParticleGibbs"]
@@ -100,7 +101,7 @@ class ParticleGibbs(HasDraws):
         self._twisting = Twisting(twist)
         self._verified = False
 
-    @all_or_nothing
+    @together("ParticleGibbs.run")
     @poutine.block()
     def run(
         self,

@@ -23,12 +23,13 @@ from torch import Tensor
 
 from ..errors import at_least
 from ..reading.checks import check_reference
-from ..reading.context import Before, all_or_nothing
+from ..reading.context import Before
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
 from ..smc import Emission, Surrogate
+from . import sharded, shared_twist
 from .diagnostics import Diagnostics, path_functionals, vector_functionals
-from .estep import SMCSettings, draw_paths
+from .estep import SMCSettings
 from .globals import GlobalSites
 from .globals_update import GlobalsUpdate
 from .twisting import Twisting
@@ -87,7 +88,7 @@ class ParticleGibbsKernel(MCMCKernel):
 
     # ------------------------------------------------------------------ Pyro's kernel protocol
 
-    @all_or_nothing
+    @sharded.together("ParticleGibbsKernel.setup")
     def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
         """Read the model, check it, and draw a start if none was given.
 
@@ -95,14 +96,10 @@ class ParticleGibbsKernel(MCMCKernel):
         """
         self._before_run, before = None, Before(self)
         program = Program(self.model, args, kwargs, {n: z[0] for n, z in self.given.items()})
-        with torch.no_grad(), pyro.validation_enabled(self._validate):
+        how = pyro.validation_enabled(self._validate), sharded.current().shared()
+        with torch.no_grad(), how[0], how[1]:
             run = program.run()
-            if run.subsample_factor != 1.0:
-                raise ValueError(
-                    f'Site "{run.loop.name}": its plate is subsampled, but particle Gibbs draws '
-                    "from the posterior given all data; expected subsample_size=None. For learning "
-                    "on minibatches use StochasticEM."
-                )
+            sharded.check_holds_all(run)
             read_emission(run, verify=self._validate)
             self._globals.check(run)
         self._program, self._sites = program, run.paths
@@ -141,7 +138,7 @@ class ParticleGibbsKernel(MCMCKernel):
             self.end_warmup()  # Pyro's MCMC leaves that to its kernels
         return params
 
-    @all_or_nothing
+    @sharded.together("ParticleGibbsKernel.update")
     def update(self, params: Params) -> Params:
         """Do what :meth:`sample` does; an error undoes this update alone."""
         params, C = self._unsqueeze(params), self.num_chains
@@ -222,8 +219,9 @@ class ParticleGibbsKernel(MCMCKernel):
         if self._frozen or self._warming_up and n & (n - 1):
             return twisting
         if self._warming_up:
-            twisting = twisting.learned(run, path[:, : run.num_sequences])
-        return twisting.chosen(run, emission, self.settings.num_particles)
+            N, chain = run.full_shape.numel(), path[:, : run.num_sequences]
+            twisting = shared_twist.learned(twisting, run, chain, N, n)
+        return shared_twist.chosen(twisting, run, emission, self.settings.num_particles)
 
     def _sweep(
         self,
@@ -238,10 +236,10 @@ class ParticleGibbsKernel(MCMCKernel):
         together = None if own_transition else first.beside(emissions[1:])
         settings = twisting.settings(self.settings)
         if together is not None:
-            return draw_paths(runs[0], together, reference, settings)[1]
+            return sharded.sweeping(runs[0], together, settings)(reference)[1]
         references = [None] * C if reference is None else reference.chunk(C, 1)
         each = zip(runs, emissions, references, strict=True)
-        return torch.cat([draw_paths(*chain, settings)[1] for chain in each], 1)
+        return torch.cat([sharded.sweeping(r, e, settings)(z)[1] for r, e, z in each], 1)
 
     def _check_start(self, run: ModelRun, params: Params) -> None:
         """Check what the user gave as start."""
@@ -271,7 +269,7 @@ class ParticleGibbsKernel(MCMCKernel):
         values = self._update.prior_draws(run, self.num_chains)
         runs, emissions = self._read_chains(values)
         P = self.settings.num_particles
-        self._twisting = self._twisting.chosen(runs[0], emissions[0], P)
+        self._twisting = shared_twist.chosen(self._twisting, runs[0], emissions[0], P)
         path = self._sweep(runs, emissions, None, self._twisting)
         chains = path.unflatten(1, (self.num_chains, run.num_sequences)).unbind(1)
         return self._sites.split(torch.stack([run.unflatten(z) for z in chains])) | values

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from ..errors import SeveralBlocksError
 from ..loop import SSLLoop
-from ..reading.context import all_or_nothing
 from ..reading.program import Program
 from .path_memory import PathMemory
 from .scan import prior_paths
+from .sharded import check_alone, together
 from .undo import undone_on_error
 
 __all__ = ["Parts", "ScansPaths"]
@@ -61,7 +61,7 @@ class ScansPaths:
     def _by_site(self) -> dict[str, Tensor]:
         return self._memory.by_site if self._memory else self._start
 
-    @all_or_nothing
+    @together("StochasticEM.step")
     @poutine.block()
     def step(self, *args: Any, **kwargs: Any) -> float:
         r"""One E-step and one M-step; arguments go to the model.
@@ -79,6 +79,7 @@ class ScansPaths:
         except SeveralBlocksError as error:
             blocks = error.blocks
         _check_whole(blocks)
+        check_alone("StochasticEM of paths that are not drawn together")
         parameters = [p for _, p in pyro.get_param_store().named_parameters()]
         with undone_on_error(parameters, self.optim):
             return self._step_of_each(program, blocks)

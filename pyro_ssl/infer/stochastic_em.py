@@ -24,13 +24,13 @@ from torch import Tensor
 
 from ..errors import at_least
 from ..reading.checks import check_transition_learns
-from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
 from ..smc import Emission
+from . import sharded, shared_twist
 from .blocks import programs_of
 from .dirichlet import Counts
-from .estep import SMCSettings, draw_paths, next_paths
+from .estep import SMCSettings, next_paths
 from .globals import GlobalSites, HasEstimates
 from .markov_em import MarkovEM
 from .mstep import gradient_step
@@ -77,7 +77,8 @@ class StochasticEM(ScansPaths, SavesEM, HasEstimates):
 
     Paths are kept per sequence, by the indices of the plates around the loop: with
     ``pyro.plate("documents", N, subsample=index)`` each minibatch goes on from its own, and takes
-    its own counts out of those that are kept over all sequences (Neal & Hinton 1998).
+    its own counts out of those that are kept over all sequences (Neal & Hinton 1998). Several
+    processes may share the sequences, each with paths of its own: :mod:`pyro_ssl.distributed`.
 
     Example::
 
@@ -139,8 +140,9 @@ class StochasticEM(ScansPaths, SavesEM, HasEstimates):
         run, emission = self._read(program)
         old, known = self._memory.recall(run)
         fresh = not self._memory or self._memory.is_stale(run)
-        twisting = self._twist(run, emission)
-        path = self._draw(run, emission, old, known, twisting.settings(self.settings))
+        whole, twisting = sharded.union(run, self._memory, known), self._twist(run, emission)
+        settings = twisting.settings(self.settings)
+        path = self._draw(run, emission, old, known, settings, whole.fresh)
         given = {**run.subsamples, **self._current}
         parameters = [site["value"].unconstrained() for site in run.params.values()]
         minibatch = run.subsample_factor != 1.0
@@ -151,17 +153,18 @@ class StochasticEM(ScansPaths, SavesEM, HasEstimates):
             # Without minibatches all sequences are here, and counted anew.
             counts = self._count(run, path, old, known & minibatch) if self._globals else None
             self._memory.store(run, path)
-        if bool(known.any()):
-            seen = run.grid.observed() & known
-            moved = (path != old).reshape(*seen.shape, -1).any(-1)
-            self.change_rate = float((moved & seen).sum() / seen.sum().clamp(min=1))
-        self._twisting, self._num_steps = twisting.learned(run, path), self._num_steps + 1
+            counts = sharded.counts_over_ranks(run, counts)
+        self.change_rate = sharded.change_rate(run, old, path, known, self.change_rate)
+        self._twisting = shared_twist.learned(
+            twisting, run, path, whole.num_sequences, self._num_steps
+        )
+        self._num_steps += 1
         if counts is not None:
             past = self._path_counts if minibatch and not fresh else {}
             self._estimate(counts[0], counts[1], past)
         return loss
 
-    @all_or_nothing
+    @sharded.together("StochasticEM.warm_start")
     @poutine.block()
     def warm_start(
         self,
@@ -188,7 +191,7 @@ class StochasticEM(ScansPaths, SavesEM, HasEstimates):
         self.start_from(hmm, *args, transition_steps=transition_steps, batches=batches, **kwargs)
         return hmm
 
-    @all_or_nothing
+    @sharded.together("StochasticEM.start_from")
     @poutine.block()
     def start_from(
         self,
@@ -213,7 +216,9 @@ class StochasticEM(ScansPaths, SavesEM, HasEstimates):
                 change = self._count(run, path)[1] if self._globals else {}
                 counts = {name: counts.get(name, 0.0) + n for name, n in change.items()}
                 self._memory.store(run, path)
-                self._twisting = self._twisting.learned(run, path)
+                N, n = run.full_shape.numel(), self._num_steps
+                self._twisting = shared_twist.learned(self._twisting, run, path, N, n)
+            counts = sharded.sum_counts(counts)
         self._path_counts, self._num_steps = counts, 0
 
     def _read(
@@ -223,10 +228,11 @@ class StochasticEM(ScansPaths, SavesEM, HasEstimates):
 
         :param values: of the Dirichlet sites, for a start; then the run is checked in any case.
         """
+        first = not self._memory or values is not None
         with torch.no_grad():
-            run = program.run(self._current if values is None else values)
+            with sharded.current().shared(first):
+                run = program.run(self._current if values is None else values)
             self._named = tuple(run.params)
-            first = not self._memory or values is not None
             emission = read_emission(run, verify=is_validation_enabled() and first)
             if not first:
                 self._globals.find(run)
@@ -248,19 +254,20 @@ class StochasticEM(ScansPaths, SavesEM, HasEstimates):
         old: Tensor,
         known: Tensor,
         settings: SMCSettings,
+        fresh: bool,
     ) -> Tensor:
         """The E-step: a path for each sequence, ``(T, B, ...)``."""
-        draw = partial(draw_paths, run, emission, settings=settings)
+        draw = sharded.sweeping(run, emission, settings)
         if not self.conditional:
             return draw(reference=None)[1]
-        return next_paths(draw, old, known, self.num_sweeps)
+        return next_paths(draw, old, known, self.num_sweeps, fresh)
 
     def _twist(self, run: ModelRun, emission: Emission) -> Twisting:
         """Choose the twist anew after 0, 1, 2, 4, 8 steps, and then every :data:`REFIT_EVERY`."""
         n = self._num_steps
         if n % REFIT_EVERY and n & (n - 1):
             return self._twisting
-        return self._twisting.chosen(run, emission, self.settings.num_particles)
+        return shared_twist.chosen(self._twisting, run, emission, self.settings.num_particles)
 
     def _ascend(self, program: Program, values: dict[str, Tensor], path: Tensor) -> float:
         """One gradient step on all parameters, paths and Dirichlet sites given."""
@@ -271,10 +278,11 @@ class StochasticEM(ScansPaths, SavesEM, HasEstimates):
         """Closed-form estimates of the Dirichlet sites from counts over all sequences seen."""
         self._path_counts = {name: past.get(name, 0.0) + n for name, n in change.items()}
         # Scaled to all sequences while some were not met yet.
-        share = self._memory.num_known / self._memory.num_sequences
+        share = sharded.known_share(self._memory)
         now = {name: n / share + elsewhere[name] for name, n in self._path_counts.items()}
         self._globals.estimate(now)
-        self._current = self._globals.draw(now) if self.draw_dirichlet else self.values
+        with sharded.current().shared():
+            self._current = self._globals.draw(now) if self.draw_dirichlet else self.values
 
     def _count(
         self, run: ModelRun, path: Tensor, old: Tensor | None = None, known: Any = False

@@ -23,9 +23,10 @@ from ..errors import NonFiniteError, at_least
 from ..reading.program import ModelRun, Program
 from ..steps import steps_within
 from ..transitions import DiscreteTransition
-from .blocks import block_size, blocks, check_share
+from .blocks import block_size
 from .markov_em import MarkovEM
 from .path_memory import pad_steps, sequence_index
+from .sharded import check_all_given, current, together
 
 __all__ = [
     "all_sequences",
@@ -106,14 +107,17 @@ def fit_markov(
 def batches_of(data: Tensor, lengths: Tensor | None, size: int | None) -> list[tuple[Any, ...]]:
     """Return the arguments ``(data, lengths, index)`` of a model for each batch of sequences.
 
-    Without ``index`` where one batch holds all.
+    Without ``index`` where one batch holds all. Of a distributed run, this rank's sequences.
 
     :param Tensor data: time first, ``(T, B, ...)``.
     :param int size: sequences in a batch; by default all.
     """
-    if size is None or size >= data.shape[1]:
+    num_sequences, ranks = data.shape[1], current()
+    size = num_sequences if size is None else size
+    if size >= num_sequences and not ranks.active:
         return [(data, lengths)]
-    return [(data, lengths, index) for index in blocks(data.shape[1], size, data.device)]
+    own = ranks.part(torch.arange(num_sequences, device=data.device))
+    return [(data, lengths, index) for index in own.split(size)]
 
 
 def check_steps(who: str, num_steps: int, transition_steps: int) -> None:
@@ -128,6 +132,7 @@ def check_steps(who: str, num_steps: int, transition_steps: int) -> None:
         )
 
 
+@together("teach_transition")
 def teach_transition(
     transition: DiscreteTransition,
     draw: Callable[[], Tensor],
@@ -167,6 +172,7 @@ def teach_transition(
                     # Of all sequences, as in stochastic EM, so that Adam and weight decay weigh
                     # alike.
                     (_loss(transition, z[part], u, n) * (B / len(index))).backward()
+                current().sum_("gradients", [p.grad for p in parameters if p.grad is not None])
                 optim(parameters)
                 for parameter in parameters:
                     parameter.grad = None
@@ -214,7 +220,7 @@ def all_sequences(runs: Iterable[ModelRun]) -> dict[str, Any]:
         if run.inputs is not None:
             inputs.append(run.inputs.transpose(0, 1))
     N, seen = run.full_shape.numel(), torch.cat(index)
-    check_share(run, len(seen if len(seen) > N else seen.unique()) / N, whole=True)
+    check_all_given(run, len(seen if len(seen) > N else seen.unique()) / N)
     T = max(steps)
     u = torch.cat([pad_steps(part, T) for part in inputs]).transpose(0, 1) if inputs else None
     return {"lengths": torch.cat(lengths) if given or min(steps) < T else None, "inputs": u}

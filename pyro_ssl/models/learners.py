@@ -15,7 +15,9 @@ from pyro.infer import SVI
 from pyro.optim import AdamW
 from torch import Tensor
 
+from ..distributed import current
 from ..infer import MarkovEM, MeanFieldELBO, MeanFieldGuide, StochasticEM
+from ..infer.sharded import check_alone
 from ..infer.warm_start import batches_of, draw_all, teach_transition
 from ..reading.program import ModelRun, Program
 from ..transitions import DiscreteTransition
@@ -53,11 +55,14 @@ class Learner(NamedTuple):
         :returns: the loss in nats per word, and the share of latents renewed.
         """
         num_words, B = int(active_cells(words, lengths).sum()), words.shape[1]
+        ranks = current()
         parts: list[tuple[Tensor, ...]] = [()]
         if batch_size is not None and batch_size < B:
-            order = torch.randperm(B, device=words.device)
-            parts = [(index,) for index in order.split(batch_size)]
-        share = [len(index[0]) / B if index else 1.0 for index in parts]
+            parts = [(index,) for index in ranks.minibatches(B, batch_size, words.device)]
+        elif ranks.active:
+            parts = [(ranks.part(torch.arange(B, device=words.device)),)]
+        sizes = [len(index[0]) if index else B for index in parts]
+        share = [float(ranks.totals("an epoch", size)[0]) / B for size in sizes]
         steps = [self.step(words, lengths, *index) for index in parts]
         loss, moved = (
             sum(n * value for n, value in zip(share, values, strict=True))
@@ -80,7 +85,11 @@ class Learner(NamedTuple):
         :param how: ``num_steps``, ``optim`` and ``batch_size`` of
             :func:`~pyro_ssl.infer.warm_start.teach_transition`.
         """
-        batches = batches_of(words, lengths, block)
+        batches, ranks = batches_of(words, lengths, block), current()
+        own = ranks.part(torch.arange(words.shape[1], device=words.device))
+        lengths = None if lengths is None else lengths[own]
+        if how["batch_size"] is not None:
+            how["batch_size"] = max(how["batch_size"] // ranks.size, 1)
         paths = partial(draw_all, hmm, [Program(hmm.model, batch) for batch in batches])
         teach_transition(transition, paths, lengths=lengths, **how)
         self.start_from(hmm, batches=batches)
@@ -113,6 +122,8 @@ def make_learner(
     """
     if inference not in INFERENCE:
         raise ValueError(f'inference is "{inference}", expected one of {INFERENCE}.')
+    if inference == "mean_field":
+        check_alone('inference="mean_field"')
     optim = AdamW(partial(_optim_args, learning_rate, weight_decay))
     if inference == "mean_field":
         guide = MeanFieldGuide(model, averaging=averaging)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..distributed import current
 from ..infer import ParticleFilter, ParticleGibbs
 from ..infer.blocks import block_size, blocks
 from ..reading.context import private_store
@@ -82,7 +83,11 @@ def filtered_perplexity(
     total, num_words = 0.0, 0
     with private_store():
         for index, _, _, here in by_block(words, lengths, size, start):
-            total += here * math.log(pf.perplexity(words, lengths, index, start=start))
+            ranks = current()
+            # Too few for all ranks: each scores them all, and the mean is the same.
+            own = ranks.part(index) if len(index) >= ranks.size else index
+            score = pf.perplexity(words, lengths, start=start, batches=[(own,)])
+            total += here * math.log(score)
             num_words += here
     return math.exp(total / num_words)
 

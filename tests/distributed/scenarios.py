@@ -1,0 +1,327 @@
+"""What each rank of a test does: ``python -m tests.distributed.scenarios NAME FOLDER``.
+
+A scenario takes the ranks, or ``None`` for one process as it always is, and returns what is to be
+compared.
+"""
+
+import os
+import signal
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.optim import Adam
+
+from pyro_ssl import (
+    GaussianLSTMTransition,
+    LSTMTransition,
+    MarkovEM,
+    ParticleFilter,
+    ParticleGibbs,
+    StochasticEM,
+    TopicalSSL,
+    ssl_transition,
+)
+from pyro_ssl.distributed import ranks
+from pyro_ssl.errors import RankError
+
+K, V, T, B = 3, 7, 6, 24
+
+
+def data():
+    generator = torch.Generator().manual_seed(3)
+    words = torch.randint(V, (T, B), generator=generator)
+    return words, torch.randint(2, T + 1, (B,), generator=generator)
+
+
+def make_model(transition, size=B):
+    def model(words, lengths, index=None):
+        pyro.module("transition", transition)
+        phi = pyro.sample("phi", dist.Dirichlet(torch.full((K, V), 0.5)).to_event(1))
+        with pyro.plate("documents", size, subsample=index):
+            x, n = (words, lengths) if index is None else (words[:, index], lengths[index])
+            for t, z in ssl_transition("z", transition, len(x), lengths=n):
+                pyro.sample("x", dist.Categorical(phi[z]), obs=x[t])
+
+    return model
+
+
+def part(here, index):
+    return index if here is None else here.part(index)
+
+
+def found(em, transition, here=None, **more):
+    known = em._memory._known
+    index = known.nonzero().flatten()
+    return {
+        "index": index,
+        "paths": em.paths[known],
+        "counts": em.counts["phi"],
+        "phi": em.values["phi"],
+        "lstm": torch.cat([p.detach().flatten() for p in transition.parameters()]),
+        "change_rate": em.change_rate,
+        **more,
+    }
+
+
+def em(here, *, twist=None, dropout=0.0, num_steps=20, size=8, **how):
+    transition, (words, lengths) = LSTMTransition(K, 8, dropout=dropout), data()
+    fit = StochasticEM(make_model(transition), Adam({"lr": 1e-2}), 5, twist=twist, **how)
+    places = [(torch.arange(size) + (4 * i if size < B else 0)) % B for i in range(num_steps)]
+    losses = [fit.step(words, lengths, part(here, index)) for index in places]
+    return found(fit, transition, losses=torch.tensor(losses))
+
+
+def em_draws(here):
+    return em(here, draw_dirichlet=True, averaging=0.5, num_gradient_steps=2, num_sweeps=2)
+
+
+def em_unconditional(here):
+    return em(here, conditional=False, num_steps=6)
+
+
+def em_twisted(here):
+    return em(here, twist="markov")
+
+
+def em_dropout(here):
+    return em(here, dropout=0.5, num_steps=6)
+
+
+def vectors(here, twist=None):
+    transition = GaussianLSTMTransition(2, 6)
+    x = torch.randn(T, B, 3, generator=torch.Generator().manual_seed(3))
+
+    def model(x, index):
+        pyro.module("transition", transition)
+        look = pyro.param("look", torch.eye(2, 3))
+        with pyro.plate("series", B, subsample=index):
+            for t, z in ssl_transition("z", transition, T):
+                pyro.sample("x", dist.Normal(z @ look, 0.5).to_event(1), obs=x[:, index][t])
+
+    fit = StochasticEM(model, Adam({"lr": 1e-2}), 5, twist=twist)
+    places = [(torch.arange(8) + 4 * i) % B for i in range(6)]
+    losses = [fit.step(x, part(here, index)) for index in places]
+    known = fit._memory._known
+    return {
+        "index": known.nonzero().flatten(),
+        "vectors": fit.paths[known],
+        "lstm": torch.cat([p.detach().flatten() for p in transition.parameters()]),
+        "losses": torch.tensor(losses),
+    }
+
+
+def vectors_twisted(here):
+    return vectors(here, "markov")
+
+
+def other_seeds(here):
+    """Rank 0's numbers are those of all."""
+    transition = LSTMTransition(K, 8)
+    words, lengths = data()
+    fit = StochasticEM(make_model(transition), Adam({"lr": 1e-2}), 5, draw_dirichlet=True)
+    torch.manual_seed(here.rank)
+    losses = [fit.step(words, lengths, here.part(torch.arange(B))) for _ in range(3)]
+    return found(fit, transition, losses=torch.tensor(losses))
+
+
+def whole(here):
+    """All sequences in every step."""
+    return em(here, size=B, num_steps=6)
+
+
+def markov(here):
+    transition, (words, lengths) = LSTMTransition(K, 8), data()
+    model = make_model(transition)
+    hmm = MarkovEM(model)
+    batches = [(index,) for index in part(here, torch.arange(B)).split(5)]
+    losses = [hmm.epoch(batches, words, lengths) for _ in range(5)]
+    fitted = hmm.fitted_model
+    untwisted = ParticleFilter(fitted, 10, twist=None, seed=5)
+    return {
+        "losses": torch.tensor(losses),
+        "matrix": hmm.matrix,
+        "phi": hmm.values["phi"],
+        "perplexity": hmm.perplexity(words, lengths, start=1, batches=batches),
+        "filter": untwisted.perplexity(words, lengths, start=1, batches=batches),
+        "unseeded": ParticleFilter(fitted, 10).perplexity(words, lengths, batches=batches),
+    }
+
+
+def warm(here):
+    transition, (words, lengths) = LSTMTransition(K, 8), data()
+    fit = StochasticEM(make_model(transition), Adam({"lr": 1e-2}), 5, twist=None)
+    batches = [(index,) for index in part(here, torch.arange(B)).split(6)]
+    how = {"num_steps": 5, "transition_steps": 4, "batches": batches}
+    fit.warm_start(words, lengths, **how)
+    counts = fit._path_counts["phi"]
+    losses = [fit.step(words, lengths, index) for index in [part(here, torch.arange(8))]]
+    return found(fit, transition, start=counts, losses=torch.tensor(losses))
+
+
+def gibbs(here, twist=None, **how):
+    transition, (words, lengths) = LSTMTransition(K, 8), data()
+    pg = ParticleGibbs(make_model(transition), 5, twist=twist)
+    index = part(here, torch.arange(B))
+    pg.run(words, lengths, index, num_samples=8, warmup_steps=4, disable_progbar=True, **how)
+    draws = pg.get_samples()
+    return {"index": index, "paths": draws["z"].movedim(1, 0), "phi": draws["phi"]}
+
+
+def gibbs_twisted(here):
+    return gibbs(here, twist="markov", num_chains=2)
+
+
+def topical(here, batch_size=8):
+    words, lengths = data()
+    ssl = TopicalSSL(K, V, hidden_size=8, dropout=0.0)
+    how = {"markov_steps": 10, "markov_starts": 2, "transition_steps": 5, "twist": None}
+    how |= {"batch_size": batch_size, "disable_progbar": True}
+    history = ssl.fit(words, lengths, valid=(words, lengths), num_epochs=3, **how)
+    return {
+        "scores": torch.tensor([[r.score, r.loss, r.change_rate] for r in history]),
+        "phi": ssl.phi,
+        "lstm": torch.cat([p.detach().flatten() for p in ssl.parameters()]),
+        "hmm": ssl.markov.matrix,
+    }
+
+
+def topical_whole(here):
+    return topical(here, None)
+
+
+def sent(here):
+    """Bytes of a step, for two numbers of sequences."""
+    each = []
+    for size in (B, 2 * B):
+        pyro.clear_param_store()
+        transition = LSTMTransition(K, 8)
+        words, lengths = (torch.cat([part] * (size // B), -1) for part in data())
+        fit = StochasticEM(make_model(transition, size), Adam({"lr": 1e-2}), 5, twist=None)
+        for index in [torch.arange(size), torch.arange(size)]:
+            before = here.bytes_sent
+            fit.step(words, lengths, here.part(index))
+            each.append(here.bytes_sent - before)
+    return {"each": each, "parameters": sum(p.numel() for p in transition.parameters())}
+
+
+def recovered(here):
+    """An error of the last rank in its third sweep, which all of them undo, and go on."""
+    transition, (words, lengths) = LSTMTransition(K, 8), data()
+    model, fails = make_model(transition), []
+
+    def failing(*args):
+        if fails and here is not None and here.rank == here.size - 1:
+            raise ArithmeticError(fails.pop())
+        model(*args)
+
+    fit = StochasticEM(failing, Adam({"lr": 1e-2}), 5, twist=None)
+    said = []
+    for i in range(5):
+        index = part(here, (torch.arange(8) + 4 * i) % B)
+        if i == 3 and here is not None:
+            fails.append("no such word")
+            try:
+                fit.step(words, lengths, index)
+            except (ArithmeticError, RankError) as error:
+                said.append(f"{type(error).__name__}: {error}")
+            fails.clear()
+        fit.step(words, lengths, index)
+    return found(fit, transition, said=said)
+
+
+def refusals(here):
+    """What ranks that are not given what they should be are told."""
+    transition, (words, lengths) = LSTMTransition(K, 8), data()
+    fit = StochasticEM(make_model(transition), Adam({"lr": 1e-2}), 5, twist=None)
+    other = LSTMTransition(K, 8)
+    with torch.no_grad():
+        other.head.bias += here.rank
+    steps = {
+        "same sequences": lambda: fit.step(words, lengths, torch.arange(4)),
+        "more than all": lambda: fit.step(words, lengths),
+        "other parameters": lambda: StochasticEM(
+            lambda *args: (pyro.clear_param_store(), make_model(other)(*args)),
+            Adam({"lr": 1e-2}),
+            twist=None,
+        ).step(words, lengths, here.part(torch.arange(8))),
+        "other calls": lambda: (
+            fit.step(words, lengths, here.part(torch.arange(8)))
+            if here.rank
+            else MarkovEM(make_model(transition)).step(words, lengths, here.part(torch.arange(8)))
+        ),
+        "none of a rank": lambda: here.part(torch.tensor([1 - here.rank])),
+        "not all": lambda: ParticleGibbs(make_model(transition), 3).run(
+            words, lengths, here.part(torch.arange(8)), num_samples=1, disable_progbar=True
+        ),
+        "a free site": lambda: ParticleGibbs(with_free_site, 3).run(
+            words, here.part(torch.arange(B)), num_samples=1, disable_progbar=True
+        ),
+    }
+    told = {}
+    for name, step in steps.items():
+        try:
+            step()
+        except (ValueError, RankError) as error:
+            told[name] = f"{type(error).__name__}: {error}"
+    return told
+
+
+def with_free_site(words, index):
+    rate = pyro.sample("rate", dist.LogNormal(0.0, 1.0))
+    with pyro.plate("documents", B, subsample=index):
+        for t, z in ssl_transition("z", LSTMTransition(2, 3), T):
+            pyro.sample("x", dist.Poisson(rate * (1.0 + z)), obs=words[:, index][t].double())
+
+
+def stops(here, how):
+    """Run on, until the last rank stops."""
+    transition, (words, lengths) = LSTMTransition(K, 8), data()
+    fit = StochasticEM(make_model(transition), Adam({"lr": 1e-2}), 5)
+    for i in range(10_000):
+        if i == 5 and here.rank == here.size - 1:
+            print(f"stops at {time.time()}", flush=True)
+            if how == "raises":
+                raise ArithmeticError("the disk is full")
+            if how == "dies":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return
+        fit.step(words, lengths, here.part(torch.arange(8)))
+
+
+def several(names, here):
+    made = {}
+    for name in names.split(","):
+        pyro.clear_param_store()
+        torch.manual_seed(1)
+        made[name] = globals()[name](here)
+    return made
+
+
+def main(name, folder):
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(1)
+    pyro.enable_validation(True)
+    with ranks(timeout=60.0) as here:
+        if name.startswith("stops:"):
+            stops(here, name.removeprefix("stops:"))
+            return
+        made = several(name, here)
+        torch.save(made, Path(folder) / f"{here.rank}.pt")
+
+
+def alone(name):
+    """The same in this process, which joins no ranks."""
+    pyro.clear_param_store()
+    torch.manual_seed(1)
+    with nullcontext():
+        return globals()[name](None)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
