@@ -7,7 +7,6 @@ false alarms.
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ import pyro_ssl
 
 # One process imports once and forks the runs, which then are ready in milliseconds.
 NURSERY = """
-import hashlib, os, sys
+import hashlib, os, signal, sys, time
 import pyro, pyro.distributions as dist, torch
 from pyro.infer.mcmc import HMC
 from pyro_ssl import *
@@ -72,16 +71,18 @@ def fit(folder):
 
 RUNS = {"em": em, "chains": chains, "fit": fit}
 for line in sys.stdin:
-    kind, folder, seed = line.rstrip("\\n").split("\\t")
+    kind, folder, seed, patience = line.rstrip("\\n").split("\\t")
     pid = os.fork()
     if pid == 0:
         pyro.set_rng_seed(int(seed))
         content = b"".join(t.detach().numpy().tobytes() for t in RUNS[kind](folder))
         os.write(1, b"came to %s\\n" % hashlib.sha256(content).hexdigest().encode())
         os._exit(0)
-    os.write(1, b"pid %d\\n" % pid)
-    os.waitpid(pid, 0)
-    os.write(1, b"dead\\n")
+    if patience:
+        time.sleep(float(patience))
+        os.kill(pid, signal.SIGKILL)  # who has come to the end is there until it is waited for
+    status = os.waitpid(pid, 0)[1]
+    os.write(1, b"dead\\n" if status in (0, signal.SIGKILL) else b"failed\\n")
 """
 
 
@@ -102,18 +103,15 @@ def nursery():
 
 def start(nursery, kind, folder, seed, patience=None):
     """Run to the end, or until it is killed after so many seconds; what it came to, or ``None``."""
-    nursery.stdin.write(f"{kind}\t{folder}\t{seed}\n")
-    came_to, pid = None, None
-    line = ""
+    patience = "" if patience is None else patience
+    nursery.stdin.write(f"{kind}\t{folder}\t{seed}\t{patience}\n")
+    came_to, line = None, ""
     while line != "dead\n":
         line = nursery.stdout.readline()
         assert line, "the nursery has died"
+        assert line != "failed\n", "a run has ended in an error"
         if line.startswith("came to"):
             came_to = line.split()[-1]
-        elif line.startswith("pid") and patience is not None:
-            time.sleep(patience)
-            pid = int(line.split()[1])
-            os.kill(pid, signal.SIGKILL)
     return came_to
 
 
@@ -154,10 +152,8 @@ def test_a_running_job_is_read(nursery, tmp_path):
     """Whoever reads meanwhile finds something whole, without a warning."""
     from pyro_ssl.infer.run_files import RunFiles
 
-    nursery.stdin.write(f"em\t{tmp_path}\t0\n")
-    seen, line = [], nursery.stdout.readline()
-    assert line.startswith("pid")
-    os.set_blocking(nursery.stdout.fileno(), True)
+    nursery.stdin.write(f"em\t{tmp_path}\t0\t\n")
+    seen = []
     while len(seen) < 15:
         files = RunFiles(tmp_path, "StochasticEM")
         if files.there:
