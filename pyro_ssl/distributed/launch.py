@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,6 +72,8 @@ def ranks(*, timeout: float = 600.0) -> Iterator[Ranks]:
         _current = Alone()
         if started:
             td.destroy_process_group()
+            # Cycles of references keep the group's threads, which a program that ends would abort.
+            gc.collect()
 
 
 def _start(timeout: float) -> bool:
