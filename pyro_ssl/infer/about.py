@@ -15,6 +15,7 @@ from pyro.optim import PyroOptim
 from torch import Tensor
 
 from ..reading.program import ModelRun
+from ..reading.site import base_of
 from ..smc import Surrogate
 
 __all__ = ["data_of", "described", "digest", "model_of"]
@@ -105,8 +106,10 @@ def model_of(runs: Iterable[ModelRun], *, values: bool) -> dict[str, Any]:
 
 def _prior(fn: Any) -> str:
     """A distribution's kind, shape, and the digest of its parameters."""
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
+    fn = base_of(fn)
     own = {name: described(getattr(fn, name, None)) for name in getattr(fn, "arg_constraints", {})}
+    if not own and hasattr(fn, "base_dist"):  # transformed, and of no name
+        transforms = [type(transform).__name__ for transform in fn.transforms]
+        own = {"base": _prior(fn.base_dist), "transforms": transforms}
     hashed = hashlib.sha256(repr(sorted(own.items())).encode()).hexdigest()[:8]
     return f"{type(fn).__name__} {tuple(getattr(fn, 'batch_shape', ()))} {hashed}"

@@ -4,21 +4,20 @@ As a function of one element θ of such a site, the log-density of all else is
 
 .. math:: L(θ) = s_1 F_1(θ) + s_2 F_2(θ) + \mathrm{const}
 
-with known F: then its gradient at two points gives s_1 and s_2, and at a third it tells whether L
-has this form at all, whatever the user's code, and whatever else is given:
+with known F: its slope at two points gives s_1 and s_2, and at a third it tells whether L has this
+form at all, whatever the user's code, and whatever else is given:
 
-============  ===================  =======================  ================================
-prior         F_1, F_2             enters, for instance, as  given the rest
-============  ===================  =======================  ================================
-Gamma         log θ, -θ            a Poisson's rate, a       Gamma(a + s_1, b + s_2)
-                                   precision
-InverseGamma  -log θ, -1/θ         a variance                InverseGamma(a + s_1, b + s_2)
-Normal        θ, -θ²/2             a mean, a coefficient     Normal, precision 1/σ² + s_2
-                                   of its own column
-Beta          log θ, log(1 - θ)    a Bernoulli's share       Beta(a + s_1, b + s_2)
-============  ===================  =======================  ================================
+============  ==================  ==============================  ============================
+prior         F_1, F_2            enters, for instance, as        given the rest
+============  ==================  ==============================  ============================
+Gamma         log θ, -θ           a Poisson's rate, a precision   Gamma(a + s_1, b + s_2)
+InverseGamma  -log θ, -1/θ        a variance                      InverseGamma(a + s_1, b + s_2)
+Normal        θ, -θ²/2            a mean                          Normal, precision 1/σ² + s_2
+Beta          log θ, log(1 - θ)   a Bernoulli's share             Beta(a + s_1, b + s_2)
+============  ==================  ==============================  ============================
 
 Elements have to be independent of one another given the rest: the third point moves all of them.
+Slopes are weighed by w(θ), so that w L' is linear in θ or 1/θ, and is taken where it is a number.
 """
 
 from __future__ import annotations
@@ -30,27 +29,34 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from ..errors import LatentSiteError
 from ..gradients import gradients
-from ..reading.site import user_scale
+from ..reading.site import base_of, user_scale
 from .free import Conditional
 
 __all__ = ["Form", "draw_conjugate", "form_of", "has_form"]
 
 Pair = tuple[Tensor, Tensor]
+Edges = tuple[float, float]
 Values = dict[str, Tensor]
 
 
 class Form(NamedTuple):
     """A prior's family, and what follows from it."""
 
-    #: of F_1 and F_2
-    derivatives: Callable[[Tensor], Pair]
-    #: another value of the support, not near
-    other: Callable[[Tensor], Tensor]
+    weight: Callable[[Tensor], Tensor]
+    #: w F_1' and w F_2'
+    terms: Callable[[Tensor], Pair]
+    #: a point where slopes are numbers: the value, unless it is extreme
+    near: Callable[[Tensor], Tensor]
+    #: another point, which tells s_2 from s_1
+    far: Callable[[Tensor], Tensor]
     #: of the prior and both statistics
     posterior: Callable[[Any, Tensor, Tensor], Any]
     #: least and greatest number in the support
-    edges: Callable[[torch.finfo], tuple[float, float]]
+    edges: Callable[[torch.finfo], Edges]
+    #: whether s_1 has a sign, as s_2 has
+    is_count: bool = True
 
 
 def _normal(prior: Any, s1: Tensor, s2: Tensor) -> Any:
@@ -71,34 +77,54 @@ def _added(family: Any, first: str, second: str) -> Callable[[Any, Tensor, Tenso
     return posterior
 
 
-def _positive(limits: torch.finfo) -> tuple[float, float]:
+def _moderate(v: Tensor) -> Tensor:
+    """1 in place of a number whose cube, or that of its inverse, is none."""
+    least = torch.finfo(v.dtype).tiny ** (1.0 / 3.0)
+    return torch.where((v > least) & (v < 1.0 / least), v, 1.0)
+
+
+def _across(v: Tensor) -> Tensor:
+    """A point beyond 1: of w L' one statistic shows below it, and the other above."""
+    return torch.where(v < 1.0, 2.0 * v + 1.0, v / (v + 2.0))
+
+
+def _positive(limits: torch.finfo) -> Edges:
     return limits.tiny, limits.max
 
 
 FORMS: Mapping[type, Form] = {
     dist.Gamma: Form(
-        lambda v: (1.0 / v, -torch.ones_like(v)),
-        lambda v: 1.7 * v,
-        _added(dist.Gamma, "concentration", "rate"),
-        _positive,
+        weight=lambda v: v,
+        terms=lambda v: (torch.ones_like(v), -v),
+        near=_moderate,
+        far=_across,
+        posterior=_added(dist.Gamma, "concentration", "rate"),
+        edges=_positive,
     ),
     dist.InverseGamma: Form(
-        lambda v: (-1.0 / v, v**-2),
-        lambda v: 1.7 * v,
-        _added(dist.InverseGamma, "concentration", "rate"),
-        _positive,
+        weight=lambda v: v,
+        terms=lambda v: (-torch.ones_like(v), 1.0 / v),
+        near=_moderate,
+        far=_across,
+        posterior=_added(dist.InverseGamma, "concentration", "rate"),
+        edges=_positive,
     ),
     dist.Normal: Form(
-        lambda v: (torch.ones_like(v), -v),
-        lambda v: v + 1.0 + v.abs(),
-        _normal,
-        lambda limits: (limits.min, limits.max),
+        weight=torch.ones_like,
+        terms=lambda v: (torch.ones_like(v), -v),
+        near=lambda v: v,
+        far=lambda v: v + 1.0 + v.abs(),
+        posterior=_normal,
+        edges=lambda limits: (limits.min, limits.max),
+        is_count=False,
     ),
     dist.Beta: Form(
-        lambda v: (1.0 / v, -1.0 / (1.0 - v)),
-        lambda v: torch.where(v < 0.5, 0.5 + v / 2.0, v / 2.0),
-        _added(dist.Beta, "concentration1", "concentration0"),
-        lambda limits: (limits.tiny, 1.0 - limits.eps),
+        weight=lambda v: v * (1.0 - v),
+        terms=lambda v: (1.0 - v, -v),
+        near=lambda v: v.clamp(1e-6, 1.0 - 1e-6),  # beyond, torch clamps probabilities
+        far=lambda v: torch.where(v < 0.5, 0.5 + v / 2.0, v / 2.0),
+        posterior=_added(dist.Beta, "concentration1", "concentration0"),
+        edges=lambda limits: (limits.tiny, 1.0 - limits.eps),
     ),
 }
 
@@ -108,60 +134,66 @@ def form_of(site: Mapping[str, Any]) -> Form | None:
     scale = user_scale(dict(site))
     if site["mask"] not in (None, True) or isinstance(scale, Tensor) or scale != 1.0:
         return None
-    return FORMS.get(type(_base(site["fn"])))
+    return FORMS.get(type(base_of(site["fn"])))
 
 
 def has_form(conditional: Conditional, name: str, form: Form, values: Values) -> bool:
-    """Check at a third point that a site's conditional is of this form."""
-    value = values[name]
-    s1, s2, _ = _statistics(conditional, name, form, values)
-    # no two elements alike, none where it was
-    spread = torch.linspace(0.25, 0.75, value.numel(), device=value.device, dtype=value.dtype)
-    near, far = value, form.other(form.other(value))
-    third = near + (far - near) * spread.reshape(value.shape)
-    found, _ = _slope(conditional, name, values | {name: third})
-    f1, f2 = form.derivatives(third)
-    size = (s1 * f1).abs() + (s2 * f2).abs() + 1.0
-    tolerance = 1e-6 if value.dtype == torch.float64 else 1e-3
-    return bool(((found - s1 * f1 - s2 * f2).abs() < tolerance * size).all())
+    """Check that a site's conditional is of this form, given the path and these other values."""
+    return _statistics(conditional, name, form, values) is not None
 
 
 def draw_conjugate(conditional: Conditional, name: str, form: Form, values: Values) -> Tensor:
-    """Draw a site given the paths and all others, independently of its last value."""
-    s1, s2, prior = _statistics(conditional, name, form, values)
-    value = values[name]
+    """Draw a site given the paths and all others, independently of its last value.
+
+    :raises LatentSiteError: if its conditional is not of this form here.
+    """
+    found, value = _statistics(conditional, name, form, values), values[name]
+    if found is None:
+        raise LatentSiteError(
+            f'Site "{name}": given the other sites, its posterior had a closed form when the run '
+            "began, and has none where they are now, expected one throughout; write "
+            f'inner_kernel={{"{name}": NUTS}}.'
+        )
+    s1, s2, prior = found
     with torch.no_grad():
-        drawn = form.posterior(_base(prior), s1, s2).expand(value.shape).sample()
+        drawn = form.posterior(base_of(prior), s1, s2).expand(value.shape).sample()
         # A draw may underflow to the support's edge, where there is no density.
-        least, most = form.edges(torch.finfo(value.dtype))
-        return drawn.clamp(least, most)
+        return drawn.clamp(*form.edges(torch.finfo(value.dtype)))
 
 
 def _statistics(
     conditional: Conditional, name: str, form: Form, values: Values
-) -> tuple[Tensor, Tensor, Any]:
-    """s_1 and s_2 of each element, from the slopes at two points; and the prior."""
-    near = values[name]
-    far = form.other(near)
-    g, prior = _slope(conditional, name, values)
-    h, _ = _slope(conditional, name, values | {name: far})
-    (a, b), (c, d) = form.derivatives(near), form.derivatives(far)
+) -> tuple[Tensor, Tensor, Any] | None:
+    """s_1 and s_2 of each element, and the prior; ``None`` where the form does not hold."""
+    near = form.near(values[name])
+    far = form.far(near)
+    g, prior = _slope(conditional, name, form, values, near)
+    h, _ = _slope(conditional, name, form, values, far)
+    (a, b), (c, d) = form.terms(near), form.terms(far)
     determinant = a * d - b * c
-    return (g * d - h * b) / determinant, (a * h - c * g) / determinant, prior
+    s1, s2 = (g * d - h * b) / determinant, (a * h - c * g) / determinant
+    # no two elements alike, none where it was
+    spread = torch.linspace(0.25, 0.75, near.numel(), device=near.device, dtype=near.dtype)
+    third = near + (far - near) * spread.reshape(near.shape)
+    slope, _ = _slope(conditional, name, form, values, third)
+    f1, f2 = form.terms(third)
+    tolerance = 1e-6 if near.dtype == torch.float64 else 1e-3
+    error = tolerance * ((s1 * f1).abs() + (s2 * f2).abs() + 1.0)
+    holds = (slope - s1 * f1 - s2 * f2).abs() < error
+    holds &= s2 * f2.abs() > -error
+    if form.is_count:
+        holds &= s1 * f1.abs() > -error
+    return (s1, s2, prior) if bool(holds.all()) else None
 
 
-def _slope(conditional: Conditional, name: str, values: Values) -> tuple[Tensor, Any]:
-    """dL/dθ, of the log-density of all else than the site's prior; and that prior."""
+def _slope(
+    conditional: Conditional, name: str, form: Form, values: Values, point: Tensor
+) -> tuple[Tensor, Any]:
+    """w L' at a point, L the log-density of all else than the site's prior; and that prior."""
     with gradients():
-        at = values[name].detach().clone().requires_grad_()
-        log_p, run = conditional.at(values | {name: at})
-        prior = run.sites[name]["fn"]
-        rest = log_p - prior.log_prob(at).double().sum()
-        (slope,) = torch.autograd.grad(rest, at, allow_unused=True, materialize_grads=True)
-    return slope.detach(), prior
-
-
-def _base(fn: Any) -> Any:
-    while isinstance(fn, dist.Independent):
-        fn = fn.base_dist
-    return fn
+        at = point.detach().clone().requires_grad_()
+        log_p, run = conditional.at(values | {name: at}, without=name)
+        slope = torch.zeros_like(at)
+        if log_p.requires_grad:
+            (slope,) = torch.autograd.grad(log_p, at, allow_unused=True, materialize_grads=True)
+    return form.weight(point) * slope.detach(), run.sites[name]["fn"]

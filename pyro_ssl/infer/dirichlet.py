@@ -23,7 +23,7 @@ from torch import Tensor
 from ..errors import LatentSiteError
 from ..gradients import gradients
 from ..reading.program import ModelRun, Program
-from ..reading.site import user_scale
+from ..reading.site import base_of, user_scale
 
 __all__ = ["Counts", "DirichletSite", "NotConjugateError", "dirichlet_counts", "normalised"]
 
@@ -60,9 +60,7 @@ class DirichletSite:
     @classmethod
     def recognise(cls, site: Mapping[str, Any]) -> DirichletSite | None:
         """Return the site of a Pyro trace, if it is one."""
-        fn = site["fn"]
-        while isinstance(fn, dist.Independent):
-            fn = fn.base_dist
+        fn = base_of(site["fn"])
         if not isinstance(fn, dist.Dirichlet) or site["mask"] not in (None, True):
             return None
         scale = user_scale(dict(site))

@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pyro.distributions import Independent
 from torch import Tensor
 from torch.distributions import biject_to
 
 from ..errors import LatentSiteError
 from ..reading.program import ModelRun
+from ..reading.site import base_of
 
 __all__ = ["Conditional", "FreeSite", "kind_of"]
 
@@ -39,8 +39,8 @@ class FreeSite:
         fn = site["fn"]
         self.name, self.shape, self.support = site["name"], site["value"].shape, fn.support
         self._value = site["value"].detach()
-        while self.support.is_discrete and isinstance(fn, Independent):
-            fn = fn.base_dist  # one element is tried after the other
+        if self.support.is_discrete:  # one element is tried after the other
+            fn = base_of(fn)
         #: dimensions of one element
         self.event_dim: int = fn.event_dim
         #: values that it can take, ``(N,)`` before the event; ``None``: it is continuous
@@ -121,8 +121,8 @@ class Conditional:
         """Return log p(θ, z, x) up to what does not depend on θ: a scalar, float64."""
         return self.at(values)[0]
 
-    def at(self, values: Mapping[str, Tensor]) -> tuple[Tensor, ModelRun]:
-        """Return the same, and the run that it is of."""
+    def at(self, values: Mapping[str, Tensor], without: str = "") -> tuple[Tensor, ModelRun]:
+        """Return the same, and the run that it is of; without one site's prior."""
         given = {**self.fixed, **values}
         if self.by_look_up:
             run = self.program.run(given)
@@ -132,12 +132,11 @@ class Conditional:
             inside = torch.stack([site.table() for site in run.grid.sites]).sum((0, 1, 3))
         if self.reach_transition:
             inside = inside + run.log_transition(self.path)
-        elsewhere = run.log_elsewhere(observed=True) + run.log_elsewhere(observed=False)
+        latent = run.log_elsewhere(observed=False, without=without)
+        elsewhere = run.log_elsewhere(observed=True) + latent
         return inside.double().sum() + elsewhere, run
 
 
 def kind_of(fn: Any) -> str:
     """Name of a distribution's class."""
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    return type(fn).__name__
+    return type(base_of(fn)).__name__

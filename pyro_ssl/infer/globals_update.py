@@ -95,7 +95,8 @@ class GlobalsUpdate:
             log_p = self.sites.log_path(probe, path).sum()
             return (log_p + probe.log_elsewhere(observed=True) * share_of(run),)
 
-        return self.sites.statistics(run, objective)[0]
+        # What held when the run began may hang on where the other sites were.
+        return self.sites.statistics(run, objective, verify=bool(self.sites.free))[0]
 
     def report(self) -> dict[str, dict[str, float]]:
         """Return step size, acceptance and divergences by site, the worst over the chains."""

@@ -22,6 +22,7 @@ from ..reading.checks import check_placement, require_discrete, require_one_chai
 from ..reading.context import Given, all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
+from ..smc import TableEmission
 from .blocks import programs_of
 from .dirichlet import Counts
 from .globals import GlobalSites, HasEstimates
@@ -87,8 +88,9 @@ class MeanFieldGuide(HasEstimates):
         """Sample the path from q, and put the Dirichlet sites at their estimates."""
         run = self.read(Program(self.model, args, kwargs))
         with torch.no_grad():
-            read_emission(run)
-            impossible = run.grid.table() == -torch.inf  # (T, B, K), as where z is known
+            emission = read_emission(run)
+        assert isinstance(emission, TableEmission)
+        impossible = emission.table == -torch.inf  # (T, B, K), as where z is known
         loop, out = run.loop, {}
         with Given(run.subsamples):
             for name in self._globals.sites:

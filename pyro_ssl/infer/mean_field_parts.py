@@ -21,7 +21,7 @@ def parts_of(
 
     :param guide: a :class:`MeanFieldGuide`, or an ``AutoGuideList`` with one.
     :returns: that part; the draws by site, with their gradients; and log q of them, a scalar.
-    :raises TypeError: on another guide, or where a latent site has none.
+    :raises TypeError: on another guide.
     """
     if isinstance(guide, MeanFieldGuide):
         return guide, {}, 0.0

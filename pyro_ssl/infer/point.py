@@ -23,12 +23,12 @@ __all__ = ["PointSites"]
 class PointSites(Messenger):
     """Lets sites of a model take the values of parameters; they stay latent, with their priors.
 
-    :param str prefix: of the parameters' names, ``"<prefix>.<site>"``.
+    The parameters are called ``"map.<site>"``.
     """
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.prefix, self.names = prefix, frozenset[str]()
+        self.names = frozenset[str]()
 
     def take(self, sites: Iterable[FreeSite], who: str) -> None:
         """Take these sites from now on.
@@ -49,7 +49,7 @@ class PointSites(Messenger):
     def values(self) -> dict[str, Tensor]:
         """The estimates, by site."""
         store = pyro.get_param_store()
-        known = ((name, f"{self.prefix}.{name}") for name in sorted(self.names))
+        known = ((name, f"map.{name}") for name in sorted(self.names))
         return {name: store[key].detach() for name, key in known if key in store}
 
     def within(self, model: Callable[..., Any]) -> Callable[..., Any]:
@@ -78,7 +78,7 @@ class PointSites(Messenger):
             return value
 
         msg["value"] = pyro.param(
-            f"{self.prefix}.{msg['name']}", start, constraint=fn.support, event_dim=fn.event_dim
+            f"map.{msg['name']}", start, constraint=fn.support, event_dim=fn.event_dim
         )
         msg["done"] = True
         msg["infer"]["_ssl_point"] = True

@@ -1,6 +1,7 @@
 """What inference classes ask of the ranks of a distributed run, in terms of models and paths.
 
-Each function is what one process does where there are no ranks. Read ``distributed.py`` first.
+Each function is what one process does where there are no ranks. Read ``distributed/ranks.py``
+first.
 
 A rank's run of a model holds a share s_r of all sequences, and what stands outside of the plates is
 in the run of every rank. So terms of sequences, which plates scale up by 1 / s_r, and terms

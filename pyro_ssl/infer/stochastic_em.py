@@ -128,7 +128,7 @@ class StochasticEM(ScansPaths, SavesEM, HasEstimates):
         self.num_gradient_steps, self.draw_dirichlet = num_gradient_steps, draw_dirichlet
         #: share of latents that the last step changed, over the sequences seen before
         self.change_rate: float = float("nan")
-        points, how = PointSites("map"), (dirichlet, averaging)
+        points, how = PointSites(), (dirichlet, averaging)
         self._globals, self._model = GlobalSites("StochasticEM", *how, points), points.within(model)
         self._current: dict[str, Tensor] = {}  # what the E-step sees: the estimates, or draws
         self._memory = PathMemory()

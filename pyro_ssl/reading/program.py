@@ -241,14 +241,17 @@ class ModelRun(NamedTuple):
         inside = (self.log_transition(path) + self.log_emission(path)).double().sum()
         return inside + self.log_elsewhere(observed=True) + self.log_elsewhere(observed=False)
 
-    def log_elsewhere(self, *, observed: bool) -> Tensor:
+    def log_elsewhere(self, *, observed: bool, without: str = "") -> Tensor:
         """Return the log-density of all observed, or all latent, sites outside the loop.
 
+        :param str without: leave out the site of this name.
         A scalar, float64; differentiable.
         """
         total = torch.zeros((), device=self.loop.device, dtype=torch.float64)
-        for site in self.sites.values():
-            if not isinstance(site["fn"], _Subsample) and site["is_observed"] == observed:
+        for name, site in self.sites.items():
+            if name == without or isinstance(site["fn"], _Subsample):
+                continue
+            if site["is_observed"] == observed:
                 with naming_site(site["name"]):
                     log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
                     log_p = scale_and_mask(log_p, site["scale"], site["mask"])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .context import undrawn
 
-__all__ = ["EmissionSite", "log_prob", "name_of", "naming_site", "user_scale"]
+__all__ = ["EmissionSite", "base_of", "log_prob", "name_of", "naming_site", "user_scale"]
 
 
 class EmissionSite(NamedTuple):
@@ -203,6 +203,13 @@ def name_of(sites: Sequence[EmissionSite]) -> str:
     """Return the name by which a body is known: of its first site that is no label."""
     own = [site.name for site in sites if not isinstance(site.fn, dist.Delta)]
     return own[0] if own else sites[0].name
+
+
+def base_of(fn: Any) -> Any:
+    """Return a distribution without the dimensions that ``to_event`` made its event's."""
+    while isinstance(fn, dist.Independent):
+        fn = fn.base_dist
+    return fn
 
 
 def user_scale(site: dict[str, Any], num_inner: int = 0) -> Tensor | float:

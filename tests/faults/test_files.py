@@ -13,8 +13,6 @@ import re
 import resource
 import signal
 import struct
-import subprocess
-import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -24,12 +22,12 @@ import pyro
 import pytest
 import torch
 
-import pyro_ssl
 from pyro_ssl import IMVLSTM, GaussianSSL, LanguageModel, TopicalSSL
 from pyro_ssl.checkpoint import load_checkpoint, reading, save_checkpoint
 from pyro_ssl.datasets import UNKNOWN, Vocabulary
 from pyro_ssl.errors import CheckpointError
 from tests.faults.digest import digest_of_folder, digest_of_generators, nothing_changes
+from tests.faults.nursery import nursery_of
 
 # ---------------------------------------------------------------------------- what can be saved
 
@@ -564,17 +562,8 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def nursery():
-    root = str(Path(pyro_ssl.__file__).parents[1])
-    with subprocess.Popen(
-        [sys.executable, "-c", NURSERY],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        bufsize=1,
-        env=os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
-    ) as process:
+    with nursery_of(NURSERY) as process:
         yield process
-        process.stdin.close()
 
 
 def saved_number(kind, folder):

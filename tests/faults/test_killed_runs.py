@@ -5,16 +5,12 @@ killed is drawn from a generator with a fixed seed, and what else the machine do
 false alarms.
 """
 
-import os
 import random
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
-import pyro_ssl
+from tests.faults.nursery import nursery_of
 
 # One process imports once and forks the runs, which then are ready in milliseconds.
 NURSERY = """
@@ -88,17 +84,8 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def nursery():
-    root = str(Path(pyro_ssl.__file__).parents[1])
-    with subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", NURSERY],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        bufsize=1,
-        env=os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
-    ) as process:
+    with nursery_of(NURSERY, "-W", "error") as process:
         yield process
-        process.stdin.close()
 
 
 def start(nursery, kind, folder, seed, patience=None):

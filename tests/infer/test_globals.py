@@ -12,9 +12,9 @@ from pyro.infer.mcmc import HMC, NUTS
 from pyro.infer.mcmc.util import initialize_model
 from torch.distributions import biject_to
 
-from pyro_ssl import ParticleGibbs, ParticleGibbsKernel, ssl_transition
+from pyro_ssl import LSTMTransition, ParticleGibbs, ParticleGibbsKernel, ssl_transition
 from pyro_ssl.errors import LatentSiteError
-from pyro_ssl.infer.conjugate import FORMS, _statistics
+from pyro_ssl.infer.conjugate import FORMS, _statistics, draw_conjugate
 from pyro_ssl.infer.free import Conditional, FreeSite
 from pyro_ssl.infer.globals import GlobalSites
 from pyro_ssl.infer.inner import InnerKernels, _try_all
@@ -167,7 +167,9 @@ def test_statistics_are_those_of_the_data():
     run = Program(poisson_rates, (), data).run(values)
     target = Conditional(run, run.flatten(path), {}, reach_transition=False)
     at = run.flatten(path)
-    s1, s2, prior = _statistics(target, "rate", FORMS[dist.Gamma], values)
+    found = _statistics(target, "rate", FORMS[dist.Gamma], values)
+    assert found is not None
+    s1, s2, prior = found
     for k in range(K):
         assert s1[k].item() == pytest.approx(x[at == k].sum().item(), abs=1e-8)
         assert s2[k].item() == pytest.approx((at == k).sum().item(), abs=1e-8)
@@ -190,10 +192,113 @@ def test_posteriors_are_priors_times_the_form(prior, form):
     value = torch.tensor([0.2, 0.5, 0.9], requires_grad=True)
     gap = kind.posterior(prior, s1, s2).log_prob(value) - prior.log_prob(value)
     (slope,) = torch.autograd.grad(gap.sum(), value)
-    f1, f2 = kind.derivatives(value.detach())
-    assert slope.allclose(s1 * f1 + s2 * f2)
+    f1, f2 = kind.terms(value.detach())
+    assert (kind.weight(value) * slope).allclose(s1 * f1 + s2 * f2)
     low, high = kind.edges(torch.finfo(torch.float64))
-    assert low <= kind.other(value).min() and kind.other(value).max() <= high
+    assert low <= kind.far(value).min() and kind.far(value).max() <= high
+
+
+EXTREME = {
+    "rate": (lambda v: dist.Poisson(v), dist.Gamma(0.1, 1.0)),
+    "precision": (lambda v: dist.Normal(0.0, v**-0.5), dist.Gamma(0.1, 1.0)),
+    "variance": (lambda v: dist.Normal(0.0, v**0.5), dist.InverseGamma(0.1, 1.0)),
+    "share": (lambda v: dist.Bernoulli(v), dist.Beta(0.1, 0.1)),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", EXTREME)
+def test_a_last_value_at_the_edge_hurts_no_statistic(kind, dtype):
+    """A state that nothing is in takes its values from the prior, which may be sparse."""
+    emission, prior = EXTREME[kind]
+    prior = type(prior)(*(getattr(prior, n).to(dtype) for n in prior.arg_constraints))
+    transition = LSTMTransition(K, 4).to(dtype)
+    x = torch.ones(T, B, dtype=dtype)
+
+    def model():
+        value = pyro.sample("value", prior.expand([K]).to_event(1))
+        with pyro.plate("sequences", B):
+            for t, z in ssl_transition("z", transition, T):
+                pyro.sample("x", emission(value[z]), obs=x[t])
+
+    form = FORMS[type(prior)]
+    low, high = form.edges(torch.finfo(dtype))
+    found = []
+    for value in (low, 1e-12, 0.4, min(1e12, high), high):
+        values = {"value": torch.full((K,), value, dtype=dtype)}
+        with pyro.validation_enabled(False):
+            run = Program(model).run(values)
+            target = Conditional(run, run.zero_path(), {}, reach_transition=False)
+            found.append(torch.stack(_statistics(target, "value", form, values)[:2]))
+            assert draw_conjugate(target, "value", form, values).isfinite().all()
+    rtol = 1e-3 if dtype == torch.float32 else 1e-6
+    for statistics in found:
+        assert statistics.allclose(found[2], rtol=rtol, atol=rtol)
+
+
+def test_a_form_that_does_not_last_is_told():
+    """Where the switch is on, the mean enters by its square."""
+
+    def model(x, switch):
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        on = pyro.sample("on", dist.Bernoulli(0.5)) if switch is None else switch
+        with pyro.plate("sequences", B):
+            for t, z in ssl_transition("z", lstm(), T):
+                pyro.sample("x", dist.Normal(z + torch.where(on > 0, mean**2, mean), 0.1), obs=x[t])
+
+    x = 4.0 + torch.zeros(T, B)
+    off, on = (torch.tensor(value) for value in (0.0, 1.0))
+    for switch, forms in ((off, {"mean"}), (on, set())):
+        kernel = ParticleGibbsKernel(model, 3)
+        kernel.setup(0, x, switch)
+        assert kernel._update.inner[0].forms.keys() == forms
+    kernel = ParticleGibbsKernel(model, 3)
+    start = {"mean": torch.tensor(2.0), "on": off, "z": torch.zeros(B, T, dtype=torch.long)}
+    kernel.initial_params = start
+    while True:  # until it is set up where the form holds
+        kernel.setup(0, x, None)
+        if kernel._update.inner[0].forms:
+            break
+    message = r'Site "mean": .* had a closed form .*inner_kernel={"mean": NUTS}'
+    with nothing_changes(objects=[kernel]), pytest.raises(LatentSiteError, match=message):
+        kernel.update(start | {"on": on})
+
+
+def test_a_table_of_counts_that_does_not_last_is_told():
+    """Where the switch is on, the rows enter by their squares."""
+
+    def model(x):
+        phi = pyro.sample("phi", dist.Dirichlet(torch.ones(K, 3)).to_event(1))
+        on = pyro.sample("on", dist.Bernoulli(0.5))
+        rows = torch.where(on > 0, phi**2 + 0.1, phi)
+        with pyro.plate("sequences", B):
+            for t, z in ssl_transition("z", lstm(), T):
+                pyro.sample("x", dist.Categorical(rows[z]), obs=x[t])
+
+    kernel = ParticleGibbsKernel(model, 3)
+    while True:  # until it is set up where it is such a table
+        kernel.setup(0, torch.zeros(T, B, dtype=torch.long))
+        if kernel._globals.sites:
+            break
+    start = kernel.initial_params | {"on": torch.tensor(1.0)}
+    message = 'Site "phi": Dirichlet, but it does not enter'
+    with nothing_changes(objects=[kernel]), pytest.raises(LatentSiteError, match=message):
+        kernel.update(start)
+
+
+def test_a_statistic_below_zero_has_no_closed_form():
+    """A prior of which a factor takes mass away: its exponents are no counts."""
+
+    def model(x):
+        rate = pyro.sample("rate", dist.Gamma(5.0, 1.0))
+        pyro.factor("less", -3.0 * rate.log())
+        with pyro.plate("sequences", B):
+            for t, z in ssl_transition("z", lstm(), T):
+                pyro.sample("x", dist.Normal(1.0 * z, 1.0), obs=x[t])
+
+    kernel = ParticleGibbsKernel(model, 3)
+    kernel.setup(0, torch.zeros(T, B))
+    assert not kernel._update.inner[0].forms
 
 
 @pytest.mark.parametrize("num_chains", [1, 2])
@@ -247,7 +352,9 @@ def test_pyros_mcmc_runs_it(model):
     data = drawn(model)[1]
     mcmc = MCMC(ParticleGibbsKernel(model, 3), num_samples=3, warmup_steps=2, disable_progbar=True)
     mcmc.run(**data)
-    assert {name: len(v) for name, v in mcmc.get_samples().items()}.keys() >= {"z"}
+    values = drawn(model)[0]
+    found = mcmc.get_samples()
+    assert {n: v.shape for n, v in found.items()} == {n: (3, *v.shape) for n, v in values.items()}
 
 
 def test_a_site_that_is_given_is_no_site():

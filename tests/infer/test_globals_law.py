@@ -98,7 +98,7 @@ def least_p_value(rows):
 @pytest.mark.stage("statistical")
 @pytest.mark.parametrize("model", ALL, ids=lambda model: model.__name__)
 def test_updates_leave_the_joint_law(model):
-    """About 16 x 18 functionals: an alarm by chance once in 3,000 seeds."""
+    """About 17 x 18 functionals: an alarm by chance once in 3,000 seeds."""
     assert least_p_value(differences(model, QUICK, 200)) > ALPHA
 
 
@@ -172,7 +172,7 @@ def sampled_means(model, data, num_samples):
 @pytest.mark.stage("nightly")
 @pytest.mark.parametrize("model", ALL, ids=lambda model: model.__name__)
 def test_posterior_means_are_those_of_enumeration(model):
-    """Within five standard errors, of about 16 x 8 means: by chance once in 10,000 seeds."""
+    """Within five standard errors, of about 17 x 8 means: by chance once in 10,000 seeds."""
     data = drawn(model)[1]
     mean, error = exact_means(model, data, 6000)
     found, other = sampled_means(model, data, 1500)

@@ -3,10 +3,8 @@
 Nothing here is a matter of chance: two runs from one seed are the same, or they are not.
 """
 
-import errno
 import functools
 import json
-import os
 import warnings
 
 import pyro
@@ -32,6 +30,7 @@ from tests.faults.digest import (
     digest_of_tensors,
     nothing_changes,
 )
+from tests.faults.disk import damage, full_disk, newest_save
 from tests.infer import models_of_globals as worlds
 
 K, V, T, B = 3, 5, 4, 2
@@ -414,29 +413,21 @@ def test_a_run_is_not_written_over_unasked(tmp_path):
 # ---------------------------------------------------------------------------------- damage
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut"])
-def test_a_damaged_newest_save_is_passed_over(tmp_path, damage):
+@pytest.mark.parametrize("how", ["flip", "cut"])
+def test_a_damaged_newest_save_is_passed_over(tmp_path, how):
     expected = all_of(run("warm-up"))
     run("warm-up", tmp_path, 4)
-    file = max(tmp_path.glob("*/tensors-*"), key=lambda file: file.stat().st_mtime_ns)
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content if damage == "flip" else content[:-1])
+    damage(newest_save(tmp_path), how)
     with pytest.warns(RuntimeWarning, match="one of its two checkpoints is damaged"):
         assert all_of(run("warm-up", tmp_path, seed=3, resume=True)) == expected
 
 
-def test_a_full_disk_is_told_and_the_run_goes_on(tmp_path, monkeypatch):
-    expected, real = all_of(run("states")), os.fsync
+def test_a_full_disk_is_told_and_the_run_goes_on(tmp_path):
+    expected = all_of(run("states"))
     run("states", tmp_path, 3)
     before = digest_of_folder(tmp_path)
-
-    def fail(handle):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.warns(RuntimeWarning, match="draw . could not be saved .*No space left"):
+    told = pytest.warns(RuntimeWarning, match="draw . could not be saved .*No space left")
+    with full_disk(), told:
         assert all_of(run("states", tmp_path, seed=3, resume=True)) == expected
     assert digest_of_folder(tmp_path) == before
-    monkeypatch.setattr(os, "fsync", real)
     assert all_of(run("states", tmp_path, seed=3, resume=True)) == expected

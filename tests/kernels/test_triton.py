@@ -18,6 +18,7 @@ from pyro_ssl.smc import MarkovSurrogate, TableEmission, conditional_smc
 from pyro_ssl.smc.compiled import compiled_sweep, compiled_trace_back
 from pyro_ssl.smc.randomness import Randomness
 from pyro_ssl.smc.sweep import _trace_back
+from tests.kernels.test_states import FACTORS as OF_STATES
 from tests.kernels.test_states import same, sweep_of
 from tests.statistics import covering_list
 
@@ -42,22 +43,13 @@ def triton_runs(monkeypatch):
     torch.set_default_dtype(torch.float64)
 
 
-FACTORS = {
-    "cell": ("lstm", "long", "mlstm", "mlstm_output", "mlstm_norm"),
+FACTORS = OF_STATES | {
     "K": (1, 2, 5, 16, 70),
     "H": (1, 7, 16, 40, 64),
     "T": (1, 2, 6),
     "B": (1, 2, 3),
     "num_particles": (1, 2, 5, 16, 17),
-    "reference": (True, False),
-    "ancestor_sampling": (0, 1, 3),
     "proposal_lag": (1, 2, 30),
-    "resampling": ("systematic", "multinomial"),
-    "forced_move": (True, False),
-    "ragged": (False, True),
-    "inputs": (False, True),
-    "scaled": (False, True),
-    "twist": (False, True),
 }
 PAIRS = covering_list(FACTORS, lambda case: True, 40)
 SIMPLE = {factor: levels[0] for factor, levels in FACTORS.items()}

@@ -3,8 +3,6 @@
 Nothing here is a matter of chance: two fits from one seed are the same, or they are not.
 """
 
-import errno
-import os
 import warnings
 from dataclasses import asdict
 
@@ -21,6 +19,7 @@ from tests.faults.digest import (
     digest_of_tensors,
     nothing_changes,
 )
+from tests.faults.disk import damage, full_disk, newest_save
 
 T, B, V = 6, 8, 5
 EPOCHS = 4
@@ -210,25 +209,19 @@ def test_another_fit_is_refused(tmp_path, what):
 def test_a_damaged_newest_save_is_passed_over(tmp_path):
     expected = all_of(fit("topical"))
     fit("topical", tmp_path, 3)
-    file = max(tmp_path.glob("*/tensors-*"), key=lambda file: file.stat().st_mtime_ns)
-    file.write_bytes(file.read_bytes()[:-1])
+    damage(newest_save(tmp_path), "cut")
     with pytest.warns(RuntimeWarning, match="one of its two checkpoints is damaged"):
         assert all_of(fit("topical", tmp_path, seed=3, resume=True)) == expected
 
 
-def test_a_full_disk_is_told_and_the_fit_goes_on(tmp_path, monkeypatch):
-    expected, real = all_of(fit("language")), os.fsync
+def test_a_full_disk_is_told_and_the_fit_goes_on(tmp_path):
+    expected = all_of(fit("language"))
     fit("language", tmp_path, 2)
     before = digest_of_folder(tmp_path)
-
-    def fail(handle):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.warns(RuntimeWarning, match=r"epoch \d could not be saved .*No space left"):
+    told = pytest.warns(RuntimeWarning, match=r"epoch \d could not be saved .*No space left")
+    with full_disk(), told:
         assert all_of(fit("language", tmp_path, seed=3, resume=True)) == expected
     assert digest_of_folder(tmp_path) == before
-    monkeypatch.setattr(os, "fsync", real)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert all_of(fit("language", tmp_path, seed=3, resume=True)) == expected

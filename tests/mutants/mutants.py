@@ -841,8 +841,8 @@ edited(
 edited(
     *("globals", "potential", "a prior that counts twice", Conditional.at),
     (
-        "+ run.log_elsewhere(observed=False)",
-        "+ 2.0 * run.log_elsewhere(observed=False)",
+        "elsewhere = run.log_elsewhere(observed=True) + latent",
+        "elsewhere = run.log_elsewhere(observed=True) + 2.0 * latent",
     ),
 )
 edited(
@@ -859,7 +859,7 @@ edited(
 )
 edited(
     *("globals", "potential, given Dirichlet rows", "no prior", Conditional.at),
-    ("+ run.log_elsewhere(observed=False)", ""),
+    ("+ latent", ""),
 )
 edited(
     *("globals", "path", "the potential of the last path", _GradientBlock.update),
@@ -891,9 +891,12 @@ edited(
 )
 edited(
     *("globals", "closed form", "a prior that counts twice in a closed form", conjugate._slope),
-    ("rest = log_p - prior.log_prob(at).double().sum()", "rest = log_p"),
+    ("conditional.at(values | {name: at}, without=name)", "conditional.at(values | {name: at})"),
 )
 edited(
     *("globals", "closed form", "statistics of one point", conjugate._statistics),
-    ("values | {name: far}", "values"),
+    (
+        "_slope(conditional, name, form, values, far)",
+        "_slope(conditional, name, form, values, near)",
+    ),
 )
