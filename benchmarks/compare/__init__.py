@@ -1,12 +1,13 @@
 """How much better is joint than factorised inference, and what does an SSL cost?
 
-    python -m benchmarks.compare run --corpus wikitext2 --path PATH [--seeds 3] [--methods ...]
+    python -m benchmarks.compare run --corpus wikitext2 --path PATH [--seeds 0 1 2] [--methods ...]
     python -m benchmarks.compare run --corpus wikitext2 --path PATH --states 200 --priors 0.03
+    python -m benchmarks.compare merge FOLDER ...     runs made side by side, as with --results
     python -m benchmarks.compare report
 
 Every method learns from the same sequences, chooses its epoch by the same validation sequences,
 and is scored on the same test steps. ``run`` stores each (method, seed) in
-``benchmarks/results/comparison/CORPUS.json`` when it is done, and does not repeat it; ``report``
+``benchmarks/results/learning/CORPUS.json`` when it is done, and does not repeat it; ``report``
 makes the tables and the picture from these files alone.
 
 ``corpora.py`` has the data, ``methods.py`` what is compared, ``store.py`` keeps the results,

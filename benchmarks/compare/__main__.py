@@ -3,6 +3,7 @@
 import argparse
 import platform
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from tqdm.auto import tqdm
 from .corpora import TASKS
 from .methods import METHODS, Context, Method
 from .report import report
-from .store import Store
+from .store import RESULTS, Store
 
 
 def run(options: argparse.Namespace) -> None:
@@ -23,10 +24,12 @@ def run(options: argparse.Namespace) -> None:
         name_of_store += f"-{options.states}"
     if options.priors:
         task = task._replace(concentrations=tuple(options.priors))
-    store = Store(name_of_store)
+    if options.epochs:
+        task = task._replace(num_epochs=options.epochs)
+    store = Store(name_of_store, options.results)
     todo = [
         (seed, name)
-        for seed in range(options.seeds)
+        for seed in options.seeds
         for name in options.methods
         if not store.has(name, seed)
     ]
@@ -45,7 +48,7 @@ def run(options: argparse.Namespace) -> None:
         num_test_tokens=int(split.test.mask[split.start :].sum()),
         title=task.title,
         torch=torch.__version__,
-        machine=f"{platform.machine()}, {options.device}, one thread",
+        machine=machine(options.device),
     )
     contexts: dict[float, Context] = {}
     for seed, name in tqdm(todo, desc=options.corpus, unit="run"):
@@ -62,6 +65,24 @@ def run(options: argparse.Namespace) -> None:
         if len(found) > 1:
             best["tried"] = {str(r["concentration"]): min(r["valid_perplexity"]) for r in found}
         store.add(name, seed, best)
+
+
+def machine(device: str) -> str:
+    """What the seconds were measured on."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()}, one thread"
+
+
+def merge(folders: list[Path], into: Path) -> None:
+    """Take the runs of other folders over: those of one machine, made side by side."""
+    for path in sorted(path for folder in folders for path in folder.glob("*.json")):
+        found, store = Store(path.stem, path.parent), Store(path.stem, into)
+        store.settings(**found.content["settings"])
+        for method, runs in found.content["runs"].items():
+            for seed, result in runs.items():
+                store.add(method, int(seed), result)
+        print(f"{path}: {sum(map(len, found.content['runs'].values()))} runs")
 
 
 def timed_run(method: Method, context: Context) -> dict[str, Any]:
@@ -92,14 +113,20 @@ def main() -> None:
     runner = commands.add_parser("run", help="run what is not done yet")
     runner.add_argument("--corpus", choices=TASKS, required=True)
     runner.add_argument("--path", help="where the corpus is; none for the built-in one")
-    runner.add_argument("--seeds", type=int, default=3)
+    runner.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     runner.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     runner.add_argument("--states", type=int, help="K; by default the corpus's own")
     runner.add_argument("--priors", type=float, nargs="+", help="concentrations to choose from")
     runner.add_argument("--device", default="cpu")
+    runner.add_argument("--epochs", type=int, help="at most; by default the corpus's own")
+    runner.add_argument("--results", type=Path, default=RESULTS, help="the folder to store them in")
     runner.set_defaults(go=run)
     reporter = commands.add_parser("report", help="tables and picture from the results")
     reporter.set_defaults(go=lambda options: report())
+    merger = commands.add_parser("merge", help="take over what other folders of results hold")
+    merger.add_argument("folders", type=Path, nargs="+")
+    merger.add_argument("--results", type=Path, default=RESULTS)
+    merger.set_defaults(go=lambda options: merge(options.folders, options.results))
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.go(options)
