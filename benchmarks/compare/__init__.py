@@ -2,6 +2,7 @@
 
     python -m benchmarks.compare run --corpus wikitext2 --path PATH [--seeds 0 1 2] [--methods ...]
     python -m benchmarks.compare run --corpus wikitext2 --path PATH --states 200 --priors 0.03
+    python -m benchmarks.compare run --corpus python --set weight_decay=0.3 dropout=0.7
     python -m benchmarks.compare merge FOLDER ...     runs made side by side, as with --results
     python -m benchmarks.compare report
 

@@ -1,6 +1,7 @@
 """Command line of the comparison; see the package's docstring."""
 
 import argparse
+import json
 import platform
 import time
 from pathlib import Path
@@ -24,6 +25,9 @@ def run(options: argparse.Namespace) -> None:
         name_of_store += f"-{options.states}"
     if options.priors:
         task = task._replace(concentrations=tuple(options.priors))
+    if options.set:
+        name_of_store += "".join(f"+{setting}" for setting in sorted(options.set))
+        task = task._replace(fit=dict(map(setting_of, options.set)))
     if options.epochs:
         task = task._replace(num_epochs=options.epochs)
     store = Store(name_of_store, options.results)
@@ -65,6 +69,12 @@ def run(options: argparse.Namespace) -> None:
         if len(found) > 1:
             best["tried"] = {str(r["concentration"]): min(r["valid_perplexity"]) for r in found}
         store.add(name, seed, best)
+
+
+def setting_of(text: str) -> tuple[str, Any]:
+    """``weight_decay=0.3`` as a name and a value."""
+    name, _, value = text.partition("=")
+    return name, json.loads(value)
 
 
 def machine(device: str) -> str:
@@ -117,6 +127,9 @@ def main() -> None:
     runner.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     runner.add_argument("--states", type=int, help="K; by default the corpus's own")
     runner.add_argument("--priors", type=float, nargs="+", help="concentrations to choose from")
+    runner.add_argument(
+        "--set", nargs="+", default=[], help="of the SSLs' fit, as weight_decay=0.3; stored apart"
+    )
     runner.add_argument("--device", default="cpu")
     runner.add_argument("--epochs", type=int, help="at most; by default the corpus's own")
     runner.add_argument("--results", type=Path, default=RESULTS, help="the folder to store them in")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from pyro_ssl.datasets import (
     SequenceSplit,
@@ -36,6 +36,7 @@ class Task(NamedTuple):
     patience: int = 3
     markov_steps: int = 40
     language_model_batch: int = 50
+    fit: Mapping[str, Any] = {}
 
 
 TASKS = {

@@ -31,7 +31,7 @@ class Context:
         self.concentration = concentration
         self._markov: tuple[MarkovEM, float] | None = None
 
-    def make_ssl(self, cell: str = "lstm") -> TopicalSSL:
+    def make_ssl(self, cell: str = "lstm", **options: Any) -> TopicalSSL:
         """A new model, its random numbers fixed by the seed."""
         pyro.set_rng_seed(self.seed)
         pyro.clear_param_store()
@@ -41,6 +41,7 @@ class Context:
             hidden_size=self.task.hidden_size,
             concentration=self.concentration,
             cell=cell,
+            **options,
         ).to(self.split.train.words.device)
 
     @property
@@ -115,7 +116,9 @@ def markov(context: Context) -> dict[str, Any]:
 
 def ssl(context: Context, *, cell: str = "lstm", **fit: Any) -> dict[str, Any]:
     """A topical SSL, fitted with the options ``fit``."""
-    model, task, hmm = context.make_ssl(cell), context.task, context.markov()[0]
+    task, hmm = context.task, context.markov()[0]
+    dropout = {name: value for name, value in task.fit.items() if name == "dropout"}
+    model = context.make_ssl(cell, **dropout)
     pyro.set_rng_seed(context.seed)
     options = {
         "num_epochs": task.num_epochs,
@@ -125,6 +128,7 @@ def ssl(context: Context, *, cell: str = "lstm", **fit: Any) -> dict[str, Any]:
         "num_valid_particles": 20,
         "patience": task.patience,
     }
+    options |= {name: value for name, value in task.fit.items() if name != "dropout"}
     history = model.fit(*context.train, valid=context.valid, markov=hmm, **options | fit)
     by_particles = {}
     for P in SCORING_PARTICLES:  # by evidence, of whole sequences and of what comes before

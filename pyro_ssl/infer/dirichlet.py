@@ -101,12 +101,11 @@ class DirichletSite:
         the log-odds parametrisation. A row that has no mode (no counts, β < 1) takes the mean.
         """
         counts = counts.clamp(min=0.0)  # rounding may leave -1e-7
-        mean = normalised(self.concentration + counts)
+        weights = self.concentration + counts
         if kind == "mode":
-            mode = (self.concentration + counts - 1.0).clamp(min=0.0)
-            has_mode = mode.sum(-1, keepdim=True) > 0
-            mean = torch.where(has_mode, normalised(torch.where(has_mode, mode, 1.0)), mean)
-        return mean.to(self.concentration)
+            mode = (weights - 1.0).clamp(min=0.0)
+            weights = torch.where(mode.sum(-1, keepdim=True) > 0, mode, weights)
+        return normalised(weights, self.concentration.dtype)
 
 
 def dirichlet_counts(
@@ -234,7 +233,13 @@ def probe(concentration: Tensor, which: int, site: int = 0) -> Tensor:
     return weights / weights.sum(-1, keepdim=True)
 
 
-def normalised(weights: Tensor) -> Tensor:
-    """Divide rows by their sums, in float64: in float32 a long row may miss 1 by over 1e-6."""
+def normalised(weights: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Divide rows by their sums, in float64, and round to ``dtype``, that of the weights if None.
+
+    torch's simplex wants them to sum to 1 within 1e-6 in their own dtype, in the order in which
+    their device adds. In float32 a GPU adds thousands of equal entries to a few large ones, and
+    rounds alike each time: it may miss 1 by more. The largest entry takes what is missing.
+    """
     wide = weights.double()
-    return (wide / wide.sum(-1, keepdim=True)).to(weights.dtype)
+    rows = (wide / wide.sum(-1, keepdim=True)).to(dtype or weights.dtype)
+    return rows.scatter_add(-1, rows.argmax(-1, keepdim=True), 1.0 - rows.sum(-1, keepdim=True))

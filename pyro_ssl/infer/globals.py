@@ -166,7 +166,8 @@ class GlobalSites:
         moving = {n: v.requires_grad_() for n, v in values.items() if not self.free[n].is_finite}
         with gradients():
             probed = run.program.run({**run.subsamples, **values, **probes})
-            log_p = probed.log_transition(probed.any_path()).sum()
+            # What reaches the transition reaches it at one sequence.
+            log_p = probed.log_transition(probed.any_path(), slice(1)).sum()
         # No gradient tells of a finite one.
         reach = {name for name, site in self.free.items() if site.is_finite}
         wanted = probes | moving

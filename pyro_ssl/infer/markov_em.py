@@ -186,8 +186,8 @@ class MarkovEM(HasEstimates):
         smoothing = self.smoothing / len(self.initial)
         like = self.initial
         self._chain = (
-            normalised(total.start + smoothing).to(like),
-            normalised(total.moves + smoothing).to(like),
+            normalised(total.start + smoothing, like.dtype).to(like),
+            normalised(total.moves + smoothing, like.dtype).to(like),
         )
         return -float(total.log_p)
 

@@ -212,15 +212,18 @@ class ModelRun(NamedTuple):
         noise = torch.randn(zeros.shape, generator=generator, device="cpu", dtype=zeros.dtype)
         return noise.to(zeros)
 
-    def log_transition(self, path: Tensor) -> Tensor:
-        """Return log p(z) of a path ``(T, B, ...)``, ``(B,)``; differentiable."""
+    def log_transition(self, path: Tensor, only: slice = slice(None)) -> Tensor:
+        """Return log p(z) of a path ``(T, B, ...)``, ``(B,)``, or of some sequences of it.
+
+        Differentiable.
+        """
         grid, inputs = self.grid, self.inputs
-        inputs = None if inputs is None else inputs.transpose(0, 1)
-        log_p = grid.transition.log_prob(path.transpose(0, 1), inputs).T  # (T, B)
+        inputs = None if inputs is None else inputs.transpose(0, 1)[only]
+        log_p = grid.transition.log_prob(path.transpose(0, 1)[only], inputs).T  # (T, B)
         if grid.lengths is not None:
-            log_p = torch.where(steps_within(grid.lengths, len(log_p)), log_p, 0.0)
+            log_p = torch.where(steps_within(grid.lengths[only], len(log_p)), log_p, 0.0)
         scale = grid.transition_scale
-        return log_p.sum(0) if scale is None else log_p.sum(0) * scale
+        return log_p.sum(0) if scale is None else log_p.sum(0) * scale[only]
 
     def log_emission(self, path: Tensor) -> Tensor:
         """Return log p(x | z) of a path ``(T, B, ...)``, ``(B,)``; differentiable."""

@@ -15,6 +15,7 @@ from torch.distributions import biject_to
 from pyro_ssl import LSTMTransition, ParticleGibbs, ParticleGibbsKernel, ssl_transition
 from pyro_ssl.errors import LatentSiteError
 from pyro_ssl.infer.conjugate import FORMS, _statistics, draw_conjugate
+from pyro_ssl.infer.dirichlet import DirichletSite
 from pyro_ssl.infer.free import Conditional, FreeSite
 from pyro_ssl.infer.globals import GlobalSites
 from pyro_ssl.infer.inner import InnerKernels, _try_all
@@ -449,3 +450,36 @@ def test_a_transition_of_latent_rows_takes_a_sweep_of_its_own_for_each_chain():
     pg = ParticleGibbs(logistic_rows, 3)
     pg.run(**data, num_samples=4, num_chains=2, disable_progbar=True)
     assert pg.kernel._globals.reach_transition
+
+
+def test_what_reaches_the_transition_is_asked_of_one_sequence():
+    """Of all, the layers of an LSTM would take many times the memory of the tables in a block."""
+    transition, met = LSTMTransition(K, 4), []
+    path_logits = transition.path_logits
+    transition.path_logits = lambda z, inputs=None: met.append(len(z)) or path_logits(z, inputs)
+
+    def model(words):
+        phi = pyro.sample("phi", dist.Dirichlet(torch.ones(K, 5)).to_event(1))
+        with pyro.plate("documents", words.shape[1]):
+            for t, z in ssl_transition("z", transition, len(words)):
+                pyro.sample("x", dist.Categorical(phi[z]), obs=words[t])
+
+    run = Program(model, (torch.zeros(4, 300, dtype=torch.long),), {}).run()
+    sites = GlobalSites("test")
+    with pyro.validation_enabled(False):
+        sites.check(run)
+    assert met == [1] and not sites.reach_transition
+
+
+@pytest.mark.parametrize("kind", ["draw", "mean", "mode"])
+@pytest.mark.parametrize("V", [5, 5000, 50_000])
+def test_rows_sum_to_one_as_their_dtype_adds(device, kind, V):
+    """torch's simplex allows 1e-6; on a GPU many equal entries beside large ones miss it."""
+    n = torch.zeros(60, V, dtype=torch.float64)
+    n[:, : max(V // 30, 2)] = torch.rand(60, max(V // 30, 2)) ** 8 * 14_000
+    site = DirichletSite(torch.full((60, V), 0.03, dtype=torch.float32, device=device))
+    phi = site.draw(n.to(device)) if kind == "draw" else site.point(n.to(device), kind)
+    assert phi.dtype == torch.float32 and (phi >= 0).all()
+    assert (phi.sum(-1) - 1.0).abs().max() <= 1.2e-7  # two roundings
+    assert (phi.double().sum(-1) - 1.0).abs().max() < 2e-6
+    dist.Dirichlet(site.concentration, validate_args=True).log_prob(phi.clamp(min=1e-30))
