@@ -16,6 +16,7 @@ from pyro_ssl.datasets import SequenceSplit, TextBatch
 from pyro_ssl.models import EpochRecord, LanguageModel, fit_markov
 
 from .corpora import Task
+from .particle_elbo import Learner
 
 __all__ = ["METHODS", "Context", "Method"]
 
@@ -183,6 +184,21 @@ def smc(context: Context, **fit: Any) -> dict[str, Any]:
     return ssl(context, inference="smc", draw_topics=True, **fit)
 
 
+def particle_elbo(context: Context) -> dict[str, Any]:
+    """The bound of a particle filter, by ``SVI``."""
+    learner, task = Learner(context, num_particles=10), context.task
+    pyro.set_rng_seed(context.seed)
+    history = learner.fit(context.train, context.valid, task.num_epochs, task.patience)
+    test, start = data(context.split.test), context.split.start
+    by_particles = {str(P): learner.perplexity(test, P, start) for P in SCORING_PARTICLES}
+    return {
+        "perplexity": by_particles[str(max(SCORING_PARTICLES))],
+        "perplexity_by_particles": by_particles,
+        "parameters": sum(p.numel() for p in pyro.get_param_store().values()),
+        **learning(history),
+    }
+
+
 #: rows that stand together differ in one thing: the twist, the draw of topics, or the E-step
 METHODS = {
     "unigram": Method("unigram", unigram, has_prior=False),
@@ -191,6 +207,7 @@ METHODS = {
     "mean_field": Method(
         "SSL, mean-field SVI", lambda c: ssl(c, inference="mean_field", num_particles=2)
     ),
+    "particle_elbo": Method("SSL, particle ELBO (FIVO), no twist", particle_elbo),
     "smc_points": Method(
         "SSL, SMC, no twist, topics estimated",
         lambda c: ssl(c, inference="smc", twist=None),

@@ -3,6 +3,7 @@
 from .markov_em import MarkovEM
 from .mean_field import MeanFieldGuide
 from .mean_field_elbo import MeanFieldELBO
+from .particle_elbo import ParticleELBO
 from .particle_filter import Evidence, Forecast, ParticleFilter
 from .particle_gibbs import ParticleGibbs
 from .particle_gibbs_kernel import ParticleGibbsKernel
@@ -15,6 +16,7 @@ __all__ = [
     "MarkovEM",
     "MeanFieldELBO",
     "MeanFieldGuide",
+    "ParticleELBO",
     "ParticleFilter",
     "ParticleGibbs",
     "ParticleGibbsKernel",
