@@ -3,6 +3,7 @@
 import argparse
 import json
 import platform
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -84,15 +85,32 @@ def machine(device: str) -> str:
     return f"{platform.machine()}, one thread"
 
 
-def merge(folders: list[Path], into: Path) -> None:
-    """Take the runs of other folders over: those of one machine, made side by side."""
+def merge(folders: list[Path], into: Path, shared: bool) -> None:
+    """Take over the runs that other folders hold; of a shared machine without their seconds."""
     for path in sorted(path for folder in folders for path in folder.glob("*.json")):
         found, store = Store(path.stem, path.parent), Store(path.stem, into)
-        store.settings(**found.content["settings"])
+        settings = {**found.content["settings"]}
+        where = settings.pop("machine")
+        store.settings(**settings)
         for method, runs in found.content["runs"].items():
             for seed, result in runs.items():
-                store.add(method, int(seed), result)
+                if shared:
+                    result = {k: v for k, v in result.items() if not k.startswith("seconds")}
+                store.add(method, int(seed), {"machine": where, **result})
         print(f"{path}: {sum(map(len, found.content['runs'].values()))} runs")
+
+
+def rates(folders: list[Path], into: Path) -> None:
+    """Take over what an epoch took in other folders, of short runs that had the machine alone."""
+    for path in sorted(path for folder in folders for path in folder.glob("*.json")):
+        found, store = Store(path.stem, path.parent), Store(path.stem, into)
+        machine = found.content["settings"]["machine"]
+        seconds = {
+            method: statistics.fmean(run["seconds_per_epoch"] for run in runs.values())
+            for method, runs in found.content["runs"].items()
+        }
+        store.settings(rates=store.content["settings"].get("rates", {}) | {machine: seconds})
+        print(f"{path}: {seconds}, {machine}")
 
 
 def timed_run(method: Method, context: Context) -> dict[str, Any]:
@@ -137,9 +155,13 @@ def main() -> None:
     reporter = commands.add_parser("report", help="tables and picture from the results")
     reporter.set_defaults(go=lambda options: report())
     merger = commands.add_parser("merge", help="take over what other folders of results hold")
-    merger.add_argument("folders", type=Path, nargs="+")
-    merger.add_argument("--results", type=Path, default=RESULTS)
-    merger.set_defaults(go=lambda options: merge(options.folders, options.results))
+    merger.add_argument("--shared", action="store_true", help="their machine had other work")
+    merger.set_defaults(go=lambda options: merge(options.folders, options.results, options.shared))
+    rater = commands.add_parser("rates", help="take over the seconds of an epoch from short runs")
+    rater.set_defaults(go=lambda options: rates(options.folders, options.results))
+    for parts in (merger, rater):
+        parts.add_argument("folders", type=Path, nargs="+")
+        parts.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.go(options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
 from typing import Any
 
@@ -57,18 +56,26 @@ def table(store: Store) -> str:
     for name, method in METHODS.items():
         runs = list(store.runs(name).values())
         if runs:
-            lines.append(row(method.title, runs))
+            lines.append(row(method.title, runs, rate(store, name)))
     return "\n".join(lines) + "\n"
 
 
-def row(title: str, runs: list[dict[str, Any]]) -> str:
+def rate(store: Store, method: str) -> float | None:
+    """Seconds of an epoch: of short runs that had a machine alone, or of all runs."""
+    for measured in store.content["settings"].get("rates", {}).values():
+        if method in measured:
+            return measured[method]
+    seconds = [run["seconds_per_epoch"] for run in store.runs(method).values() if "seconds" in run]
+    return statistics.fmean(seconds) if seconds else None
+
+
+def row(title: str, runs: list[dict[str, Any]], seconds: float | None) -> str:
     """One method."""
     spread = "–"
     if "perplexity_by_particles" in runs[0]:
         by_P = [run["perplexity_by_particles"] for run in runs]
         means = [statistics.fmean(r[P] for r in by_P) for P in sorted(by_P[0], key=int)]
         spread = " / ".join(f"{mean:,.{digits_of(mean)}f}" for mean in means)
-    seconds = [run["seconds_per_epoch"] for run in runs if "seconds_per_epoch" in run]
     kept = [str(run["kept_epoch"]) for run in runs if "kept_epoch" in run]
     perplexities = [run["perplexity"] for run in runs]
     cells = [
@@ -77,7 +84,7 @@ def row(title: str, runs: list[dict[str, Any]]) -> str:
         spread,
         str(runs[0].get("concentration", "–")),
         f"{runs[0]['parameters']:,}",
-        f"{statistics.fmean(seconds):.1f}" if seconds else "–",
+        "–" if seconds is None else f"{seconds:.1f}",
         ", ".join(kept) or "–",
         str(len(runs)),
     ]
@@ -131,9 +138,10 @@ def draw_curves(stores: list[Store]) -> None:
     for ax, store in zip(axes[0], stores, strict=True):
         for i, (name, method) in enumerate(METHODS.items()):
             for j, run in enumerate(store.runs(name).values()):
-                if "seconds" not in run:
+                epochs, of_one = len(run.get("valid_perplexity", [])), rate(store, name)
+                if epochs < 2 or of_one is None:
                     continue
-                seconds = list(itertools.accumulate(run["seconds"]))
+                seconds = [of_one * epoch for epoch in range(1, epochs + 1)]
                 label = method.title if j == 0 else None
                 style = {"color": colors(i % 10), "linewidth": 1.2, "label": label}
                 ax.plot(seconds, run["valid_perplexity"], "--" if name == "lm" else "-", **style)
