@@ -13,8 +13,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: Rooms from the ground up: each imports only from itself and from those before it.
 ROOMS = (
     "errors distributed arguments gradients steps storage checkpoint cells transitions kernels "
-    "loop_arguments loop primitive smc exact reading infer datasets models belief plotting "
-    "testing demo bench train"
+    "loop_arguments loop primitive smc exact reading infer datasets models estimators belief "
+    "plotting testing demo bench train"
 ).split()
 
 MAX_LINES, MAX_FUNCTION = 300, 50

@@ -11,7 +11,7 @@ import pytest
 import pyro_ssl
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("belief", "datasets", "distributed", "exact", "plotting", "testing")
+ROOMS = ("belief", "datasets", "distributed", "estimators", "exact", "plotting", "testing")
 SOURCES = [*ROOT.glob("benchmarks/**/*.py"), *ROOT.glob("tutorials/*.ipynb")]
 
 

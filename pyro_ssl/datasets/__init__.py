@@ -25,6 +25,7 @@ from pyro_ssl.datasets.splits import (
     python_docs_passages,
     wikitext2_passages,
 )
+from pyro_ssl.datasets.stop_words import STOP_WORDS
 from pyro_ssl.datasets.text import UNKNOWN, Vocabulary, split_passages, tokenize
 from pyro_ssl.datasets.wikitext import load_wikitext2
 from pyro_ssl.datasets.windows import WindowedSplit, Windows, make_windows
@@ -37,6 +38,7 @@ __all__ = [
     "MSNBC_CATEGORIES",
     "PM25_VARIABLES",
     "SML2010_COLUMNS",
+    "STOP_WORDS",
     "UNKNOWN",
     "Corpus",
     "PlantedMemory",

@@ -2,11 +2,13 @@
 
 from ..infer.warm_start import fit_markov
 from .base import EpochRecord, Model
+from .choose import NumTopics, choose_num_topics
 from .epochs import FitState, fit_epochs
 from .gaussian import GaussianSSL
 from .gaussian_results import GaussianForecast, Tracked
 from .imv import IMVLSTM, IMVForecast, IMVNetwork
 from .language_model import LanguageModel
+from .topic_reader import WordForecast
 from .topical import TopicalSSL
 from .topics import Topic
 
@@ -20,9 +22,12 @@ __all__ = [
     "IMVNetwork",
     "LanguageModel",
     "Model",
+    "NumTopics",
     "Topic",
     "TopicalSSL",
     "Tracked",
+    "WordForecast",
+    "choose_num_topics",
     "fit_epochs",
     "fit_markov",
 ]

@@ -37,6 +37,7 @@ _REAL: dict[str, tuple[Callable[[float], bool], str]] = {
         ["bound", "concentration", "decay", "min_scale"],
         (lambda value: 0.0 < value < math.inf, "a positive number"),
     ),
+    "relevance": (lambda value: 0.0 <= value <= 1.0, "a number from 0 to 1"),
     "clip": (lambda value: value > 0.0, "a positive number, or math.inf"),
     **dict.fromkeys(
         ["learning_rate", "squared_error", "weight_decay"],

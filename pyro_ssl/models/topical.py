@@ -32,15 +32,16 @@ from .learners import make_learner
 from .saved_fit import saved
 from .scoring import filtered_log_likelihood, filtered_perplexity, sampled_shares
 from .settings import checked
-from .topics import Topic, check_hmm, check_shares, list_topics, names_of
-from .words import WordModel, check_start
+from .topic_reader import TopicReader
+from .topics import check_hmm, check_shares, names_of
+from .words import check_start
 
 __all__ = ["TopicalSSL"]
 
 _TRANSITIONS = {"lstm": LSTMTransition, "mlstm": MultiplicativeLSTMTransition}
 
 
-class TopicalSSL(WordModel):
+class TopicalSSL(TopicReader):
     r"""Topics with long memory: an LSTM over topics, a categorical over words for each.
 
     :param int num_topics: K.
@@ -256,12 +257,6 @@ class TopicalSSL(WordModel):
         words, lengths, active = self._take("perplexity", words, lengths)
         start = check_start("TopicalSSL.perplexity", start, active)
         return filtered_perplexity(model, words, lengths, num_particles, self._tables, start)
-
-    @checked
-    def topics(self, num_words: int = 10) -> list[Topic]:
-        """Return the topics by falling occupancy, each with its ``num_words`` likeliest words."""
-        phi, occupancy = self._fitted()
-        return list_topics(phi, occupancy, self.vocabulary, num_words)
 
     @checked
     def transform(

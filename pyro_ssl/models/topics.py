@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ __all__ = ["Topic", "check_hmm", "check_shares", "list_topics", "names_of", "sta
 
 @dataclass(frozen=True)
 class Topic:
-    """One topic: its most probable words with their probabilities, and its share of the words."""
+    """One topic: its first words with their probabilities, and its share of all words."""
 
     index: int
     words: list[str]
@@ -25,21 +25,42 @@ class Topic:
 
 
 def list_topics(
-    phi: Tensor, occupancy: Tensor, vocabulary: Sequence[str], num_words: int
+    phi: Tensor,
+    occupancy: Tensor,
+    vocabulary: Sequence[str],
+    num_words: int,
+    relevance: float = 1.0,
+    leave_out: Collection[str] = (),
 ) -> list[Topic]:
-    """Return the topics by falling occupancy.
+    r"""Return the topics by falling occupancy, each with its words of the highest relevance
+
+    .. math:: λ \log φ_{kw} + (1 - λ) \log (φ_{kw} / p_w), \qquad p_w = \sum_k s_k φ_{kw}
+
+    (Sievert & Shirley 2014): at λ = 1 the likeliest words, at 0 those that tell it from the others.
 
     :param Tensor phi: p(word | topic), ``(K, V)``.
-    :param Tensor occupancy: share of the words in each topic, ``(K,)``.
+    :param Tensor occupancy: s, the share of the words in each topic, ``(K,)``.
     :param int num_words: how many words of each topic.
+    :param float relevance: λ.
+    :param leave_out: words that are not listed.
 
     Example::
 
         >>> phi, occupancy = torch.tensor([[0.75, 0.25], [0.5, 0.5]]), torch.tensor([0.25, 0.75])
         >>> list_topics(phi, occupancy, ["a", "b"], 1)[1]
         Topic(index=0, words=['a'], probs=[0.75], occupancy=0.25)
+        >>> list_topics(phi, occupancy, ["a", "b"], 1, relevance=0.0)[0].words
+        ['b']
     """
-    probs, words = phi.topk(min(num_words, len(vocabulary)), -1)
+    wide = phi.double()
+    log_p = (occupancy.double() @ wide).log()
+    score = wide.log() - (1.0 - relevance) * log_p
+    left = set(leave_out)
+    hidden = [v for v, word in enumerate(vocabulary) if word in left]
+    score[:, hidden] = -torch.inf
+    num_words = min(num_words, len(vocabulary) - len(hidden))
+    words = score.nan_to_num(nan=-torch.inf, neginf=-torch.inf).topk(num_words, -1).indices
+    probs = phi.gather(-1, words)
     return [
         Topic(k, [vocabulary[v] for v in words[k].tolist()], probs[k].tolist(), float(occupancy[k]))
         for k in occupancy.argsort(descending=True).tolist()
