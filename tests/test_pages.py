@@ -5,7 +5,7 @@ import re
 import pytest
 
 from pyro_ssl.models import Topic
-from pyro_ssl.pages import document, line_chart, table, topic_cards
+from pyro_ssl.pages import document, forecast_chart, line_chart, table, topic_cards
 from pyro_ssl.pages.charts import nice_ticks
 
 NAN = float("nan")
@@ -44,6 +44,20 @@ def test_a_curve_is_where_it_should_be():
     assert f'class="level" d="M50 {middle}H' in svg and "H&lt;M" in svg
     assert svg.count('class="spot"') == 3 and "epoch 2: loss 10.00" in svg
     assert 'aria-label="loss: 0.00 at epoch 1, 5.00 at epoch 3"' in svg
+
+
+def test_a_forecast_goes_on_where_the_series_ends():
+    svg = forecast_chart([0.0, NAN, 4.0], [(2.0, 1.0, 3.0), (2.0, 0.0, 4.0)], name="x", first=7)
+    points = re.findall(r'class="point" cx="([\d.]+)" cy="([\d.]+)"', svg)
+    (x7, y0), (x9, y4) = [tuple(map(float, point)) for point in points]
+    (x10, y2), (x11, _) = places(svg)
+    assert (x9 - x7) / 2 == pytest.approx(x10 - x9, abs=0.11) == pytest.approx(x11 - x10, abs=0.11)
+    assert y2 == pytest.approx((y0 + y4) / 2, abs=0.11) and y4 < y0
+    (band,) = re.findall(r'class="band" d="M([^Z]+)Z"', svg)
+    corners = [tuple(map(float, point.split())) for point in band.split("L")]
+    assert [x for x, _ in corners] == [x10, x11, x11, x10]
+    assert (corners[1][1], corners[2][1]) == (y0, y4)
+    assert "x: 2.00 at step 11, from 0.00 to 4.00" in svg
 
 
 def test_gaps_and_single_values():

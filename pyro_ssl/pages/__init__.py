@@ -4,8 +4,16 @@
 SVG; ``pieces.py`` has figures, tables and topics.
 """
 
-from .charts import line_chart
+from .charts import forecast_chart, line_chart
 from .document import document
 from .pieces import figures, shown_word, table, topic_cards
 
-__all__ = ["document", "figures", "line_chart", "shown_word", "table", "topic_cards"]
+__all__ = [
+    "document",
+    "figures",
+    "forecast_chart",
+    "line_chart",
+    "shown_word",
+    "table",
+    "topic_cards",
+]

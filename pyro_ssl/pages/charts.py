@@ -1,12 +1,12 @@
-"""Curves over epochs as inline SVG, which take the colours of the page that they stand in."""
+"""Curves as inline SVG, which take the colours of the page that they stand in."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
-__all__ = ["line_chart", "nice_ticks"]
+__all__ = ["forecast_chart", "line_chart", "nice_ticks"]
 
 # As wide as a phone, so that its letters are nowhere smaller than they are written here.
 _WIDTH, _HEIGHT = 340, 210
@@ -49,7 +49,7 @@ def line_chart(
     ticks = nice_ticks(min(heights), max(heights))
     axes = _Axes(first, max(first + len(values) - 1, first + 1), ticks[0], ticks[-1])
     step = ticks[1] - ticks[0]
-    parts = [_grid(axes, ticks, _label_of(step, percent)), _epochs(axes)]
+    parts = [_grid(axes, ticks, _label_of(step, percent)), _steps(axes)]
     parts += [_level(axes, label, y) for label, y in shown.items()]
     parts += [_curve(axes, run) for run in _runs(points)]
     told = _label_of(step / 100, percent)
@@ -65,11 +65,43 @@ def line_chart(
         parts.append(f'<circle class="mark" {place} r="5"/>')
     (start, begun), (end, came_to) = points[0], points[-1]
     label = f"{name}: {told(begun)} at epoch {start}, {told(came_to)} at epoch {end}"
-    return (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(label)}">'
-        + "".join(parts)
-        + "</svg>"
-    )
+    return _svg(label, parts)
+
+
+def forecast_chart(
+    seen: Sequence[float], ahead: Sequence[Sequence[float]], *, name: str, first: int = 1
+) -> str:
+    """Draw a series as points, and what comes after it as a curve in a band.
+
+    :param seen: by step; what is not finite was not observed.
+    :param ahead: mean and both ends of an interval at each later step.
+    :param str name: what it is.
+    :param int first: number of the first step.
+
+    Example::
+
+        >>> svg = forecast_chart([1.0, 2.0], [(2.5, 2.0, 3.0), (3.0, 2.0, 4.0)], name="x")
+        >>> svg.count('class="point"'), svg.count('class="band"'), svg.count('class="curve"')
+        (2, 1, 1)
+    """
+    points = [(first + i, y) for i, y in enumerate(seen) if math.isfinite(y)]
+    later = [(first + len(seen) + i, *three) for i, three in enumerate(ahead)]
+    heights = [y for _, y in points] + [y for _, *three in later for y in three]
+    ticks = nice_ticks(min(heights), max(heights))
+    axes = _Axes(first, max(first + len(seen) + len(ahead) - 1, first + 1), ticks[0], ticks[-1])
+    lows = [f"{axes.x(t):.1f} {axes.y(low):.1f}" for t, _, low, _ in later]
+    highs = [f"{axes.x(t):.1f} {axes.y(high):.1f}" for t, _, _, high in later]
+    parts = [_grid(axes, ticks, _label_of(ticks[1] - ticks[0], False)), _steps(axes)]
+    parts.append(f'<path class="band" d="M{"L".join(lows + highs[::-1])}Z"/>')
+    parts.append(_curve(axes, [(first + len(seen) + i, three[0]) for i, three in enumerate(ahead)]))
+    parts += [
+        f'<circle class="point" cx="{axes.x(t):.1f}" cy="{axes.y(y):.1f}" r="1.6"/>'
+        for t, y in points
+    ]
+    told = _label_of((ticks[1] - ticks[0]) / 100, False)
+    _, mean, low, high = later[-1]
+    label = f"{name}: {told(mean)} at step {later[-1][0]}, from {told(low)} to {told(high)}"
+    return _svg(label, parts)
 
 
 def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
@@ -92,8 +124,14 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
     return [float(f"{i * each:.12g}") for i in range(first, last + 1)]
 
 
+def _svg(label: str, parts: Sequence[str]) -> str:
+    inner = "".join(parts)
+    size = f"0 0 {_WIDTH} {_HEIGHT}"
+    return f'<svg viewBox="{size}" role="img" aria-label="{escape(label)}">{inner}</svg>'
+
+
 class _Axes:
-    """From epochs and values to places."""
+    """From steps and values to places."""
 
     def __init__(self, first: int, last: int, low: float, high: float) -> None:
         self.first, self.last, self.low, self.high = first, last, low, high
@@ -107,8 +145,7 @@ class _Axes:
         return _HEIGHT - _BOTTOM - height * (value - self.low) / (self.high - self.low)
 
 
-def _grid(axes: _Axes, ticks: Sequence[float], label: object) -> str:
-    assert callable(label)
+def _grid(axes: _Axes, ticks: Sequence[float], label: Callable[[float], str]) -> str:
     lines = []
     for tick in ticks:
         y = axes.y(tick)
@@ -119,7 +156,7 @@ def _grid(axes: _Axes, ticks: Sequence[float], label: object) -> str:
     return "".join(lines)
 
 
-def _epochs(axes: _Axes) -> str:
+def _steps(axes: _Axes) -> str:
     ticks = sorted({round(t) for t in nice_ticks(axes.first, axes.last)} | {axes.first})
     inside = [t for t in ticks if axes.first <= t <= axes.last]
     # The first epoch is 1, and the next round number may stand too close to it.
@@ -157,7 +194,7 @@ def _runs(points: Sequence[tuple[int, float]]) -> list[list[tuple[int, float]]]:
     return runs
 
 
-def _label_of(step: float, percent: bool):
+def _label_of(step: float, percent: bool) -> Callable[[float], str]:
     """How to write numbers that are so far apart."""
     scale, sign = (100.0, " %") if percent else (1.0, "")
     digits = max(0, -math.floor(math.log10(step * scale) + 1e-9))

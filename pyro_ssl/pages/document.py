@@ -55,7 +55,7 @@ tr:last-child td.bar i { background: var(--accent); }
   font-variant-numeric: tabular-nums; }
 .topic p { font-size: .8rem; line-height: 1.4; margin: .4rem 0 0; }
 .topic p small { font-size: inherit; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(17rem, 100%), 1fr));
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr));
   gap: 1.4rem 2rem; margin-top: 1.2rem; }
 .charts figure { margin: 0; max-width: 34rem; }
 figcaption { font-weight: 600; font-size: .95rem; margin-bottom: .2rem; }
@@ -68,6 +68,8 @@ svg .level { stroke: var(--second); stroke-dasharray: 5 4; }
 svg text.level { fill: var(--second); stroke: var(--paper); stroke-width: 4px; paint-order: stroke;
   stroke-linejoin: round; }
 svg .mark { fill: var(--accent); stroke: var(--paper); stroke-width: 2; }
+svg .band { fill: var(--accent); fill-opacity: .2; }
+svg .point { fill: var(--faint); }
 svg .spot { fill: var(--accent); fill-opacity: 0; }
 svg .spot:hover { fill-opacity: .5; }
 summary { cursor: pointer; color: var(--accent); margin: 1rem 0; }
