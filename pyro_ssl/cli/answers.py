@@ -65,18 +65,20 @@ def _score_texts(options: argparse.Namespace) -> int:
     particles = options.particles or 100
     words, lengths = batch.words.to(device), batch.lengths.to(device)
     log_p = ssl.log_likelihood(words, lengths, num_particles=particles).sum(0).tolist()
+    unknown = ((batch.words == 0) & batch.mask).sum(0).tolist()
     rows = []
-    for passage, total in zip(passages, log_p, strict=True):
+    for passage, outside, total in zip(passages, unknown, log_p, strict=True):
         count = len(passage.words)
         row = {"file": passage.file, "document": passage.document, "passage": passage.passage}
-        rows.append(row | {"words": count, "log_likelihood": total})
-        rows[-1]["perplexity"] = math.exp(-total / count)
+        row |= {"words": count, "unknown": outside, "log_likelihood": total}
+        rows.append(row | {"perplexity": math.exp(-total / count)})
     if options.json:
         print(*map(json_line, rows), sep="\n")
         return 0
     total, count = sum(log_p), batch.num_tokens
-    rows.append({"file": "all", "document": "", "passage": "", "words": count})
-    rows[-1] |= {"log_likelihood": total, "perplexity": math.exp(-total / count)}
+    last = {"file": "all", "document": "", "passage": "", "words": count}
+    last |= {"unknown": batch.num_unknown, "log_likelihood": total}
+    rows.append(last | {"perplexity": math.exp(-total / count)})
     print(*table_lines([*_named(rows[0])], [_shown(row) for row in rows]), sep="\n")
     return 0
 
@@ -116,7 +118,7 @@ def _topics_ahead(
     options: argparse.Namespace,
 ) -> list[Tensor]:
     """p(z_{T+s} = k | x_{1:T}) of each document, ``(S, K)``."""
-    found: list[Tensor] = [torch.empty(0)] * len(passages)
+    found: dict[int, Tensor] = {}
     particles = ParticleFilter(ssl.fitted_model, options.particles or 100)
     by_length: dict[int, list[int]] = {}
     for i, passage in enumerate(passages):
@@ -130,7 +132,7 @@ def _topics_ahead(
             )
             for column, i in enumerate(some):
                 found[i] = ahead.state_probs[:, column]
-    return found
+    return [found[i] for i in range(len(passages))]
 
 
 def _top(probs: Tensor, count: int) -> list[tuple[int, float]]:

@@ -10,7 +10,7 @@ import torch
 
 from .log import Log
 
-__all__ = ["Call", "device_of"]
+__all__ = ["Call", "device_of", "shortened"]
 
 
 @dataclass
@@ -42,6 +42,18 @@ class Call:
         """
         words = [word for word in shlex.split(self.line) if word not in ("--overwrite", "--resume")]
         return shlex.join([*words, "--resume"])
+
+
+def shortened(line: str, most: int = 600) -> str:
+    """Return a command line that names many files without those in its middle.
+
+    Example::
+
+        >>> shortened("pyro-ssl fit a.txt b.txt c.txt --out runs/abc", most=30)
+        'pyro-ssl fit a. ... t runs/abc'
+    """
+    half = most // 2
+    return line if len(line) <= most else f"{line[:half]} ... {line[-(most - half - 5) :]}"
 
 
 def device_of(name: str | None) -> torch.device:

@@ -34,7 +34,7 @@ def fit(options: argparse.Namespace, call: Call) -> int:
         settings = Settings(options.kind, call.line, found.options, found.data)
         if here.rank > 0:
             found.model.fit(**found.arguments, disable_progbar=True)
-            return 0
+            return call.stopped_code if call.stopped else 0
         if options.resume:
             folder.check_same(settings)
         call.log.to_file(folder.hold(settings, overwrite=options.overwrite))

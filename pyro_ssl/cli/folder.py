@@ -21,11 +21,12 @@ from typing import IO, Any
 
 from ..errors import CheckpointError
 from ..storage import read_file, reading, write_durably
+from .call import shortened
 
 __all__ = ["RunFolder", "Settings"]
 
 _FORMAT = 1
-_LARGEST = 2**20
+_LARGEST = 2**26  # the names of many files
 _TYPES = {"kind": str, "command": str, "options": dict, "data": dict, "format": int}
 
 
@@ -125,7 +126,7 @@ class RunFolder:
                 raise CheckpointError(
                     f"{self.path}: this run was begun with {_written(name, old)}, found "
                     f"{_written(name, new)}, expected the same; write the line it was begun with, "
-                    f"{then.command}, and --resume, or --out with another folder."
+                    f"{shortened(then.command)}, and --resume, or --out with another folder."
                 )
         for name, new in now.data.items():
             if name != "files" and then.data.get(name) != new:  # which may be named from elsewhere

@@ -97,7 +97,7 @@ def _fit(parser: argparse.ArgumentParser) -> None:
     add("--topics", type=_whole(1), metavar="K", help="how many topics (20)")
     add("--vocabulary", type=_whole(2), metavar="V", help="the most frequent words (2000)")
     add("--keep-case", action="store_true", default=None, help="The and the are two words")
-    add("--batch-size", type=_whole(1), metavar="N", help="passages in a step (all)")
+    add("--batch-size", type=_whole(1), metavar="N", help="passages in a step (all, or 1000)")
     add("--markov-steps", type=_whole(0), metavar="N", help="of the HMM at the start (150)")
     add("--words", type=_whole(1), metavar="N", help="words to print of each topic (10)")
     series = parser.add_argument_group("series of numbers")

@@ -16,6 +16,7 @@ from ..demo.scores import typical_words
 from ..models import EpochRecord, Topic
 from ..pages import document, figures, forecast_chart, line_chart, table, topic_cards
 from ..plotting import topic_colors
+from .call import shortened
 from .folder import describe
 
 __all__ = ["Ahead", "View", "page_of"]
@@ -103,7 +104,7 @@ def _state(view: View) -> str:
     if view.message:
         parts.insert(0, f'<p class="failed">{view.message}</p>')
     if view.state in ("stopped", "failed"):
-        parts.append(f"<pre>{escape(view.resume_line)}</pre>")
+        parts.append(f"<pre>{escape(shortened(view.resume_line))}</pre>")
     return "\n".join(parts)
 
 
@@ -208,7 +209,7 @@ def _made(view: View) -> str:
     rows = table([], describe(view.options))
     written = time.strftime("%Y-%m-%d %H:%M:%S")
     return (
-        f"<h2>How it was asked</h2>\n<pre>{escape(view.line)}</pre>\n"
+        f"<h2>How it was asked</h2>\n<pre>{escape(shortened(view.line))}</pre>\n"
         f'<div class="options">{rows}</div>\n'
         f'<p class="note">Written {written}, {view.seconds:,.0f} s after the start of this '
         "process.</p>"

@@ -25,6 +25,8 @@ __all__ = ["Prepared", "held_out", "pad", "prepare", "reading_of"]
 _DECIDE = ("seed", "valid", "hidden", "particles", "learning_rate", "column", "delimiter")
 _DECIDE_TEXT = ("topics", "vocabulary", "markov_steps", "batch_size", *Reading._fields)
 _DECIDE_SERIES = ("dim", "paths")
+#: passages in a step of EM, where nothing is said and there are more
+_TOGETHER = 1000
 
 
 @dataclass
@@ -99,7 +101,7 @@ def _texts(options: argparse.Namespace) -> Prepared:
     arguments = _common(options) | {
         "words": batch.words.to(device),
         "lengths": batch.lengths.to(device),
-        "batch_size": options.batch_size,
+        "batch_size": options.batch_size or (None if len(train) <= _TOGETHER else _TOGETHER),
         "markov_steps": options.markov_steps,
     }
     levels = {}

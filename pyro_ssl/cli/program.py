@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> main(["topics", "nowhere", "--words", "0"])
         2
     """
+    if argv is None and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # words that a terminal may not have
     arguments = [*(sys.argv[1:] if argv is None else argv)]
     call = Call(shlex.join(["pyro-ssl", *arguments]))
     with _stops(call), _warnings_told(call):
@@ -56,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(end.code, file=sys.stderr)
             return end.code if isinstance(end.code, int) else int(end.code is not None)
         except KeyboardInterrupt:
+            call.log.say(f"pyro-ssl {call.command}: stopped")
             return call.stopped_code
         except BrokenPipeError:  # who reads has enough, and what is left goes nowhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -89,7 +92,8 @@ def _told(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         text = f"{error.filename}: {error.strerror}"
     if isinstance(error, KeyError | IndexError | AttributeError | TypeError) or not text:
-        text = f"found {type(error).__name__}: {text}; add --traceback to see where"
+        name = f"{type(error).__name__}{': ' * bool(text)}{text}"
+        text = f"found {name}; add --traceback to see where"
     return " ".join(" ".join([text, *getattr(error, "__notes__", [])]).split())
 
 

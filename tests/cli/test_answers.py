@@ -67,6 +67,7 @@ def test_score(runs, other, capsys):
     log_p = ssl.log_likelihood(batch, lengths, num_particles=20).sum(0)
     assert [row["log_likelihood"] for row in found] == pytest.approx(log_p.tolist(), rel=1e-5)
     assert [row["words"] for row in found] == [8, 8, 2]
+    assert [row["unknown"] for row in found] == [0, 0, 2]  # "unseen moon"
     assert [(row["document"], row["passage"]) for row in found] == [(1, 1), (1, 2), (1, 3)]
     perplexities = (-log_p / lengths).exp().tolist()
     assert [row["perplexity"] for row in found] == pytest.approx(perplexities, rel=1e-5)

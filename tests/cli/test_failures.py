@@ -201,7 +201,7 @@ def test_a_traceback_on_demand(capsys, tmp_path):
         (ValueError("two\n  lines"), "two lines"),
         (FileNotFoundError(2, "No such file", "a.txt"), "a.txt: No such file"),
         (KeyError("x"), "found KeyError: 'x'; add --traceback to see where"),
-        (MemoryError(), "found MemoryError: ; add --traceback to see where"),
+        (MemoryError(), "found MemoryError; add --traceback to see where"),
     ],
 )
 def test_errors_in_a_paragraph(error, told):

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from pyro_ssl import GaussianSSL, TopicalSSL
-from pyro_ssl.cli import log
+from pyro_ssl.cli import log, main
 from pyro_ssl.datasets import Vocabulary
 from tests.cli.program import SMALL, SMALL_SERIES, book, circle, fails, history_of, run
 
@@ -138,6 +138,34 @@ def test_options_reach_the_fit(capsys, tmp_path):
     about = json.loads(json.loads(next(parts).read_text())["body"])["config"]["about"]["settings"]
     assert about["learning_rate"] == 0.05 and about["batch_size"] == 5
     assert about["num_particles"] == 3 and about["markov_steps"] == 3
+
+
+@pytest.mark.parametrize("count, expected", [(5, None), (7, 6)])
+def test_many_passages_are_learned_in_batches(count, expected, capsys, tmp_path, monkeypatch):
+    from pyro_ssl.cli import prepare
+
+    monkeypatch.setattr(prepare, "_TOGETHER", 6)
+    seen, fit = [], TopicalSSL.fit
+
+    def look(self, *args, **kwargs):
+        seen.append(kwargs["batch_size"])
+        return fit(self, *args, **kwargs)
+
+    monkeypatch.setattr(TopicalSSL, "fit", look)
+    (tmp_path / "a.txt").write_text("one two three four five six seven eight " * count)
+    asked = ["--out", tmp_path / "run", *SMALL, "--valid", "0"]
+    assert run(capsys, "fit", tmp_path / "a.txt", *asked).code == 0
+    assert seen == [expected]
+
+
+def test_the_command_is_installed():
+    import importlib
+    import tomllib
+    from pathlib import Path
+
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    module, name = project["project"]["scripts"]["pyro-ssl"].split(":")
+    assert getattr(importlib.import_module(module), name) is main
 
 
 def test_patience_ends_a_fit(capsys, tmp_path):
