@@ -80,10 +80,17 @@ def test_score(runs, other, capsys):
     ] == [18]
 
 
-def test_score_of_json_lines(runs, tmp_path, capsys):
-    """A row without words is left out, and the others keep their numbers."""
-    path = tmp_path / "a.jsonl"
-    path.write_text('{"text": "the cat"}\n{"text": "..."}\n{"text": "the dog ran"}\n')
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("a.jsonl", '{"text": "the cat"}\n\n{"text": "..."}\n{"text": "the dog ran"}\n'),
+        ("a.csv", "text\nthe cat\n\n...\nthe dog ran\n"),
+    ],
+)
+def test_score_of_rows(name, content, runs, tmp_path, capsys):
+    """A document without words is left out, and the others keep their numbers."""
+    path = tmp_path / name
+    path.write_text(content)
     found = rows(run(capsys, "score", runs / "text", path, "--json").out)
     assert [(row["document"], row["words"]) for row in found] == [(1, 2), (3, 3)]
 
@@ -107,6 +114,12 @@ def test_forecast_of_words(runs, tmp_path, capsys):
             assert probs == sorted(probs, reverse=True)
             assert sum(probs) == pytest.approx(1.0, abs=1e-4)
     ssl = TopicalSSL.load(runs / "text" / "model")
+    for row in found:
+        shares = {one["topic"]: one["prob"] for one in row["topics"]}
+        mixed = sum(p * ssl.phi[k] for k, p in shares.items())
+        by_word = {one["word"]: one["prob"] for one in row["words"]}
+        expected = dict(zip(ssl.vocabulary, mixed.tolist(), strict=True))
+        assert by_word == pytest.approx(expected, rel=1e-3, abs=1e-5)
     ids = torch.arange(len(ssl.vocabulary))
     words = torch.cat([ids_of(ssl, start)[:, None].expand(-1, len(ids)), ids[None]])
     expected = ssl.log_likelihood(words, num_particles=4000)[-1].exp()

@@ -127,6 +127,12 @@ def test_series(capsys, tmp_path):
     assert not (tmp_path / "run" / "vocabulary.json").exists()
 
 
+def test_series_without_names(capsys, tmp_path):
+    (tmp_path / "a.csv").write_text("1,5\n2,4\n4,6\n3,5\n")
+    ran = run(capsys, "fit", tmp_path / "a.csv", "--out", tmp_path / "run", *SMALL_SERIES)
+    assert ran.code == 0 and "4 steps of 1, 2 in 1 series" in ran.err
+
+
 def test_options_reach_the_fit(capsys, tmp_path):
     asked = "--learning-rate 0.05 --batch-size 5 --particles 3 --seed 7 --vocabulary 6 --device cpu"
     for name, more in {"a": asked, "b": asked, "c": asked.replace("7", "8")}.items():

@@ -51,12 +51,12 @@ def pages(monkeypatch):
 
 
 def test_of_a_text(pages, capsys, tmp_path):
-    path = book(tmp_path).rename(tmp_path / "Q&A <1>.txt")
+    path = book(tmp_path).rename(tmp_path / "Q <b> & A.txt")
     assert run(capsys, "fit", path, "--out", tmp_path / "run", *SMALL).code == 0
     assert len(pages) == 1 + 4 + 1
     for number, page in enumerate(pages):
         text = " ".join(" ".join(Checked(page).text).split())
-        assert "Topics of Q&A <1>.txt" in text
+        assert "Topics of Q <b> & A.txt" in text
         assert ('http-equiv="refresh"' in page) == ("Running." in text) == (number < 5)
         assert f"{min(number, 4)} of 4 epochs" in text
         assert page.count("<svg") == min(3 * number, 3) or number == 1  # none has moved yet

@@ -89,12 +89,14 @@ def test_handlers_are_put_back(capsys, tmp_path):
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_resume_of_what_is_done(capsys, tmp_path):
+def test_resume_of_what_is_done(capsys, tmp_path, monkeypatch):
     line = ["fit", book(tmp_path), *SMALL, "--out", tmp_path / "run", "--resume"]
     first = run(capsys, *line)  # where nothing is it begins
     assert first.code == 0
     again = run(capsys, *line)
     assert again.code == 0 and again.out == first.out and "epoch 1 of 4:" not in again.err
+    monkeypatch.chdir(tmp_path)
+    line[1] = "book.txt"  # the same file by another name
     longer = run(capsys, *line, "--epochs", "6")
     assert longer.code == 0 and len(history_of(tmp_path / "run")) == 6
     straight = run(capsys, *line[:-2], tmp_path / "straight", "--epochs", "6")
