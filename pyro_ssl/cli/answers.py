@@ -10,9 +10,8 @@ import pyro
 import torch
 from torch import Tensor
 
-from ..datasets import Vocabulary, batchify
+from ..datasets import UNKNOWN, Vocabulary, batchify
 from ..errors import CheckpointError
-from ..infer import ParticleFilter
 from ..models import GaussianSSL, TopicalSSL
 from .call import Call, device_of
 from .folder import RunFolder, Settings
@@ -29,7 +28,7 @@ _TOGETHER = 64
 
 def topics(options: argparse.Namespace, call: Call) -> int:
     """Print the topics of a run."""
-    found = _text_model(options, "topics")[0].topics(options.words)
+    found = _text_model(options, "topics")[0].topics(options.words, relevance=options.relevance)
     if not options.json:
         print(*topic_lines(found), sep="\n")
         return 0
@@ -87,14 +86,15 @@ def _forecast_texts(options: argparse.Namespace) -> int:
     ssl, how, vocabulary = _text_model(options, "forecast")
     passages = read_passages(options.files, how, last=True)
     ssl.to(device_of(options.device))
-    names = {topic.index: " ".join(topic.words) for topic in ssl.topics(3)}
-    probs = _topics_ahead(ssl, passages, vocabulary, options)
-    assert ssl.phi is not None
-    for passage, ahead in zip(passages, probs, strict=True):
+    listed = ssl.topics(3, leave_out=(UNKNOWN,))
+    names = {topic.index: " ".join(topic.words) for topic in listed}
+    for passage, topics_ahead, words_ahead in _ahead(ssl, passages, vocabulary, options):
         if not options.json:
             end = " ".join(passage.words[-6:])
             print(f"{passage.file}, document {passage.document}, after ... {end}")
-        for step, (states, words) in enumerate(zip(ahead, ahead @ ssl.phi, strict=True), start=1):
+        for step, (states, words) in enumerate(
+            zip(topics_ahead, words_ahead, strict=True), start=1
+        ):
             next_topics = [(int(k), p) for k, p in _top(states, options.top)]
             next_words = [(vocabulary[v], p) for v, p in _top(words, options.top)]
             if options.json:
@@ -111,28 +111,20 @@ def _forecast_texts(options: argparse.Namespace) -> int:
     return 0
 
 
-def _topics_ahead(
+def _ahead(
     ssl: TopicalSSL,
     passages: Sequence[Passage],
     vocabulary: Vocabulary,
     options: argparse.Namespace,
-) -> list[Tensor]:
-    """p(z_{T+s} = k | x_{1:T}) of each document, ``(S, K)``."""
-    found: dict[int, Tensor] = {}
-    particles = ParticleFilter(ssl.fitted_model, options.particles or 100)
-    by_length: dict[int, list[int]] = {}
-    for i, passage in enumerate(passages):
-        by_length.setdefault(len(passage.words), []).append(i)
-    for places in by_length.values():  # a forecast is of documents of one length
-        for first in range(0, len(places), _TOGETHER):
-            some = places[first : first + _TOGETHER]
-            words = batchify([passages[i].words for i in some], vocabulary).words
-            ahead = particles.forecast(
-                words.to(ssl.transition.head.weight.device), horizon=options.horizon
-            )
-            for column, i in enumerate(some):
-                found[i] = ahead.state_probs[:, column]
-    return [found[i] for i in range(len(passages))]
+) -> Iterator[tuple[Passage, Tensor, Tensor]]:
+    """Each document, with the topics ``(S, K)`` and words ``(S, V)`` that come next."""
+    for first in range(0, len(passages), _TOGETHER):
+        some = passages[first : first + _TOGETHER]
+        batch = batchify([passage.words for passage in some], vocabulary)
+        how = {"horizon": options.horizon, "num_particles": options.particles or 100}
+        found = ssl.forecast(batch.words, batch.lengths, **how)
+        for column, passage in enumerate(some):
+            yield passage, found.topics[:, column], found.words[:, column]
 
 
 def _top(probs: Tensor, count: int) -> list[tuple[int, float]]:

@@ -43,7 +43,7 @@ line and --resume, and comes to the same model as if it had not been.
 TOPICS = """\
 Print the topics of a run, by falling share of the words, with their likeliest words.
 
-  pyro-ssl topics runs/book --words 5
+  pyro-ssl topics runs/book --words 5 --relevance 0.6
   pyro-ssl topics runs/book --json | head -1
 """
 

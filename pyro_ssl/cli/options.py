@@ -119,6 +119,13 @@ def _fit(parser: argparse.ArgumentParser) -> None:
 def _topics(parser: argparse.ArgumentParser) -> None:
     _folder(parser)
     parser.add_argument("--words", type=_whole(1), default=10, metavar="N", help="of each (10)")
+    parser.add_argument(
+        "--relevance",
+        type=_relevance,
+        default=1.0,
+        metavar="X",
+        help="words by p(word | topic), 1, down to what tells a topic from the others, 0 (1)",
+    )
     _json(parser)
 
 
@@ -203,6 +210,10 @@ def _positive(text: str) -> float:
 
 def _share(text: str) -> float:
     return _real(text, lambda x: 0 <= x < 1, "a share from 0 to below 1, such as 0.1")
+
+
+def _relevance(text: str) -> float:
+    return _real(text, lambda x: 0 <= x <= 1, "a number from 0 to 1")
 
 
 def _inside(text: str) -> float:

@@ -45,6 +45,11 @@ def test_topics(runs, capsys):
     assert [row["words"] for row in found] == [topic.words for topic in expected]
     assert found[0]["probs"] == pytest.approx(expected[0].probs, rel=1e-5)
     assert sum(row["share"] for row in found) == pytest.approx(1.0, abs=1e-5)
+    own = ["--words", 3, "--relevance", 0, "--json"]
+    telling = TopicalSSL.load(runs / "text" / "model").topics(3, relevance=0.0)
+    found = rows(run(capsys, "topics", runs / "text", *own).out)
+    assert [row["words"] for row in found] == [topic.words for topic in telling]
+    assert telling[0].words != expected[0].words
     table = run(capsys, "topics", runs / "text", "--words", 3).out.splitlines()
     assert [line.split()[2:] for line in table] == [topic.words for topic in expected]
 
