@@ -131,7 +131,9 @@ def read_checkpoint(
             body = _unsealed(folder, manifest)
             files = [body, *body.get("parts", [])]
             try:
-                payloads = [read_file(folder / f["tensors"], f["bytes"], links=False) for f in files]
+                payloads = [
+                    read_file(folder / f["tensors"], f["bytes"], links=False) for f in files
+                ]
                 break
             except FileNotFoundError:  # where a save has replaced it just now, there is another
                 if manifest == before:

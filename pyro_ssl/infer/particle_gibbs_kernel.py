@@ -28,7 +28,7 @@ from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
 from ..smc import Emission, Surrogate
 from . import sharded, shared_twist
-from .diagnostics import Diagnostics, path_functionals, vector_functionals
+from .diagnostics import Diagnostics, over_ranks, path_functionals, vector_functionals
 from .estep import SMCSettings
 from .globals import GlobalSites
 from .globals_update import GlobalsUpdate
@@ -277,12 +277,8 @@ class ParticleGibbsKernel(MCMCKernel):
     @torch.no_grad()
     def _record(self, runs: list[ModelRun], before: Tensor, after: Tensor, free: Params) -> None:
         run = runs[0]
-        log_joint = torch.stack(
-            [
-                r.log_joint(z)
-                for r, z in zip(runs * (self.num_chains // len(runs)), after, strict=True)
-            ]
-        )
+        each = zip(runs * (self.num_chains // len(runs)), after, strict=True)
+        (log_joint,) = over_ranks(torch.stack([sharded.share_of_log_joint(r, z) for r, z in each]))
         lengths = run.grid.lengths
         if run.is_discrete:
             functionals = path_functionals(after, lengths, run.transition.num_states)

@@ -44,6 +44,7 @@ __all__ = [
     "mean_over_ranks",
     "over_ranks",
     "share_of",
+    "share_of_log_joint",
     "sum_counts",
     "sweeping",
     "together",
@@ -142,6 +143,17 @@ def with_shared_seed(one: Any) -> Any:
 def share_of(run: ModelRun) -> float:
     """Return which share of all sequences a run holds."""
     return 1.0 / run.subsample_factor
+
+
+def share_of_log_joint(run: ModelRun, path: Tensor) -> Tensor:
+    """Return what the sequences of a run add to log p of the paths and all else, float64.
+
+    :param Tensor path: ``(T, B, ...)``. Without ranks see :meth:`ModelRun.log_joint`.
+    """
+    inside = (run.log_transition(path) + run.log_emission(path)).double().sum()
+    share = share_of(run)
+    elsewhere = [run.log_elsewhere(observed=observed) for observed in (True, False)]
+    return inside + share * elsewhere[0] + share * elsewhere[1]
 
 
 def sweeping(run: ModelRun, emission: Emission, settings: SMCSettings) -> Callable[..., Any]:

@@ -94,8 +94,7 @@ def _joined(each: list[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
     T = max(own["paths"].shape[1] for own in each)
     pad = [(0, 0) * (own["paths"].dim() - 2) + (0, T - own["paths"].shape[1]) for own in each]
     paths = [
-        torch.nn.functional.pad(own["paths"], width)
-        for own, width in zip(each, pad, strict=True)
+        torch.nn.functional.pad(own["paths"], width) for own, width in zip(each, pad, strict=True)
     ]
     return torch.cat([own["index"] for own in each]), torch.cat(paths)
 
