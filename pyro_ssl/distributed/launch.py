@@ -15,6 +15,7 @@ import torch
 import torch.distributed as td
 
 from .alone import Alone
+from .headers import gone
 from .ranks import Ranks
 
 __all__ = ["current", "ranks"]
@@ -113,5 +114,6 @@ def _start(timeout: float) -> bool:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl"  # what is sent ahead stays on the CPU
-    td.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    with gone():
+        td.init_process_group(backend, timeout=timedelta(seconds=timeout))
     return True

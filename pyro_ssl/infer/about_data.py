@@ -29,10 +29,12 @@ def data_of(runs: Iterable[ModelRun]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for run in runs:
         name, grid = run.loop.name, run.grid
-        seen: dict[str, Any] = {f"lengths of {name}": grid.lengths}
-        seen[f"scale of {name}"] = grid.transition_scale
-        inputs = None if run.inputs is None else run.inputs.transpose(0, 1)
-        seen[f"inputs of {name}"] = None if inputs is None else _OfSequences(inputs, 0)
+        flat = {"lengths": (grid.lengths, 0), "scale": (grid.transition_scale, 0)}
+        flat["inputs"] = run.inputs, 1
+        seen: dict[str, Any] = {
+            f"{what} of {name}": None if value is None else _OfSequences(value, dim)
+            for what, (value, dim) in flat.items()
+        }
         for site in grid.sites:  # labels of a path are one of them
             parts = {"": site.value, "mask of ": site.mask, "scale of ": site.scale}
             of_loop = {what: _placed(value, run) for what, value in parts.items()}
