@@ -44,7 +44,9 @@ def save_slot(
         try:
             write_part(folder, part)
         except OSError as failure:
-            error = failure
+            cause = failure.__cause__ if isinstance(failure.__cause__, OSError) else failure
+            reason = f"{cause.strerror or cause}; what was saved there before is as it was"
+            error = OSError(failure.errno, reason, failure.filename)
         parts = _agreed("a part of a save", error, part.about)
         if ranks.rank == 0:
             try:

@@ -6,8 +6,10 @@ compared.
 
 import os
 import signal
+import socket
 import sys
 import time
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -28,6 +30,8 @@ from pyro_ssl import (
 )
 from pyro_ssl.distributed import ranks
 from pyro_ssl.errors import RankError
+from tests.faults.digest import digest_of_folder
+from tests.faults.disk import full_disk
 
 K, V, T, B = 3, 7, 6, 24
 
@@ -289,8 +293,89 @@ def stops(here, how):
                 raise ArithmeticError("the disk is full")
             if how == "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
-            return
+            if how == "hangs":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            if how == "ends":
+                return
+            cut_all_connections()
         fit.step(words, lengths, here.part(torch.arange(8)))
+
+
+def cut_all_connections():
+    """What a network does that fails."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            with socket.socket(fileno=os.dup(int(name))) as one:
+                one.getpeername()
+                one.shutdown(socket.SHUT_RDWR)
+        except OSError:  # a file, one that listens, or one that is closed
+            pass
+
+
+def interrupted(here):
+    """Ctrl-C on the last rank, once amid each kind of run: all stop, at one place."""
+    transition, (words, lengths) = LSTMTransition(K, 8), data()
+    model, calls = make_model(transition), []
+
+    def asking(*args):
+        calls.append(args)
+        if here.rank == here.size - 1 and len(calls) == 25:
+            os.kill(os.getpid(), signal.SIGINT)
+        model(*args)
+
+    fit, losses, said = StochasticEM(asking, Adam({"lr": 1e-2}), 5, twist=None), [], []
+    try:
+        for _ in range(100):
+            losses.append(fit.step(words, lengths, here.part(torch.arange(8))))
+    except KeyboardInterrupt:
+        said.append("stopped")
+    losses.append(fit.step(words, lengths, here.part(torch.arange(8))))
+    calls.clear()
+    pg = ParticleGibbs(asking, 5, twist=None)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        index = here.part(torch.arange(B))
+        pg.run(words, lengths, index, num_samples=100, disable_progbar=True)
+    said += [str(one.message).split(" of ")[0] for one in told]
+    calls.clear()
+    ssl = TopicalSSL(K, V, hidden_size=4)
+    ssl.model = asking
+    history = ssl.fit(words, lengths, num_epochs=100, markov_steps=0, disable_progbar=True)
+    made = {"num": len(losses), "draws": len(pg.get_samples()["z"]), "epochs": len(history)}
+    return {**made, "told": said, "phi": ssl.phi}
+
+
+def full_disk_on_one(here, folder):
+    """A save that one rank cannot make, at each write: the one before stays, on all ranks."""
+    transition, (words, lengths) = LSTMTransition(K, 8), data()
+    fit = StochasticEM(make_model(transition), Adam({"lr": 1e-2}), 5, twist=None)
+    steps = iter(range(1000))
+
+    def step():
+        return fit.step(words, lengths, here.part((torch.arange(8) + 4 * next(steps)) % B))
+
+    said, kept = [], []
+    for _ in range(2):
+        step()
+        fit.save(folder)
+    for after in range(6):
+        step()
+        failing = full_disk(after) if here.rank == here.size - 1 - after % 2 else nullcontext()
+        before = digest_of_folder(folder)
+        here.every("all have looked", None)
+        try:
+            with failing:
+                fit.save(folder)
+            said.append("saved")
+        except OSError as error:
+            said.append(error.strerror)
+        here.every("all have saved", None)
+        kept.append(digest_of_folder(folder) == before)
+    again = StochasticEM(make_model(LSTMTransition(K, 8)), Adam({"lr": 1e-2}), 5, twist=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again.load(folder, words, lengths, here.part(torch.arange(8)))
+    return {"said": said, "kept": kept, "steps": again._num_steps}
 
 
 def several(names, here):
@@ -307,7 +392,11 @@ def main(name, folder):
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(1)
     pyro.enable_validation(True)
-    with ranks(timeout=60.0) as here:
+    with ranks(timeout=4.0 if name == "stops:hangs" else 60.0) as here:
+        if name.startswith("saves:"):
+            made = globals()[name.removeprefix("saves:")](here, Path(folder) / "run")
+            torch.save(made, Path(folder) / f"{here.rank}.pt")
+            return
         if name.startswith("stops:"):
             stops(here, name.removeprefix("stops:"))
             return
