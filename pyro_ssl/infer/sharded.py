@@ -180,10 +180,17 @@ def mean_over_ranks(run: ModelRun, parameters: Iterable[Tensor], loss: Tensor) -
 
 
 def sum_counts(counts: Counts, dtype: torch.dtype | None = None) -> Counts:
-    """Add up counts over ranks, sent in the dtype that they were found in."""
+    """Add up counts over ranks.
+
+    :param dtype: to send them in, if it tells all whole numbers apart that they may come to;
+        otherwise, and by default, float64.
+    """
     if not (current().active and counts):
         return counts
-    sent = {name: n.to(dtype or n.dtype, copy=True) for name, n in counts.items()}
+    most = max(float(n.abs().max()) if n.numel() else 0.0 for n in counts.values())
+    (most,) = current().totals("the largest count", most)
+    exact = dtype is not None and float(most) * torch.finfo(dtype).eps <= 2.0
+    sent = {name: n.to(dtype if exact else torch.float64, copy=True) for name, n in counts.items()}
     current().sum_("counts", list(sent.values()))
     return {name: n.double() for name, n in sent.items()}
 

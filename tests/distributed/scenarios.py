@@ -30,6 +30,7 @@ from pyro_ssl import (
 )
 from pyro_ssl.distributed import ranks
 from pyro_ssl.errors import RankError
+from pyro_ssl.infer.sharded import sum_counts
 from tests.faults.digest import digest_of_folder
 from tests.faults.disk import full_disk
 
@@ -199,18 +200,32 @@ def topical_whole(here):
 
 
 def sent(here):
-    """Bytes of a step, for two numbers of sequences."""
-    each = []
-    for size in (B, 2 * B):
-        pyro.clear_param_store()
-        transition = LSTMTransition(K, 8)
-        words, lengths = (torch.cat([part] * (size // B), -1) for part in data())
-        fit = StochasticEM(make_model(transition, size), Adam({"lr": 1e-2}), 5, twist=None)
-        for index in [torch.arange(size), torch.arange(size)]:
-            before = here.bytes_sent
-            fit.step(words, lengths, here.part(index))
-            each.append(here.bytes_sent - before)
-    return {"each": each, "parameters": sum(p.numel() for p in transition.parameters())}
+    """Bytes of a step, for two numbers of sequences, in float64 and in float32."""
+    found = {}
+    for dtype in (torch.float64, torch.float32):
+        torch.set_default_dtype(dtype)
+        each = found[str(dtype)] = []
+        for size in (B, 2 * B):
+            pyro.clear_param_store()
+            transition = LSTMTransition(K, 8)
+            words, lengths = (torch.cat([part] * (size // B), -1) for part in data())
+            fit = StochasticEM(make_model(transition, size), Adam({"lr": 1e-2}), 5, twist=None)
+            for index in [torch.arange(size), torch.arange(size)]:
+                before = here.bytes_sent
+                fit.step(words, lengths, here.part(index))
+                each.append(here.bytes_sent - before)
+    torch.set_default_dtype(torch.float64)
+    return found | {"parameters": sum(p.numel() for p in transition.parameters())}
+
+
+def many_counts(here):
+    """Counts that float32 cannot tell apart, and others that it can."""
+    found = {}
+    for most in (2**23 - 2, 2**24 + 1):
+        before, own = here.bytes_sent, torch.tensor([most, 3.0]) + here.rank
+        total = sum_counts({"phi": own}, torch.float32)["phi"]
+        found[most] = total.tolist(), here.bytes_sent - before
+    return found
 
 
 def recovered(here):

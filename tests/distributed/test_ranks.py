@@ -37,7 +37,7 @@ statistical = pytest.mark.stage("statistical")
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """What two ranks made of each scenario."""
-    names = (*EXACT, *AMONG_RANKS, "sent", "recovered", "refusals")
+    names = (*EXACT, *AMONG_RANKS, "sent", "many_counts", "recovered", "refusals")
     return results(2, ",".join(names), tmp_path_factory.mktemp("two"))
 
 
@@ -114,10 +114,18 @@ def test_one_rank_draws_what_one_process_draws():
 
 
 def test_what_is_sent_does_not_grow_with_the_sequences(two):
-    """A step sends gradients and changes of counts, here in float64."""
+    """A step sends gradients and changes of counts, a number for each, in the model's dtype."""
     sent = two[0]["sent"]
-    wanted = 8 * (scenarios.K * scenarios.V + sent["parameters"])
-    assert sent["each"] == [wanted] * 4
+    numbers = scenarios.K * scenarios.V + sent["parameters"]
+    assert sent["torch.float64"] == [8 * numbers] * 4
+    assert sent["torch.float32"] == [4 * numbers] * 4
+
+
+def test_no_count_is_rounded_on_its_way(two):
+    """Where their sum may exceed what float32 counts to, they are sent in float64."""
+    for most, (total, num_bytes) in two[0]["many_counts"].items():
+        assert total == [2.0 * most + 1, 7.0]
+        assert num_bytes == (16 if most > 2**23 else 8)
 
 
 def test_scores_under_a_twist_agree(two):
