@@ -143,6 +143,8 @@ class ChainRun:
             "start": OfRank(self._start),
             "params": self._shards.apart(self.params),
             "draws": self._shards.draws_apart(self.draws.state),
+            "layout": self._shards.layout
+            | {"warmup_steps": self.draws.warmup_steps, "thinning": self.draws.thinning},
             "kernels": [_kernel_state(kernel) for kernel in self.kernels],
             "generators": generators(),
         }

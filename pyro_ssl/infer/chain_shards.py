@@ -66,6 +66,16 @@ class ChainShards:
         found = {n: own[n] if n in own else kept["shared"][n] for n in kept["names"]}
         return {**state, "kept": found, "counts": self._dealt(state["counts"]["own"], 0)}
 
+    @property
+    def layout(self) -> dict[str, Any]:
+        """What whoever has no model needs, to read the draws."""
+        sizes, shapes = {}, {}
+        for name, run in self._run.items():
+            sizes[name] = run.paths.sizes[run.paths.names.index(name)]
+            shapes[name] = run.full_shape
+        blocks = dict.fromkeys(run.loop.name for run in self._run.values())
+        return {"states": sizes, "shapes": shapes, "blocks": [*blocks]}
+
     def _marked(self, own: dict[str, Any], everything: Mapping[str, Any]) -> dict[str, Any]:
         places = {name: sequence_index(self._run[name]) for name in own}
         marked = OfRank({"places": places, "values": own})

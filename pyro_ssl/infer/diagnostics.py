@@ -17,7 +17,7 @@ from torch import Tensor
 from ..distributed import current
 from ..steps import steps_within
 
-__all__ = ["Diagnostics", "over_ranks", "path_functionals", "vector_functionals"]
+__all__ = ["Diagnostics", "of_all_ranks", "path_functionals", "vector_functionals"]
 
 #: elements of a site that a table shows
 MOST_LINES = 10
@@ -36,7 +36,7 @@ def path_functionals(path: Tensor, lengths: Tensor | None, num_states: int) -> d
     switches = ((path[:, 1:] != path[:, :-1]) & active[1:]).sum((1, 2))
     visits = path.new_zeros(C, num_states, dtype=torch.float64)
     visits.scatter_add_(1, path.reshape(C, -1), active.double().reshape(-1).expand(C, -1))
-    switches, visits, num = over_ranks(switches, visits, path.new_full((), B))
+    switches, visits, num = of_all_ranks(switches, visits, path.new_full((), B))
     switches = switches / num.clamp(min=1)
     share = visits / visits.sum(-1, keepdim=True).clamp(min=1.0)
     return {"switches": switches, "occupancy_entropy": torch.special.entr(share).sum(-1)}
@@ -54,12 +54,12 @@ def vector_functionals(path: Tensor, lengths: Tensor | None) -> dict[str, Tensor
     wide = path.double() * active.unsqueeze(-1)
     steps = (wide[:, 1:] - wide[:, :-1]).square() * active[1:].unsqueeze(-1)
     sums = [value.flatten(1).sum(1) for value in (wide, wide.square(), steps)]
-    *sums, cells = over_ranks(*sums, active.sum() * path.shape[-1])
+    *sums, cells = of_all_ranks(*sums, active.sum() * path.shape[-1])
     names = ("mean", "mean_square", "mean_square_step")
     return {n: value / cells.clamp(min=1) for n, value in zip(names, sums, strict=True)}
 
 
-def over_ranks(*sums: Tensor) -> list[Tensor]:
+def of_all_ranks(*sums: Tensor) -> list[Tensor]:
     """Return sums over the sequences of this rank as those over all of them, float64."""
     added = [one.detach().double().clone() for one in sums]
     current().sum_("how chains move", added)
@@ -91,7 +91,7 @@ class Diagnostics:
         # Sequences may be shorter on this rank than on others.
         longest = (0, int(current().each("the length of sequences", T).max()) - T)
         by_chain = torch.nn.functional.pad(changed.sum(2), longest)  # (C, T)
-        by_chain, num = over_ranks(by_chain, torch.nn.functional.pad(active.sum(1), longest))
+        by_chain, num = of_all_ranks(by_chain, torch.nn.functional.pad(active.sum(1), longest))
         self.moved.append(by_chain.sum(1) / num.sum().clamp(min=1))
         changed_now = by_chain.sum(0)
         if self._changed is None:

@@ -19,7 +19,7 @@ from pyro.optim import Adam
 
 from pyro_ssl import LSTMTransition, ParticleGibbs, StochasticEM, TopicalSSL
 from pyro_ssl.distributed import ranks
-from tests.distributed.scenarios import B, K, T, V, data, found, make_model
+from tests.distributed.scenarios import B, K, V, data, found, make_model
 
 STEPS, DRAWS, EPOCHS = 20, 12, 6
 

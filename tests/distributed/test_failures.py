@@ -1,4 +1,4 @@
-"""Ranks that stop, hang, cannot write or are interrupted: told on all of them, and never waited for.
+"""Ranks that stop, hang, cannot write or are interrupted: all are told, and none waits for ever.
 
 Nothing fails by the clock: how long the others took is printed. A rank that waits for ever is ended
 by the time that is given to its process.

@@ -4,10 +4,8 @@ When a rank is killed is drawn from a generator with a fixed seed, and what else
 there are no false alarms.
 """
 
-import itertools
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
