@@ -57,7 +57,7 @@ class RunFiles:
     @property
     def there(self) -> bool:
         """Whether a checkpoint is there, whole or not."""
-        here = any((self.folder / slot / "manifest.json").exists() for slot in _SLOTS)
+        here = any(os.path.exists(self.folder / slot / "manifest.json") for slot in _SLOTS)
         return bool(current().first("whether a checkpoint is there", here))
 
     def save(self, about: About, state: Any) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoint import load_checkpoint, reading, save_checkpoint
+from ..infer.run_files import RunFiles
 from ..transitions.base import like_of
 
 __all__ = ["EpochRecord", "Model"]
@@ -92,12 +93,21 @@ class Model(nn.Module):
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read what :meth:`save` wrote, onto the CPU, in ``eval()`` mode.
 
-        Random generators stay as they are.
+        Or what a ``fit`` has saved so far in its ``checkpoint``, which may be in progress: the best
+        epoch, or the last one where none was scored. Random generators stay as they are.
 
         :raises CheckpointError: if it is missing, of another kind, cut short, altered, or does not
             fit the model.
         """
-        tensors, saved = load_checkpoint(path, cls.__name__)
+        with reading(path):
+            fits = RunFiles(path, f"{cls.__name__}.fit")
+            of_fit = not os.path.exists(fits.folder / "manifest.json") and fits.there
+        if of_fit:
+            state = fits.load()[1]
+            tensors = state["best"] or state["model"]
+            saved = {"model": state["config"], "history": state["history"]}
+        else:
+            tensors, saved = load_checkpoint(path, cls.__name__)
         expected = f"what fits this version of {cls.__name__}; fit and save the model anew."
         with reading(path, expected), torch.random.fork_rng(devices=[]):
             with torch.device("meta"):  # sizes are compared before they take memory
