@@ -19,6 +19,8 @@ from pyro.optim import Adam
 
 from pyro_ssl import LSTMTransition, ParticleGibbs, StochasticEM, TopicalSSL
 from pyro_ssl.distributed import ranks
+from pyro_ssl.infer.plain import OfRank
+from pyro_ssl.infer.run_files import RunFiles
 from tests.distributed.scenarios import B, K, V, data, found, make_model
 
 STEPS, DRAWS, EPOCHS = 20, 12, 6
@@ -96,6 +98,16 @@ def fit_started(here, folder):
     """What comes of it depends on the number of ranks: the start's paths, and the minibatches."""
     how = {"markov_steps": 5, "markov_starts": 1, "transition_steps": 3, "batch_size": 8}
     return fit(here, folder, twist="markov", **how)
+
+
+def saves_on(here, folder):
+    """Save a number, again and again, until somebody has seen enough."""
+    files, n = RunFiles(folder, "a count"), 0
+    while not here.first("enough", (folder.parent / "enough").exists()):
+        n += 1
+        each = torch.full((500,), n)
+        files.save({"settings": {}}, {"n": n, "all": each, "own": OfRank(each + here.rank)})
+    return {"n": n}
 
 
 def one_rank(kind, folder, results, seed, timeout):

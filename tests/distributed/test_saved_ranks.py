@@ -13,6 +13,7 @@ import time
 import pytest
 import torch
 
+from pyro_ssl.infer.run_files import RunFiles
 from tests.distributed.launch import ROOT
 from tests.distributed.test_ranks import check_same
 
@@ -33,12 +34,20 @@ class Nursery:
 
     def run(self, size, kind, folder, results, seed, who=(), what=9, after=0.0, timeout=15.0):
         """Run on so many ranks; return each one's exit status, and its seconds after the hit."""
+        self.start(size, kind, folder, results, seed, who, what, after, timeout)
+        return self.ends(size)
+
+    def start(self, size, kind, folder, results, seed=0, who=(), what=9, after=0.0, timeout=15.0):
+        """Start a run."""
         results.mkdir(exist_ok=True)
         for old in results.iterdir():
             old.unlink()
         hit = ",".join(map(str, who))
         given = (size, kind, folder, results, seed, hit, int(what), after, timeout)
         self.process.stdin.write("\t".join(map(str, given)) + "\n")
+
+    def ends(self, size):
+        """Wait until all ranks have ended."""
         ends = {}
         while (line := self.process.stdout.readline()) != "all\n":
             assert line, "the nursery has died"
@@ -144,3 +153,20 @@ def test_ranks_are_killed(nursery, tmp_path, kind):
 @pytest.mark.parametrize("kind", [*ANY, *SAME])
 def test_ranks_are_killed_again_and_again(nursery, tmp_path, kind):
     check_kills(nursery, kind, tmp_path, (2,) if kind in SAME else (1, 2, 4), 8)
+
+
+@pytest.mark.parametrize("size", [pytest.param(1, marks=statistical), 2])
+def test_what_ranks_save_is_read_meanwhile(nursery, tmp_path, size):
+    """Always something whole, never a mix of two saves, and without a warning."""
+    files, seen = RunFiles(tmp_path / "run", "a count"), []
+    nursery.start(size, "saves_on", tmp_path / "run", tmp_path / "results")
+    while len(seen) < 200 or len({*seen}) < 15:
+        if files.there:
+            state = files.load()[1]
+            assert len(state["own"]) == size and bool((state["all"] == state["n"]).all())
+            for rank, own in enumerate(state["own"]):
+                assert bool((own == state["n"] + rank).all())
+            seen.append(state["n"])
+    (tmp_path / "enough").touch()
+    assert nursery.ends(size) and seen == sorted(seen)
+    assert len(list(tmp_path.glob("run/*/*"))) == 2 * (2 if size == 1 else 2 + size)
