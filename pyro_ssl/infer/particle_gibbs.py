@@ -175,7 +175,10 @@ class ParticleGibbs(HasDraws):
         )
         disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
         chains.go_on(warmup_steps + num_samples, every, hook_fn, disable)
-        self._take(chains, num_samples)
+        try:
+            self._take(chains, num_samples)
+        except KeyboardInterrupt:  # whoever stops a run wants its draws
+            self._take(chains, num_samples)
 
     @staticmethod
     def load_draws(path: str | os.PathLike[str]) -> SavedDraws:

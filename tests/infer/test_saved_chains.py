@@ -131,7 +131,7 @@ RUNS = {
 UPDATES = 8
 
 
-def run(name, folder=None, stop=None, seed=0, every=1, **options):
+def run(name, folder=None, stop=None, seed=0, every=1, quiet=False, **options):
     """A run in a process of its own, as far as one test can have it, perhaps stopped."""
     model, x, how, more = RUNS[name]
     worlds.lstm()  # which sets a seed the first time
@@ -146,7 +146,7 @@ def run(name, folder=None, stop=None, seed=0, every=1, **options):
     more = {"num_samples": UPDATES - more.get("warmup_steps", 0), **more}
     where = {} if folder is None else {"checkpoint": folder, "every": every}
     with warnings.catch_warnings():
-        if stop is not None:
+        if stop is not None or quiet:
             warnings.filterwarnings("ignore", "Stopped after")
         options = {**more, **where, "disable_progbar": True, **options}
         pg.run(x(), **{"hook_fn": hook, **options})

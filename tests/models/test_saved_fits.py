@@ -171,7 +171,7 @@ def test_a_start_is_not_lost(tmp_path):
     expected = all_of(fit("topical"))
     fit("topical", tmp_path, num_epochs=0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pyro_ssl.models.topical.fit_markov", None)
+        patch.setattr("pyro_ssl.models.topical.search_markov", None)
         assert all_of(fit("topical", tmp_path, seed=3, resume=True)) == expected
 
 
