@@ -99,15 +99,7 @@ class Model(nn.Module):
         :raises CheckpointError: if it is missing, of another kind, cut short, altered, or does not
             fit the model.
         """
-        with reading(path):
-            fits = RunFiles(path, f"{cls.__name__}.fit")
-            of_fit = not os.path.exists(fits.folder / "manifest.json") and fits.there
-        if of_fit:
-            state = fits.load()[1]
-            tensors = state["best"] or state["model"]
-            saved = {"model": state["config"], "history": state["history"]}
-        else:
-            tensors, saved = load_checkpoint(path, cls.__name__)
+        tensors, saved = _saved_by_fit(path, cls.__name__) or load_checkpoint(path, cls.__name__)
         expected = f"what fits this version of {cls.__name__}; fit and save the model anew."
         with reading(path, expected), torch.random.fork_rng(devices=[]):
             with torch.device("meta"):  # sizes are compared before they take memory
@@ -166,6 +158,19 @@ class Model(nn.Module):
             if found is not None and (buffer is None or buffer.shape != found.shape):
                 self._buffers[name] = like.new_empty(found.shape)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _saved_by_fit(path: Any, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """What a fit's checkpoint has of its model, if the path is one."""
+    if not (isinstance(path, str | os.PathLike) and str(path)):
+        return None
+    fits = RunFiles(path, f"{kind}.fit")
+    if os.path.exists(fits.folder / "manifest.json") or not fits.there:
+        return None
+    _, state = fits.load()
+    with reading(path):
+        saved = {"model": state["config"], "history": state["history"]}
+        return state["best"] or state["model"], saved
 
 
 def _check_sizes(model: Model, tensors: dict[str, Tensor]) -> None:
