@@ -77,8 +77,9 @@ def check_own(place: Any, run: ModelRun, memory: PathMemory, each: OfRanks) -> N
         ranks = current()
         raise CheckpointError(
             f"{place}: sequence {int(index[elsewhere][0])} is given to rank {ranks.rank} of "
-            f"{ranks.size}, and its path is with another one, expected every {ranks.size}th "
-            "sequence on each: write ranks.minibatches(N, size) or ranks.part(index)."
+            f"{ranks.size}, and its path is with another one, expected the sequences that were its "
+            "own, or of other ranks than then those of ranks.part(index): write that, or "
+            "ranks.minibatches(N, size)."
         )
 
 

@@ -5,6 +5,7 @@ compared.
 """
 
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -29,10 +30,10 @@ from pyro_ssl import (
     ssl_transition,
 )
 from pyro_ssl.distributed import ranks
-from pyro_ssl.errors import RankError
+from pyro_ssl.errors import CheckpointError, RankError
 from pyro_ssl.infer.sharded import sum_counts
 from tests.faults.digest import digest_of_folder
-from tests.faults.disk import full_disk
+from tests.faults.disk import damage, full_disk
 
 K, V, T, B = 3, 7, 6, 24
 
@@ -391,6 +392,53 @@ def full_disk_on_one(here, folder):
         warnings.simplefilter("error")
         again.load(folder, words, lengths, here.part(torch.arange(8)))
     return {"said": said, "kept": kept, "steps": again._num_steps}
+
+
+def damaged_saves(here, folder):
+    """What ranks go on from where a file of the newest save is damaged, or gone."""
+    transition, (words, lengths) = LSTMTransition(K, 8), data()
+    model, index = make_model(transition), here.part(torch.arange(8))
+    fit = StochasticEM(model, Adam({"lr": 1e-2}), 5, twist=None)
+    for _ in range(3):
+        fit.step(words, lengths, index)
+        fit.save(folder)
+    newest = max(folder.glob("*/manifest.json"), key=lambda file: file.stat().st_mtime_ns).parent
+    found = []
+    for i, name in enumerate(sorted(file.name for file in newest.iterdir())):
+        for how in ("flip", "cut", "gone"):
+            copy = folder.parent / f"{i} {how}"
+            if here.rank == 0:
+                shutil.copytree(folder, copy)
+                file = copy / newest.name / name
+                file.unlink() if how == "gone" else damage(file, how)
+            here.every("all is spoilt", None)
+            again = StochasticEM(model, Adam({"lr": 1e-2}), 5, twist=None)
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                again.load(copy, words, lengths, index)
+            found.append((name[:8], how, again._num_steps, [str(one.message) for one in told]))
+    return {"found": found}
+
+
+def other_owners(here, folder):
+    """Ranks that are given others' sequences than they had."""
+    transition, (words, lengths) = LSTMTransition(K, 8), data()
+    fit = StochasticEM(make_model(transition), Adam({"lr": 1e-2}), 5, twist=None)
+    own = torch.arange(8).chunk(here.size)
+    fit.step(words, lengths, own[here.rank])
+    fit.save(folder)
+    again = StochasticEM(make_model(transition), Adam({"lr": 1e-2}), 5, twist=None)
+    again.load(folder, words, lengths, own[here.rank])
+    told = []
+    for index in (own[1 - here.rank], here.part(torch.arange(8))):
+        before = torch.get_rng_state()
+        try:
+            again.load(folder, words, lengths, index)
+        except (CheckpointError, RankError) as error:
+            told.append(f"{type(error).__name__}: {error}")
+        assert torch.equal(torch.get_rng_state(), before)
+    again.step(words, lengths, own[here.rank])
+    return {"told": told}
 
 
 def several(names, here):

@@ -62,3 +62,31 @@ def test_a_save_that_one_rank_cannot_make_is_undone_on_all(tmp_path):
         assert kept == said.endswith("what was saved there before is as it was")
         last = last if kept else 3 + i
     assert True in one["kept"] and "saved" in one["said"] and one["steps"] == last
+
+
+@statistical
+def test_a_damaged_newest_save_is_passed_over_by_all(tmp_path):
+    one, two = results(2, "saves:damaged_saves", tmp_path)
+    assert [row[:3] for row in one["found"]] == [row[:3] for row in two["found"]]
+    names = [name for name, how, _, _ in one["found"] if how == "flip"]
+    assert names == ["manifest", "tensors-", "tensors-", "tensors-"]
+    for name, how, steps, told in (*one["found"], *two["found"]):
+        assert steps == 2, (name, how)
+        if (name, how) == ("manifest", "gone"):  # there is one save then, which is whole
+            assert told == []
+        else:
+            (text,) = told
+            assert "one of its two checkpoints is damaged, and is passed over" in text
+
+
+@statistical
+def test_a_sequence_stays_on_its_rank(tmp_path):
+    one, two = results(2, "saves:other_owners", tmp_path)
+    for rank, found in enumerate((one, two)):
+        for told in found["told"]:
+            assert re.match(
+                rf"CheckpointError: .* sequence \d is given to rank {rank} of 2, and its path is "
+                "with another one, expected the sequences that|RankError: Rank . failed in Stoch",
+                told,
+            ), told
+        assert len(found["told"]) == 2
