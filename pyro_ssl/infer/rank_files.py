@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from ..checkpoint import Part, read_checkpoint, save_checkpoint, write_part
-from ..distributed import current
+from ..distributed import Alone, current
 from ..errors import CheckpointError
 from ..storage import reading
 from .plain import pack_own, unpack_own
@@ -61,10 +61,13 @@ def save_slot(
                 (folder / part.name).unlink()
 
 
-def load_slots(folders: list[Path], kind: str) -> tuple[dict[Path, Slot], list[CheckpointError]]:
+def load_slots(
+    folders: list[Path], kind: str, ranks: Alone
+) -> tuple[dict[Path, Slot], list[CheckpointError]]:
     """Read checkpoints; return those that are whole, on all ranks, and what is wrong with others.
 
     :param folders: where one may be.
+    :param ranks: that read them together.
     """
     found: dict[Path, Slot] = {}
     damage: dict[Path, CheckpointError] = {}
@@ -79,7 +82,7 @@ def load_slots(folders: list[Path], kind: str) -> tuple[dict[Path, Slot], list[C
             damage[folder] = error
     # What one rank cannot read none goes on from.
     told = {str(folder): str(error) for folder, error in damage.items()}
-    for others in current().every("the checkpoints that are there", (told, _numbers(found))):
+    for others in ranks.every("the checkpoints that are there", (told, _numbers(found))):
         for folder in folders:
             lost = others[0].get(str(folder))
             if lost is None and folder in found and str(folder) not in others[1]:

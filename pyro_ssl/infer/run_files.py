@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..distributed import current
+from ..distributed import Alone, current
 from ..errors import CheckpointError
 from ..storage import reading
 from .plain import pack, unpack
@@ -34,6 +34,7 @@ class RunFiles:
 
     :param path: their folder.
     :param str kind: of the run, such as ``"StochasticEM"``.
+    :param bool alone: read them without the other ranks, as whoever watches a run does.
 
     Example::
 
@@ -45,20 +46,21 @@ class RunFiles:
         ({'settings': {}}, {'n': 2})
     """
 
-    def __init__(self, path: str | os.PathLike[str], kind: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], kind: str, *, alone: bool = False) -> None:
         if not isinstance(path, str | os.PathLike) or not str(path):
             raise TypeError(
                 f"{kind}: the place of its checkpoints is {path!r}, expected a folder; write "
                 '"runs/first".'
             )
         self.folder, self.kind = Path(path), kind
+        self._ranks = Alone() if alone else current()
         self._last: tuple[int, str] | None = None  # number and slot of the last whole one
 
     @property
     def there(self) -> bool:
         """Whether a checkpoint is there, whole or not."""
         here = any(os.path.exists(self.folder / slot / "manifest.json") for slot in _SLOTS)
-        return bool(current().first("whether a checkpoint is there", here))
+        return bool(self._ranks.first("whether a checkpoint is there", here))
 
     def save(self, about: About, state: Any) -> None:
         """Write a checkpoint over the older of the two.
@@ -70,7 +72,7 @@ class RunFiles:
             self._find(whole=False)
         number, slot = (0, _SLOTS[-1]) if self._last is None else self._last
         tensors: dict[str, Any] = {}
-        own: list[Any] | None = [] if current().size > 1 else None
+        own: list[Any] | None = [] if self._ranks.size > 1 else None
         packed = pack(state, tensors, own)
         config = {"number": number + 1, "about": about, "state": packed}
         other = _SLOTS[slot == _SLOTS[0]]
@@ -129,7 +131,7 @@ class RunFiles:
     def _find(self, *, whole: bool = True) -> Any:
         """The newest whole checkpoint; ``whole``: there has to be one."""
         slots = [self.folder / slot for slot in _SLOTS]
-        found, damage = load_slots(slots, f"run of {self.kind}")
+        found, damage = load_slots(slots, f"run of {self.kind}", self._ranks)
         best = None
         for slot, one in found.items():
             with reading(slot):

@@ -35,7 +35,7 @@ class SavedDraws(HasDraws):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        about, state = RunFiles(path, "ParticleGibbs").load()
+        about, state = RunFiles(path, "ParticleGibbs", alone=True).load()
         with reading(path):
             layout, kept = state["layout"], state["draws"]["kept"]
             draws = Draws("paths", layout["thinning"], layout["warmup_steps"], layout["states"])

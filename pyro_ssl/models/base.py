@@ -164,7 +164,7 @@ def _saved_by_fit(path: Any, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     """What a fit's checkpoint has of its model, if the path is one."""
     if not (isinstance(path, str | os.PathLike) and str(path)):
         return None
-    fits = RunFiles(path, f"{kind}.fit")
+    fits = RunFiles(path, f"{kind}.fit", alone=True)
     if os.path.exists(fits.folder / "manifest.json") or not fits.there:
         return None
     _, state = fits.load()

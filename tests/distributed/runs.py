@@ -61,6 +61,13 @@ def gibbs(here, folder, twist=None, num_chains=1, **how):
     how |= {"checkpoint": folder, "every": 1, "resume": True, "disable_progbar": True}
     pg.run(words, lengths, index, **how)
     draws, made = pg.get_samples(), {"index": index, "drawn": torch.rand(3)}
+    if here.rank == 0:  # who reads what is there does so alone
+        read = ParticleGibbs.load_draws(folder)
+        if "z" in draws:
+            assert torch.equal(read.get_samples()["z"][:, index], draws["z"])
+        else:
+            assert torch.equal(read.occupancy()[:, index], pg.occupancy())
+        assert torch.equal(read.get_samples()["phi"], draws["phi"])
     if "z" in draws:
         made["paths"] = draws["z"].movedim(1, 0)
     else:
@@ -85,6 +92,8 @@ def fit(here, folder, **how):
     how = {"markov_steps": 0, "twist": None, "disable_progbar": True, **how}
     how |= {"valid": (words, lengths), "num_epochs": EPOCHS, "checkpoint": folder, "resume": True}
     history = ssl.fit(words, lengths, **how)
+    if here.rank == 0:
+        assert torch.equal(TopicalSSL.load(folder).phi, ssl.phi)
     return {
         "unseeded": torch.tensor([r.score for r in history]),  # ranks twist scores each for itself
         "losses": torch.tensor([[r.loss, r.change_rate] for r in history]),
