@@ -2,7 +2,8 @@
 
 A checkpoint is a folder. The manifest is written last and names the tensors' file by its hash, so
 that a save cut short at any moment leaves the previous checkpoint whole. Loading runs no code,
-opens no file but these two, and reads no more than they are said to hold.
+opens no file but these two, and reads no more than they are said to hold. Several processes may
+write one checkpoint: each a part, which is a file of tensors too, and one of them the manifest.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 from torch import Tensor
@@ -20,7 +22,14 @@ from torch import Tensor
 from .errors import CheckpointError
 from .storage import read_file, reading, write_durably
 
-__all__ = ["load_checkpoint", "reading", "save_checkpoint"]
+__all__ = [
+    "Part",
+    "load_checkpoint",
+    "read_checkpoint",
+    "reading",
+    "save_checkpoint",
+    "write_part",
+]
 
 #: Version of the layout: one more with each change after which older versions cannot read it.
 FORMAT = 1
@@ -29,23 +38,59 @@ _MANIFEST = "manifest.json"
 _LARGEST_MANIFEST = 32 * 2**20
 
 
+class Part(NamedTuple):
+    """A file of tensors, whose name follows from its content."""
+
+    payload: bytes
+    sha256: str
+
+    @classmethod
+    def of(cls, tensors: dict[str, Tensor]) -> Part:
+        """Lay tensors out as they are saved: contiguous, on the CPU."""
+        laid_out = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+        payload = safetensors.torch.save(laid_out)
+        return cls(payload, hashlib.sha256(payload).hexdigest())
+
+    @property
+    def name(self) -> str:
+        """Name of its file."""
+        return _tensors_name(self.sha256)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        return {"tensors": self.name, "bytes": len(self.payload), "sha256": self.sha256}
+
+
+def write_part(path: str | os.PathLike[str], part: Part) -> None:
+    """Write a part, for a :func:`save_checkpoint` to follow that names it.
+
+    :raises OSError: if it cannot be written; what was saved before can still be loaded.
+    """
+    write_durably(_folder(path, "save"), {part.name: part.payload})
+
+
 def save_checkpoint(
-    path: str | os.PathLike[str], kind: str, tensors: dict[str, Tensor], config: dict[str, Any]
+    path: str | os.PathLike[str],
+    kind: str,
+    tensors: dict[str, Tensor],
+    config: dict[str, Any],
+    *,
+    parts: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Write a checkpoint folder, replacing what was saved there before.
 
     :param str kind: what is saved; :func:`load_checkpoint` asks for the same.
     :param dict tensors: saved contiguous, on the CPU.
     :param dict config: anything JSON can hold, of 32 MiB at most.
+    :param parts: :attr:`Part.about` of what :func:`write_part` has written before.
     :raises OSError: if it cannot be written; what was saved before can still be loaded.
     :raises TypeError: if the path is none.
     :raises ValueError: if the path is empty, or the config is too large.
     """
     folder = _folder(path, f"{kind}.save")
-    payload = safetensors.torch.save({n: t.detach().cpu().contiguous() for n, t in tensors.items()})
-    digest = hashlib.sha256(payload).hexdigest()
-    name = _tensors_name(digest)
-    body = {"kind": kind, "tensors": name, "bytes": len(payload), "sha256": digest}
+    own = Part.of(tensors)
+    body: dict[str, Any] = {"kind": kind} | own.about | ({"parts": [*parts]} if parts else {})
     text = json.dumps(body | {"config": config}, sort_keys=True, separators=(",", ":"))
     sealed = {"format": FORMAT, "seal": _digest(text), "body": text}
     manifest = json.dumps(sealed, indent=1).encode()
@@ -54,7 +99,8 @@ def save_checkpoint(
             f"{path}: found a config of {len(manifest):,} bytes, expected at most "
             f"{_LARGEST_MANIFEST:,}. Save a smaller vocabulary or a shorter history."
         )
-    write_durably(folder, {name: payload, _MANIFEST: manifest}, stale="tensors-*.safetensors")
+    files, others = {own.name: own.payload, _MANIFEST: manifest}, {p["tensors"] for p in parts}
+    write_durably(folder, files, stale="tensors-*.safetensors", keep=others)
 
 
 def load_checkpoint(
@@ -67,6 +113,13 @@ def load_checkpoint(
     :raises CheckpointError: if it is missing, of another kind or a newer version, cut short, or
         altered.
     """
+    return read_checkpoint(path, kind)[:2]
+
+
+def read_checkpoint(
+    path: str | os.PathLike[str], kind: str
+) -> tuple[dict[str, Tensor], dict[str, Any], list[dict[str, Tensor]]]:
+    """Read a checkpoint folder with its parts; see :func:`load_checkpoint`."""
     with reading(path):
         folder = _folder(path, f"{kind}.load")
         manifest = b""
@@ -76,8 +129,11 @@ def load_checkpoint(
                 read_file(folder / _MANIFEST, _LARGEST_MANIFEST, links=False),
             )
             body = _unsealed(folder, manifest)
+            files = [body, *body.get("parts", [])]
             try:
-                payload = read_file(folder / body["tensors"], body["bytes"], links=False)
+                payloads = [
+                    read_file(folder / f["tensors"], f["bytes"], links=False) for f in files
+                ]
                 break
             except FileNotFoundError:  # where a save has replaced it just now, there is another
                 if manifest == before:
@@ -86,9 +142,12 @@ def load_checkpoint(
             raise CheckpointError(
                 f'{folder}: holds a "{found}", expected a "{kind}". Write {found}.load(path).'
             )
-        if len(payload) != body["bytes"] or hashlib.sha256(payload).hexdigest() != body["sha256"]:
-            raise ValueError(f"a damaged {body['tensors']} of {len(payload):,} bytes")
-        return safetensors.torch.load(payload), body["config"]
+        for file, payload in zip(files, payloads, strict=True):
+            digest = hashlib.sha256(payload).hexdigest()
+            if len(payload) != file["bytes"] or digest != file["sha256"]:
+                raise ValueError(f"a damaged {file['tensors']} of {len(payload):,} bytes")
+        tensors, *parts = map(safetensors.torch.load, payloads)
+        return tensors, body["config"], parts
 
 
 def _folder(path: str | os.PathLike[str], where: str) -> Path:
@@ -121,11 +180,17 @@ def _unsealed(folder: Path, manifest: bytes) -> dict[str, Any]:
     if version != FORMAT or _digest(sealed["body"]) != sealed["seal"]:
         raise ValueError(f"a {_MANIFEST} that was altered after it was saved")
     body = json.loads(sealed["body"])
-    _check(body, {"kind": str, "tensors": str, "bytes": int, "sha256": str, "config": dict})
-    # The name follows from the content, so that no other file can be meant.
-    is_digest = re.fullmatch("[0-9a-f]{64}", body["sha256"])
-    if not is_digest or body["tensors"] != _tensors_name(body["sha256"]):
-        raise ValueError(f"the name {body['tensors']!r}, which save never gives to tensors")
+    file = {"tensors": str, "bytes": int, "sha256": str}
+    has_parts = isinstance(body, dict) and "parts" in body
+    _check(body, {"kind": str, "config": dict} | file | ({"parts": list} if has_parts else {}))
+    parts = body["parts"] if has_parts else []
+    for part in parts:
+        _check(part, file)
+    for part in [body, *parts]:
+        # The name follows from the content, so that no other file can be meant.
+        is_digest = re.fullmatch("[0-9a-f]{64}", part["sha256"])
+        if not is_digest or part["tensors"] != _tensors_name(part["sha256"]):
+            raise ValueError(f"the name {part['tensors']!r}, which save never gives to tensors")
     return body
 
 

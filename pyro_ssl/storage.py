@@ -21,7 +21,13 @@ from .errors import CheckpointError
 __all__ = ["read_file", "reading", "write_durably"]
 
 
-def write_durably(folder: Path, files: Mapping[str, bytes], *, stale: str | None = None) -> None:
+def write_durably(
+    folder: Path,
+    files: Mapping[str, bytes],
+    *,
+    stale: str | None = None,
+    keep: Container[str] = (),
+) -> None:
     """Put files into a folder, one after the other, each whole or not at all.
 
     All of them are on the disk before the first takes its place. So the last one of several may
@@ -32,6 +38,7 @@ def write_durably(folder: Path, files: Mapping[str, bytes], *, stale: str | None
     :param files: contents by name.
     :param str stale: which files of the folder these replace, as :meth:`pathlib.Path.glob` reads
         it; they go at the end.
+    :param keep: names of those that stay nevertheless.
     :raises OSError: if it cannot be done; nothing of it stays.
 
     Example::
@@ -62,7 +69,7 @@ def write_durably(folder: Path, files: Mapping[str, bytes], *, stale: str | None
                 os.replace(temporary, folder / name)
                 os.fsync(handle)
             if stale:
-                _remove(folder, stale, keep=files)
+                _remove(folder, stale, keep=files, also=keep)
         for place in made:
             with suppress(OSError), _opened(place.parent) as handle:
                 os.fsync(handle)
@@ -182,8 +189,10 @@ def _take_back(files: Iterable[Path], folders: Iterable[Path]) -> None:
             folder.rmdir()
 
 
-def _remove(folder: Path, pattern: str, keep: Container[str] = ()) -> None:
+def _remove(
+    folder: Path, pattern: str, keep: Container[str] = (), also: Container[str] = ()
+) -> None:
     for file in folder.glob(pattern):
-        if file.name not in keep:
+        if file.name not in keep and file.name not in also:
             with suppress(OSError):
                 file.unlink()

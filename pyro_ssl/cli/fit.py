@@ -25,24 +25,28 @@ def fit(options: argparse.Namespace, call: Call) -> int:
     """Run the command; return its exit code."""
     with _ranks() as here:
         call.log.silent = here.rank > 0
-        _check_ranks(options, here)
         folder = RunFolder(options.out)
         if here.rank == 0:
             folder.check(options.resume, options.overwrite)
         pyro.set_rng_seed(options.seed)
         found = prepare(options)
         settings = Settings(options.kind, call.line, found.options, found.data)
+        saved: dict[str, Any] = {"checkpoint": folder.checkpoint, "resume": options.resume}
         if here.rank > 0:
-            found.model.fit(**found.arguments, disable_progbar=True)
+            found.model.fit(**found.arguments, **saved, disable_progbar=True)
             return call.stopped_code if call.stopped else 0
         if options.resume:
             folder.check_same(settings)
         call.log.to_file(folder.hold(settings, overwrite=options.overwrite))
-        return _learn(options, call, folder, found, here)
+        return _learn(options, call, folder, found, saved)
 
 
 def _learn(
-    options: argparse.Namespace, call: Call, folder: RunFolder, found: Prepared, here: Alone
+    options: argparse.Namespace,
+    call: Call,
+    folder: RunFolder,
+    found: Prepared,
+    saved: dict[str, Any],
 ) -> int:
     """Fit, show how it goes, save what was reached, and print what came out."""
     call.log.line(f"{call.line}")
@@ -50,10 +54,8 @@ def _learn(
     if found.begins and not (options.resume and folder.checkpoint.exists()):
         call.log.line(found.begins)
     progress = Progress(folder, found, options, call)
-    arguments: dict[str, Any] = {"callback": progress.after_epoch, **found.arguments}
+    arguments: dict[str, Any] = {"callback": progress.after_epoch, **found.arguments, **saved}
     arguments["disable_progbar"] = not call.log.has_bar
-    if here.size == 1:
-        arguments |= {"checkpoint": folder.checkpoint, "resume": options.resume}
     progress.show("running")
     try:
         found.model.fit(**arguments)
@@ -113,11 +115,3 @@ def _print(
 def _ranks() -> AbstractContextManager[Alone]:
     """The ranks that torchrun has started, if there are several."""
     return ranks() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else nullcontext(current())
-
-
-def _check_ranks(options: argparse.Namespace, here: Alone) -> None:
-    if here.size > 1 and options.resume:
-        raise ValueError(
-            f"found --resume on {here.size} processes, expected one: a run of several is not "
-            "saved before its end; leave torchrun out, or --resume."
-        )

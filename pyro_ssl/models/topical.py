@@ -4,14 +4,13 @@ r"""The topical SSL, ready-made (Zheng et al. 2017, arXiv 1711.11179, Example 2)
     φ_k \sim \mathrm{Dir}(β), \qquad
     z_t \mid z_{1:t-1} \sim \mathrm{Cat}(\mathrm{softmax}(W h_t + b)), \qquad
     x_t \mid z_t \sim \mathrm{Cat}(φ_{z_t})
-
-Fitted by stochastic EM from an exact Markov start; scored by a particle filter.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pyro
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from ..infer import MarkovEM
 from ..infer.blocks import block_size
-from ..infer.warm_start import fit_markov
+from ..infer.warm_start import search_markov
 from ..primitive import ssl_transition
 from ..transitions import LSTMTransition, MultiplicativeLSTMTransition
 from .base import EpochRecord
@@ -217,7 +216,12 @@ class TopicalSSL(TopicReader):
             self.markov = MarkovEM(self.model)
         elif markov is None and markov_steps:
             how = {"num_steps": markov_steps, "num_starts": markov_starts, **quiet}
-            self.markov = fit_markov(self.model, *data, valid=valid, batch_size=block, **how)
+            how |= {
+                "valid": valid,
+                "batch_size": block,
+                "reached": partial(setattr, self, "markov"),
+            }
+            search_markov(self.model, *data, **how)
         parts = learner.parts | ({} if self.markov is None else {"markov": self.markov})
         if self.markov is not None and not goes_on:
             optim = AdamW({"lr": learning_rate, "weight_decay": weight_decay})

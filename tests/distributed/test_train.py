@@ -29,20 +29,6 @@ def test_the_module_is_the_command(text, tmp_path, capsys):
     assert command.startswith("pyro-ssl fit ")
 
 
-def test_nothing_of_several_processes_goes_on(text, tmp_path, capsys, monkeypatch):
-    """It is refused before a file is written."""
-    from pyro_ssl.cli import fit
-    from pyro_ssl.distributed import Alone
-
-    class Two(Alone):
-        size = 2
-
-    monkeypatch.setattr(fit, "current", Two)
-    assert train.main([str(text), "--out", str(tmp_path / "run"), "--resume"]) == 1
-    assert "found --resume on 2 processes, expected one" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.stage("statistical")
 @pytest.mark.parametrize("module", [["pyro_ssl.train"], ["pyro_ssl", "fit"]])
 def test_torchrun(module, text, tmp_path):
@@ -54,6 +40,9 @@ def test_torchrun(module, text, tmp_path):
     assert done.stdout.count("held-out perplexity") == 1 == done.stdout.count("saved in")
     assert done.stderr.count("epoch 1 of 2:") == 1
     assert TopicalSSL.load(tmp_path / "run" / "model").num_topics == 3
-    assert not (tmp_path / "run" / "checkpoint").exists()
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert again.returncode != 0 and "holds a run already" in again.stderr
+    on = subprocess.run([*command, "--resume"], cwd=ROOT, capture_output=True, text=True)
+    assert on.returncode == 0, on.stderr
+    assert done.stdout.splitlines()[0] == on.stdout.splitlines()[0]
+    assert "epoch 1 of 2:" not in on.stderr
