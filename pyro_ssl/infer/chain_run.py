@@ -8,6 +8,7 @@ that changes from draw to draw is put in its place.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -109,10 +110,10 @@ class ChainRun:
         ):
             for i in bar:
                 current().stop_if_asked("a draw")
-                self.params = kernel.update(self.params)
-                draws.add(self._chains_first(self.params))
+                self._update()
                 if i == draws.warmup_steps - 1:
                     kernel.end_warmup()
+                draws.add(self._chains_first(self.params))
                 if hook_fn is not None:
                     hook_fn(self.params, i)
                 bar.set_postfix(kernel.logging(), refresh=False)
@@ -132,6 +133,18 @@ class ChainRun:
         what = f"draw {self.draws.seen}"
         if self.files.save_or_tell(self._about, self._state(), what):
             self._saved = self.draws.seen
+
+    def _update(self) -> None:
+        """Draw once, or not at all: Pyro's kernels do not go back by themselves."""
+        inner = [inner for kernel in self.kernels for inner in kernel._update.inner]
+        blocks = [block for one in inner for block in one.blocks]
+        states = [copy.deepcopy(block.state) for block in blocks]
+        try:
+            self.params = self.kernel.update(self.params)
+        except KeyboardInterrupt:
+            for block, state in zip(blocks, states, strict=True):
+                block.state = state
+            raise
 
     def _chains_first(self, params: Params) -> dict[str, Tensor]:
         several = self.kernels[0].num_chains > 1

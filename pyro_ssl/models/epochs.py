@@ -154,18 +154,18 @@ def fit_epochs(
             )
         raise
     finally:
-        try:
-            _end(model, state.best)
-        except KeyboardInterrupt:
-            _end(model, state.best)
+        _end(model, state.best)
     return state.history
 
 
 def _end(model: Model, best: dict[str, Tensor]) -> None:
-    """Leave a model at its best epoch, if there is one."""
-    if best:
-        model.load_state_dict(best)
-    model.eval()
+    """Leave a model at its best epoch, if there is one, even if Ctrl-C comes amid that."""
+    try:
+        if best:
+            model.load_state_dict(best)
+        model.eval()
+    except KeyboardInterrupt:
+        _end(model, best)
 
 
 def _save(saving: Any, model: Model, state: FitState, parts: Mapping[str, Any]) -> None:
