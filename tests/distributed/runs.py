@@ -1,8 +1,9 @@
 """Runs over ranks that are killed and go on: one process imports once and forks the ranks.
 
-``python -m tests.distributed.runs`` reads orders line by line: how many ranks, which kind of run,
-its folder, where results go, a seed, and who is hit, by which signal, after how many seconds. It
-answers with a line for each rank: its exit status, and how long it lived on after that.
+``python -m tests.distributed.runs`` reads orders line by line: how many ranks, which kind of run
+(``em@5``: that kills itself after step 5), its folder, where results go, a seed, and who is hit, by
+which signal, after how many seconds. It answers with a line for each rank: its exit status, and how
+long it lived on after that.
 """
 
 import os
@@ -25,6 +26,14 @@ from tests.distributed.scenarios import B, K, V, data, found, make_model
 
 STEPS, DRAWS, EPOCHS = 20, 12, 6
 
+#: steps, draws or epochs after which all ranks kill themselves, at once
+stop = 0
+
+
+def stop_at(number):
+    if number == stop:
+        os.kill(os.getpid(), signal.SIGKILL)
+
 
 def em(here, folder, **how):
     transition, (words, lengths) = LSTMTransition(K, 8, dropout=how.pop("dropout", 0.0)), data()
@@ -34,6 +43,7 @@ def em(here, folder, **how):
     for i in range(fit._num_steps, STEPS):
         fit.step(words, lengths, here.part((torch.arange(8) + 4 * i) % B))
         fit.save(folder)
+        stop_at(fit._num_steps)
     return found(fit, transition, drawn=torch.rand(3))
 
 
@@ -59,7 +69,7 @@ def gibbs(here, folder, twist=None, num_chains=1, **how):
     index = here.part(torch.arange(B))
     how |= {"num_samples": DRAWS, "warmup_steps": 4, "num_chains": num_chains}
     how |= {"checkpoint": folder, "every": 1, "resume": True, "disable_progbar": True}
-    pg.run(words, lengths, index, **how)
+    pg.run(words, lengths, index, hook_fn=lambda params, i: stop_at(i + 1), **how)
     draws, made = pg.get_samples(), {"index": index, "drawn": torch.rand(3)}
     if here.rank == 0:  # who reads what is there does so alone
         read = ParticleGibbs.load_draws(folder)
@@ -91,7 +101,7 @@ def fit(here, folder, **how):
     ssl = TopicalSSL(K, V, hidden_size=8, dropout=0.0)
     how = {"markov_steps": 0, "twist": None, "disable_progbar": True, **how}
     how |= {"valid": (words, lengths), "num_epochs": EPOCHS, "checkpoint": folder, "resume": True}
-    history = ssl.fit(words, lengths, **how)
+    history = ssl.fit(words, lengths, callback=lambda record: stop_at(record.epoch), **how)
     if here.rank == 0:
         assert torch.equal(TopicalSSL.load(folder).phi, ssl.phi)
     return {
@@ -120,6 +130,9 @@ def saves_on(here, folder):
 
 
 def one_rank(kind, folder, results, seed, timeout):
+    global stop
+    kind, _, number = kind.partition("@")
+    stop = int(number or 0)
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     pyro.enable_validation(True)

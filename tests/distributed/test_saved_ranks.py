@@ -139,8 +139,36 @@ def check_kills(nursery, kind, tmp_path, sizes, num_kills):
             check_like_one(kind, made, wanted)
 
 
-def test_killed_and_gone_on_with_other_ranks(nursery, tmp_path):
-    check_kills(nursery, "em_draws", tmp_path, (1, 2), 3)
+def check_other_ranks(nursery, kind, tmp_path, sizes, stops):
+    """Runs that kill themselves, and go on with as many ranks as come next."""
+    wanted = nursery.whole(1, kind, tmp_path / "whole", tmp_path / "results")
+    for number, (size, stop) in enumerate(zip(sizes, stops, strict=True)):
+        folder, results = tmp_path / "run", tmp_path / "results"
+        ends = nursery.run(size, f"{kind}@{stop}", folder, results, number)
+        assert all(status for status, _ in ends) == (stop > 0), said(results)
+    made = [torch.load(tmp_path / "results" / f"{rank}.pt") for rank in range(sizes[-1])]
+    check_like_one(kind, made, wanted)
+
+
+def test_going_on_with_other_ranks(nursery, tmp_path):
+    check_other_ranks(nursery, "em_draws", tmp_path, (2, 1, 2), (8, 13, 0))
+
+
+@statistical
+@pytest.mark.parametrize("kind", ANY)
+def test_every_kind_goes_on_with_other_ranks(nursery, tmp_path, kind):
+    first, second = (2, 4) if kind == "fit" else (8, 11)
+    check_other_ranks(nursery, kind, tmp_path, (2, 4, 1), (first, second, 0))
+
+
+@statistical
+@pytest.mark.parametrize("kind", [*ANY, *SAME])
+def test_as_many_ranks_go_on_to_the_last_bit(nursery, tmp_path, kind):
+    wanted = nursery.whole(2, kind, tmp_path / "whole", tmp_path / "results")
+    stop = 3 if kind.startswith("fit") else 8
+    nursery.run(2, f"{kind}@{stop}", tmp_path / "run", tmp_path / "results", 0)
+    made = nursery.whole(2, kind, tmp_path / "run", tmp_path / "results", seed=7)
+    check_bitwise(made, wanted)
 
 
 @statistical
