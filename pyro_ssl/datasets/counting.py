@@ -26,7 +26,7 @@ class WordCounts:
         (['be', 'to'], 0)
     """
 
-    def __init__(self, most: int | None = None, without: str = "") -> None:
+    def __init__(self, most: int | None = None, without: str | None = None) -> None:
         self.most, self.without = most, without
         #: how often a word that is not kept may have occurred
         self.forgotten = 0
@@ -45,7 +45,8 @@ class WordCounts:
                 if word not in self._counts:
                     self._missed[word] = self.forgotten
         self._counts.update(words)
-        del self._counts[self.without]
+        if self.without is not None:
+            del self._counts[self.without]
         while self.most is not None and len(self._counts) > self.most:
             self._forget()
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import at_least
-from .plain import smallest
+from .small import smallest
 
 __all__ = ["Draws", "Keep", "check_keep", "occupancy_of"]
 

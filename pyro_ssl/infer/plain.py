@@ -13,45 +13,25 @@ import torch
 from pyro.infer.mcmc.adaptation import adapt_window
 from torch import Tensor
 
+from ..checkpoint import MappedArray
 from ..reading.paths import PathSites
 from ..smc import LinearSurrogate, MarkovSurrogate
 from .mean_field import MarkovPart
+from .small import smallest
 from .twisting import Trial
 
-__all__ = ["pack", "smallest", "unpack"]
+__all__ = ["pack", "unpack"]
 
 #: named tuples, and objects that are what their attributes are
 _TUPLES: dict[str, Any] = {kind.__name__: kind for kind in (PathSites, Trial, adapt_window)}
 _OBJECTS = {kind.__name__: kind for kind in (MarkovSurrogate, LinearSurrogate, MarkovPart)}
-_INTEGERS = (torch.uint8, torch.int16, torch.int32)
-_WIDE = (torch.int16, torch.int32, torch.int64)
 
 
-def smallest(values: Tensor, most: int | None = None) -> Tensor:
-    """Return whole numbers, none below 0, in the smallest type that holds them.
-
-    :param int most: what none is above; by default the greatest is sought. Others come back as
-        they are.
-
-    Example::
-
-        >>> smallest(torch.tensor([0, 255])).dtype, smallest(torch.tensor([0, 1]), 256).dtype
-        (torch.uint8, torch.int16)
-    """
-    if values.dtype not in _WIDE or most is None and not values.numel():
-        return values
-    if most is None:
-        least, greatest = (int(value) for value in torch.aminmax(values))
-        most = greatest if least >= 0 else torch.iinfo(torch.int64).max
-    fitting = [dtype for dtype in _INTEGERS if most <= torch.iinfo(dtype).max]
-    return values.to(fitting[0]) if fitting else values
-
-
-def pack(tree: Any, tensors: dict[str, Tensor]) -> Any:
+def pack(tree: Any, tensors: dict[str, Any]) -> Any:
     """Return a tree as JSON can hold it; its tensors are put into a dict beside it.
 
-    :param tree: dicts, lists, tuples, sets, numbers, strings, tensors, ``None``, and a few named
-        tuples and surrogates.
+    :param tree: dicts, lists, tuples, sets, numbers, strings, tensors, ``None``, a few named tuples
+        and surrogates, and arrays that are mapped from files, which stay so.
     :raises TypeError: on anything else.
 
     Example::
@@ -70,6 +50,10 @@ def pack(tree: Any, tensors: dict[str, Tensor]) -> Any:
         found = {"dtype": str(kept.dtype), "device": str(kept.device), "tensor": str(len(tensors))}
         # A clone: those that share memory are refused by safetensors.
         tensors[found["tensor"]] = smallest(kept).cpu().clone()
+        return found
+    if isinstance(tree, MappedArray):
+        found = {"mapped": str(len(tensors))}
+        tensors[found["mapped"]] = tree
         return found
     if isinstance(tree, list) and len(tree) > 1 and _is_even(tree):
         return {"stack": pack(torch.stack(tree), tensors)}
@@ -91,7 +75,7 @@ def pack(tree: Any, tensors: dict[str, Tensor]) -> Any:
     )
 
 
-def unpack(packed: Any, tensors: dict[str, Tensor]) -> Any:
+def unpack(packed: Any, tensors: dict[str, Any]) -> Any:
     """Return the tree that :func:`pack` was given.
 
     :raises ValueError: if it is none of :func:`pack`'s.
@@ -104,6 +88,8 @@ def unpack(packed: Any, tensors: dict[str, Tensor]) -> Any:
         dtype = getattr(torch, packed["dtype"].removeprefix("torch."))
         return tensors[packed["tensor"]].to(packed["device"], dtype)
     ((name, content),) = packed.items()
+    if name == "mapped":
+        return tensors[content]
     if name == "stack":
         return [value.clone() for value in unpack(content, tensors).unbind(0)]
     if name == "dict":

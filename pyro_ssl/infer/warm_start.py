@@ -25,7 +25,8 @@ from ..steps import steps_within
 from ..transitions import DiscreteTransition
 from .blocks import block_size
 from .markov_em import MarkovEM
-from .path_memory import pad_steps, sequence_index
+from .path_memory import sequence_index
+from .path_rows import pad_steps
 from .sharded import check_all_given, current, together
 
 __all__ = [

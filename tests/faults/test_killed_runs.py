@@ -25,7 +25,7 @@ torch.manual_seed(1)
 words, numbers = torch.randint(5, (6, 8)), torch.randn(6, 8)
 frozen = LSTMTransition(3, 4)
 
-def em(folder):
+def em(folder, **how):
     transition = LSTMTransition(3, 4)
     def model(x):
         pyro.module("transition", transition)
@@ -33,7 +33,7 @@ def em(folder):
         with pyro.plate("documents", 8):
             for t, z in ssl_transition("z", transition, 6):
                 pyro.sample("x", dist.Categorical(phi[z]), obs=x[t])
-    em = StochasticEM(model, pyro.optim.Adam({"lr": 0.05}), 5, draw_dirichlet=True)
+    em = StochasticEM(model, pyro.optim.Adam({"lr": 0.05}), 5, draw_dirichlet=True, **how)
     done = 0
     if os.path.exists(os.path.join(folder, "0", "manifest.json")) or os.path.exists(
         os.path.join(folder, "1", "manifest.json")
@@ -44,6 +44,9 @@ def em(folder):
         em.step(words)
         em.save(folder)
     return [em.paths, *em.values.values(), *transition.parameters(), torch.rand(3)]
+
+def em_on_disk(folder):
+    return em(folder, paths_folder=folder)
 
 def chains(folder):
     def model(x):
@@ -65,7 +68,7 @@ def fit(folder):
     losses = torch.tensor([record.loss for record in ssl.history])
     return [*ssl.state_dict().values(), losses, torch.rand(3)]
 
-RUNS = {"em": em, "chains": chains, "fit": fit}
+RUNS = {"em": em, "em on disk": em_on_disk, "chains": chains, "fit": fit}
 for line in sys.stdin:
     kind, folder, seed, patience = line.rstrip("\\n").split("\\t")
     pid = os.fork()
@@ -124,13 +127,13 @@ def kill_runs(nursery, tmp_path, kind, num_kills):
                 return
 
 
-@pytest.mark.parametrize("kind", ["em", "chains", "fit"])
+@pytest.mark.parametrize("kind", ["em", "em on disk", "chains", "fit"])
 def test_kill_a_run(nursery, tmp_path, kind):
     kill_runs(nursery, tmp_path, kind, 3)
 
 
 @pytest.mark.stage("nightly")
-@pytest.mark.parametrize("kind", ["em", "chains", "fit"])
+@pytest.mark.parametrize("kind", ["em", "em on disk", "chains", "fit"])
 def test_kill_many_runs(nursery, tmp_path, kind):
     kill_runs(nursery, tmp_path, kind, 100)
 
