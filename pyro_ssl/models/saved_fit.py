@@ -17,6 +17,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from ..datasets import TokenCorpus
 from ..infer import MarkovEM, MeanFieldGuide, StochasticEM
 from ..infer.about import described, digest
 from ..infer.run_files import RunFiles, check_same
@@ -39,7 +40,7 @@ __all__ = ["SavedFit", "saved"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: arguments with others of which a fit may go on
-_FREE = {"self", "num_epochs", "patience", "callback", "disable_progbar"}
+_FREE = {"self", "num_epochs", "patience", "callback", "disable_progbar", "paths_folder"}
 
 
 class SavedFit:
@@ -140,7 +141,7 @@ def saved(fit: F) -> F:
 
 
 def _is_data(value: Any) -> bool:
-    plain = isinstance(value, Tensor | np.ndarray | list | tuple)
+    plain = isinstance(value, Tensor | np.ndarray | list | tuple | TokenCorpus)
     return plain or hasattr(value, "x") and hasattr(value, "y")
 
 
@@ -152,8 +153,10 @@ def _digest(value: Any) -> Any:
         value = torch.as_tensor(np.ascontiguousarray(value), device="cpu")
     if isinstance(value, Tensor):
         return digest(value)
+    if isinstance(value, TokenCorpus):
+        return f"corpus {value.digest}"
     if isinstance(value, list | tuple):
-        if any(isinstance(one, Tensor | np.ndarray) for one in value):
+        if any(isinstance(one, Tensor | np.ndarray | TokenCorpus) for one in value):
             return [_digest(one) for one in value]
         found = hashlib.sha256(repr(value).encode()).hexdigest()[:8]
         return f"{len(value)} entries {found}"
