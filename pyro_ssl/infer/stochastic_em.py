@@ -34,6 +34,7 @@ from .dirichlet import Counts
 from .estep import SMCSettings, next_paths
 from .globals import GlobalSites, HasEstimates
 from .markov_em import MarkovEM
+from .memory import check_sweep_fits
 from .mstep import gradient_step
 from .path_memory import PathMemory
 from .point import PointSites
@@ -241,6 +242,8 @@ class StochasticEM(ScansPaths, SavesEM, HasEstimates):
             with sharded.current().shared(first):
                 run = program.run(self._current if values is None else values)
             self._named = tuple(run.params)
+            if first:
+                check_sweep_fits("StochasticEM", run, self.settings.num_particles, learns=True)
             emission = read_emission(run, verify=is_validation_enabled() and first)
             if not first:
                 self._globals.find(run)

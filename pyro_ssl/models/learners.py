@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,13 +19,15 @@ from torch import Tensor
 from ..datasets.minibatches import minibatches_by_length
 from ..distributed import current
 from ..infer import MarkovEM, MeanFieldELBO, MeanFieldGuide, StochasticEM
+from ..infer.memory import available_memory, check_fits, gradient_bytes, sweep_bytes
 from ..infer.sharded import check_alone
 from ..infer.warm_start import batches_of, draw_all, teach_transition, within
 from ..reading.program import ModelRun, Program
 from ..transitions import DiscreteTransition
 from .corpus_words import CorpusWords, PathsOnDemand
+from .topics import check_hmm
 
-__all__ = ["INFERENCE", "Learner", "check_reads", "make_learner"]
+__all__ = ["INFERENCE", "Learner", "check_fit", "make_learner"]
 
 #: E-steps: conditional SMC, exact; unconditional SMC (with one particle: LLA), biased; the
 #: factorised posterior, by Pyro's ``SVI``
@@ -174,18 +176,37 @@ def make_learner(
     return Learner(step, partial(em.start_from, transition_steps=0), em, {"em": em})
 
 
-def check_reads(inference: str, words: Any, *rest: Any) -> tuple[Any, ...]:
-    """Return the data of a fit, which its E-step has to be able to go through.
+def check_fit(
+    inference: str,
+    words: Tensor | CorpusWords,
+    sizes: tuple[int, Sequence[str]],
+    batch_size: int | None,
+    markov: MarkovEM | None,
+) -> None:
+    """Check what a fit is given, before its HMM takes its time.
 
-    :raises ValueError: if they are a corpus on disk, and it keeps more than a path of each text.
+    :param sizes: K, and the words.
+    :raises ValueError: if the HMM does not fit the model, or the data are a corpus on disk and the
+        E-step keeps more than a path of each text.
+    :raises NotEnoughMemory: if a step cannot fit in memory.
     """
+    check_hmm(markov, sizes[0], len(sizes[1]))
     if inference == "mean_field" and isinstance(words, CorpusWords):
         raise ValueError(
             'TopicalSSL.fit: found inference="mean_field" and a corpus on disk, expected an '
             "E-step that keeps one path of each text: the factors of all words do not fit in "
             'memory. Write inference="particle_gibbs", or "smc".'
         )
-    return words, *rest
+    if words.device.type != "cpu" or inference == "mean_field":
+        return
+    (T, N), itemsize = words.shape, torch.get_default_dtype().itemsize
+    needed = sweep_bytes(T, N, 1, sizes[0], itemsize, states=True)
+    needed |= gradient_bytes(T, N, sizes[0], itemsize)
+    size = min(batch_size or N, N)
+    step = {what: n * size // max(N, 1) for what, n in needed.items()}
+    fitting = (available_memory() or 0) // 4 * N // max(sum(needed.values()), 1)
+    where = f"TopicalSSL.fit: a step of {size:,} texts of up to {T} words"
+    check_fits(where, step, f"batch_size={max(fitting, 1)}, or less, or cut texts into passages")
 
 
 class _WithoutPriors(MeanFieldELBO):

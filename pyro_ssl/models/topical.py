@@ -26,12 +26,12 @@ from ..primitive import ssl_transition
 from ..transitions import LSTMTransition, MultiplicativeLSTMTransition
 from .base import EpochRecord
 from .epochs import fit_epochs, whole_or_not
-from .learners import check_reads, make_learner
+from .learners import check_fit, make_learner
 from .saved_fit import saved
 from .scoring import filtered_log_likelihood, filtered_perplexity, sampled_shares
 from .settings import checked
 from .topic_reader import TopicReader
-from .topics import check_hmm, check_shares, names_of
+from .topics import check_shares, names_of
 from .words import check_start
 
 __all__ = ["TopicalSSL"]
@@ -190,8 +190,8 @@ class TopicalSSL(TopicReader):
             drawn topics z, or the bound on -log p(x) under ``"mean_field"``.
         :raises ValueError: if a setting is out of range, or the data do not fit.
         """
-        words, lengths, valid = check_reads(inference, *self._take_all(words, lengths, valid))
-        check_hmm(markov, self.num_topics, len(self.vocabulary))
+        words, lengths, valid = self._take_all(words, lengths, valid)
+        check_fit(inference, words, (self.num_topics, self.vocabulary), batch_size, markov)
         how: dict[str, Any] = {"num_sweeps": num_sweeps, "num_gradient_steps": num_gradient_steps}
         how |= {"learning_rate": learning_rate, "weight_decay": weight_decay, "twist": twist}
         how |= {"ancestor_sampling": ancestor_sampling, "draw_topics": draw_topics}
