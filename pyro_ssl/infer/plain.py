@@ -17,6 +17,7 @@ from ..checkpoint import MappedArray
 from ..reading.paths import PathSites
 from ..smc import LinearSurrogate, MarkovSurrogate
 from .mean_field import MarkovPart
+from .series import Series
 from .small import smallest
 from .twisting import Trial
 
@@ -24,7 +25,9 @@ __all__ = ["pack", "unpack"]
 
 #: named tuples, and objects that are what their attributes are
 _TUPLES: dict[str, Any] = {kind.__name__: kind for kind in (PathSites, Trial, adapt_window)}
-_OBJECTS = {kind.__name__: kind for kind in (MarkovSurrogate, LinearSurrogate, MarkovPart)}
+_OBJECTS: dict[str, Any] = {
+    kind.__name__: kind for kind in (MarkovSurrogate, LinearSurrogate, MarkovPart, Series)
+}
 
 
 def pack(tree: Any, tensors: dict[str, Any]) -> Any:

@@ -145,6 +145,22 @@ def test_draws_need_what_is_said(keep, num_chains):
     assert sum(needed.values()) <= peak <= 1.3 * sum(needed.values())
 
 
+@pytest.mark.parametrize("num_chains", [1, 2])
+def test_a_draw_leaves_no_tensor_behind(num_chains):
+    """Small ones that stay keep the allocator from using again what large ones have left."""
+    pg, x, found = ParticleGibbs(topics(latent=False), 2), torch.randint(V, (4, 3)), []
+
+    def count(params, i):
+        if i in (9, 49):
+            gc.collect()
+            found.append(sum(isinstance(one, torch.Tensor) for one in gc.get_objects()))
+
+    how = {"num_chains": num_chains, "keep": "occupancy", "hook_fn": count}
+    pg.run(x, num_samples=50, disable_progbar=True, **how)
+    assert found[0] == found[1]
+    assert len(pg.kernel._diagnostics.moved) == 50
+
+
 # ------------------------------------------------------------------------------------- refusals
 
 
