@@ -16,11 +16,11 @@ from torch import Tensor
 
 from pyro_ssl.datasets.arguments import as_indices, generator, integer, real
 from pyro_ssl.datasets.batch import TextBatch
-from pyro_ssl.datasets.minibatches import minibatches_by_length
 from pyro_ssl.datasets.text import Vocabulary, tokenize
 from pyro_ssl.datasets.token_building import Tokenizer, write_ids, write_texts
 from pyro_ssl.datasets.token_files import TokenFiles, open_corpus
 from pyro_ssl.errors import CheckpointError
+from pyro_ssl.steps import minibatches_by_length
 
 __all__ = ["TokenCorpus"]
 

@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sized
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from ..datasets import TokenCorpus
 from ..infer import MarkovEM
 from ..reading.program import Program
 
-__all__ = ["CorpusWords", "PathsOnDemand", "take_corpus"]
+__all__ = ["Corpus", "CorpusWords", "PathsOnDemand", "take_corpus"]
+
+
+@runtime_checkable
+class Corpus(Protocol):
+    """What a model asks of a corpus: of :class:`~pyro_ssl.datasets.TokenCorpus`, or of another.
+
+    ``lengths`` ``(N,)``; ``vocabulary``, the words by id; ``digest``, a text that other content has
+    not; and ``batch(index, num_steps=0)`` with the ``words`` ``(T, B)`` of some sequences, T being
+    the longest length of these, or ``num_steps`` where that is more.
+    """
+
+    lengths: Tensor
+
+    @property
+    def vocabulary(self) -> Sized:
+        """The words by id."""
+
+    @property
+    def digest(self) -> str:
+        """What tells its content."""
+
+    def batch(self, indices: Any, *, num_steps: int = 0) -> Any:
+        """Read some sequences."""
+
+    def __len__(self) -> int: ...
 
 
 class CorpusWords:
@@ -20,13 +44,14 @@ class CorpusWords:
 
     Lengths are those of the corpus, ``(N,)``, and in memory.
 
-    :param TokenCorpus corpus: the corpus.
+    :param Corpus corpus: the corpus.
     :param device: where what is read is put.
     :param int least: T of what is read at least.
 
     Example::
 
         >>> import tempfile
+        >>> from pyro_ssl.datasets import TokenCorpus
         >>> folder = tempfile.mkdtemp() + "/corpus"
         >>> corpus = TokenCorpus.build(folder, ["a b", "c"], 9, disable_progbar=True)
         >>> words = CorpusWords(corpus, torch.device("cpu"))
@@ -34,7 +59,7 @@ class CorpusWords:
         (torch.Size([2, 2]), tensor([[3]]))
     """
 
-    def __init__(self, corpus: TokenCorpus, device: torch.device, least: int = 0) -> None:
+    def __init__(self, corpus: Corpus, device: torch.device, least: int = 0) -> None:
         self.corpus, self.device, self.least = corpus, device, least
         longest = int(corpus.lengths.max()) if len(corpus) else 0
         self.shape = torch.Size([max(longest, least), len(corpus)])
@@ -71,7 +96,7 @@ class PathsOnDemand:
 
 
 def take_corpus(
-    where: str, corpus: TokenCorpus, lengths: Any, vocab_size: int, device: torch.device
+    where: str, corpus: Corpus, lengths: Any, vocab_size: int, device: torch.device
 ) -> tuple[Any, Tensor, Tensor]:
     """Return words, lengths, and a mask of the steps ``(T, 1)`` that some sequence has.
 

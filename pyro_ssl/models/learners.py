@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,13 +16,13 @@ from pyro.infer import SVI
 from pyro.optim import AdamW
 from torch import Tensor
 
-from ..datasets.minibatches import minibatches_by_length
 from ..distributed import current
 from ..infer import MarkovEM, MeanFieldELBO, MeanFieldGuide, StochasticEM
 from ..infer.memory import available_memory, check_fits, gradient_bytes, sweep_bytes
 from ..infer.sharded import check_alone
 from ..infer.warm_start import batches_of, draw_all, teach_transition, within
 from ..reading.program import ModelRun, Program
+from ..steps import minibatches_by_length
 from ..transitions import DiscreteTransition
 from .corpus_words import CorpusWords, PathsOnDemand
 from .topics import check_hmm
@@ -177,20 +177,20 @@ def make_learner(
 
 
 def check_fit(
+    model: Any,
     inference: str,
     words: Tensor | CorpusWords,
-    sizes: tuple[int, Sequence[str]],
     batch_size: int | None,
     markov: MarkovEM | None,
 ) -> None:
     """Check what a fit is given, before its HMM takes its time.
 
-    :param sizes: K, and the words.
+    :param model: a :class:`TopicalSSL`.
     :raises ValueError: if the HMM does not fit the model, or the data are a corpus on disk and the
         E-step keeps more than a path of each text.
     :raises NotEnoughMemory: if a step cannot fit in memory.
     """
-    check_hmm(markov, sizes[0], len(sizes[1]))
+    check_hmm(markov, model.num_topics, len(model.vocabulary))
     if inference == "mean_field" and isinstance(words, CorpusWords):
         raise ValueError(
             'TopicalSSL.fit: found inference="mean_field" and a corpus on disk, expected an '
@@ -199,11 +199,10 @@ def check_fit(
         )
     if words.device.type != "cpu" or inference == "mean_field":
         return
-    (T, N), itemsize = words.shape, torch.get_default_dtype().itemsize
-    needed = sweep_bytes(T, N, 1, sizes[0], itemsize, states=True)
-    needed |= gradient_bytes(T, N, sizes[0], itemsize)
+    (T, N), K, itemsize = words.shape, model.num_topics, model.transition.like.element_size()
+    needed = sweep_bytes(T, N, 1, K, itemsize, states=True) | gradient_bytes(T, N, K, itemsize)
     size = min(batch_size or N, N)
-    step = {what: n * size // max(N, 1) for what, n in needed.items()}
+    step = {what: n * size // max(N * current().size, 1) for what, n in needed.items()}
     fitting = (available_memory() or 0) // 4 * N // max(sum(needed.values()), 1)
     where = f"TopicalSSL.fit: a step of {size:,} texts of up to {T} words"
     check_fits(where, step, f"batch_size={max(fitting, 1)}, or less, or cut texts into passages")

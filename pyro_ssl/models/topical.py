@@ -191,7 +191,7 @@ class TopicalSSL(TopicReader):
         :raises ValueError: if a setting is out of range, or the data do not fit.
         """
         words, lengths, valid = self._take_all(words, lengths, valid)
-        check_fit(inference, words, (self.num_topics, self.vocabulary), batch_size, markov)
+        check_fit(self, inference, words, batch_size, markov)
         how: dict[str, Any] = {"num_sweeps": num_sweeps, "num_gradient_steps": num_gradient_steps}
         how |= {"learning_rate": learning_rate, "weight_decay": weight_decay, "twist": twist}
         how |= {"ancestor_sampling": ancestor_sampling, "draw_topics": draw_topics}

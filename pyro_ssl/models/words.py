@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..datasets import TokenCorpus
 from .base import Model
-from .corpus_words import CorpusWords, take_corpus
+from .corpus_words import Corpus, CorpusWords, take_corpus
 from .door import active_cells, integers, lengths_of, on_device
 
 __all__ = ["WordModel", "check_start", "take_words"]
@@ -84,7 +83,7 @@ class WordModel(Model):
         self._check_dtype(where)
         if isinstance(words, CorpusWords):  # taken before
             return words, lengths, torch.ones(len(words), 1, dtype=torch.bool)
-        if not isinstance(words, TokenCorpus):
+        if not isinstance(words, Corpus):
             return take_words(where, words, lengths, *self._sizes)
         if method not in self._read_corpora:
             raise ValueError(
@@ -110,7 +109,7 @@ class WordModel(Model):
             )
         if valid is None:
             return words, lengths, None
-        if isinstance(valid, TokenCorpus):
+        if isinstance(valid, Corpus):
             valid = (valid,)
         if not isinstance(valid, tuple | list) or not 1 <= len(valid) <= 3:
             raise ValueError(

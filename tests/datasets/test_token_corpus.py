@@ -24,9 +24,9 @@ from pyro_ssl.datasets import (
     tokenize,
 )
 from pyro_ssl.datasets.counting import WordCounts
-from pyro_ssl.datasets.minibatches import POOL, minibatches_by_length
 from pyro_ssl.datasets.token_files import smallest_type
 from pyro_ssl.errors import CheckpointError
+from pyro_ssl.steps import POOL, minibatches_by_length
 from tests.faults.digest import digest_of_folder
 from tests.faults.disk import damage, full_disk
 
