@@ -113,6 +113,7 @@ def measure(o: argparse.Namespace, folder: Path) -> dict[str, float]:
     rate = learned / seconds
     epoch = corpus.num_tokens / rate / MACHINES
     sent = 4 * (K * V + sum(p.numel() for p in transition.parameters())) / 1e6
+    found["words a CPU second"] = round(learned / found["steps: CPU seconds"])
     found |= {"words a second": round(rate), "hours an epoch, 8 machines": round(epoch / 3600, 2)}
     found |= {"MB sent in a step": round(sent, 2), "threads": torch.get_num_threads()}
     print(
