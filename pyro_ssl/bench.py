@@ -15,7 +15,7 @@ import math
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -150,8 +150,11 @@ def exponents(options: argparse.Namespace) -> str:
     return ", ".join(f"{name} {math.log2(found.median(name)):.2f}" for name in found.by_job)
 
 
-def main() -> None:
-    """Parse and print."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse and print.
+
+    :param argv: by default the arguments of the command line.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m pyro_ssl.bench", description=(__doc__ or "").splitlines()[0]
     )
@@ -161,7 +164,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 20, 200])
     parser.add_argument("--exponents", action="store_true", help="how time grows with each size")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     print(machine(torch.device(options.device)))

@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
@@ -38,7 +38,11 @@ _BLOCK = 2**24
 
 
 def write_durably(
-    folder: Path, files: Mapping[str, bytes | Iterable[bytes]], *, stale: Sequence[str] = ()
+    folder: Path,
+    files: Mapping[str, bytes],
+    *,
+    stale: str | None = None,
+    keep: Container[str] = (),
 ) -> None:
     """Put files into a folder, one after the other, each whole or not at all.
 
@@ -47,9 +51,10 @@ def write_durably(
     take turns, by a lock that goes when its process does.
 
     :param Path folder: made if it is missing.
-    :param files: contents by name, whole or in blocks.
-    :param stale: which files of the folder these replace, as :meth:`pathlib.Path.glob` reads them;
-        they go at the end.
+    :param files: contents by name.
+    :param str stale: which files of the folder these replace, as :meth:`pathlib.Path.glob` reads
+        it; they go at the end.
+    :param keep: names of those that stay nevertheless.
     :raises OSError: if it cannot be done; nothing of it stays.
 
     Example::
@@ -69,7 +74,7 @@ def write_durably(
         folder.mkdir(parents=True, exist_ok=True)
         with _opened(folder) as handle:
             if lock(handle):  # so what is unfinished here is of a process that was killed
-                for pattern in [*map(escape, files), *stale]:
+                for pattern in [*map(escape, files), *filter(None, [stale])]:
                     _remove(folder, f".{pattern}.*.tmp")
             for name, payload in files.items():
                 _write(staged[name], payload)
@@ -79,8 +84,8 @@ def write_durably(
                     placed.append(folder / name)
                 os.replace(temporary, folder / name)
                 os.fsync(handle)
-            for pattern in stale:
-                _remove(folder, pattern, keep=files)
+            if stale:
+                _remove(folder, stale, keep=files, also=keep)
         for place in made:
             with suppress(OSError), _opened(place.parent) as handle:
                 os.fsync(handle)
@@ -260,10 +265,9 @@ def lock(handle: int, *, wait: bool = True) -> bool:
     return True
 
 
-def _write(path: Path, payload: bytes | Iterable[bytes]) -> None:
+def _write(path: Path, payload: bytes) -> None:
     with open(path, "xb") as file:
-        for block in [payload] if isinstance(payload, bytes) else payload:
-            file.write(block)
+        file.write(payload)
         file.flush()
         os.fsync(file.fileno())
 
@@ -286,8 +290,10 @@ def _take_back(files: Iterable[Path], folders: Iterable[Path]) -> None:
             folder.rmdir()
 
 
-def _remove(folder: Path, pattern: str, keep: Container[str] = ()) -> None:
+def _remove(
+    folder: Path, pattern: str, keep: Container[str] = (), also: Container[str] = ()
+) -> None:
     for file in folder.glob(pattern):
-        if file.name not in keep:
+        if file.name not in keep and file.name not in also:
             with suppress(OSError):
                 file.unlink()

@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
     "errors distributed arguments gradients steps storage checkpoint cells transitions kernels "
     "loop_arguments loop primitive smc exact reading infer datasets models estimators belief "
-    "plotting testing demo bench train"
+    "plotting pages testing demo bench cli train __main__"
 ).split()
 
 MAX_LINES, MAX_FUNCTION = 300, 50

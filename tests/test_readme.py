@@ -1,6 +1,10 @@
 """The README is true: its code runs, and its layouts, names and files are those of the package."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pyro
@@ -42,6 +46,32 @@ def test_code_blocks_run(monkeypatch, capsys):
     perplexity = float(re.search(r"held-out perplexity ([\d.]+)", capsys.readouterr().out)[1])
     assert 100 < perplexity < 300  # a unigram's is 320
     assert len(namespace["ssl"].topics()) == 20
+
+
+@pytest.mark.stage("statistical")
+def test_the_command_line_runs_as_printed(tmp_path):
+    (block,) = re.findall(r"```bash\n(.*?)```", section("From the command line"), re.S)
+    commands = {"python": "", "pyro-ssl": "-m pyro_ssl"}
+    for name, module in commands.items():
+        script = tmp_path / "bin" / name
+        script.parent.mkdir(exist_ok=True)
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
+        script.chmod(0o755)
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    env = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+    how = {"cwd": tmp_path, "env": env, "capture_output": True, "text": True}
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", block], timeout=1500, **how)
+    assert done.returncode == 0, done.stderr
+    perplexity = float(re.search(r"held-out perplexity ([\d.]+)", done.stdout)[1])
+    assert 100 < perplexity < 300
+    assert len(re.findall(r"^ +\d+ +\d+\.\d%  \S+(?: \S+){7}$", done.stdout, re.M)) == 10
+    assert done.stdout.count("  topic  ") == 2
+    scores = (tmp_path / "scores.jsonl").read_text().splitlines()
+    assert all(json.loads(line)["perplexity"] > 1.0 for line in scores)
+
+
+def section(title):
+    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
 def test_every_name_on_top_is_listed():

@@ -18,6 +18,7 @@ from typing import Any
 from pyro_ssl.datasets.arguments import integer
 
 __all__ = [
+    "PACKED",
     "as_path",
     "check_limit",
     "check_split",
@@ -27,9 +28,12 @@ __all__ = [
     "open_text",
     "read_text",
     "stream_text",
+    "text_lines",
 ]
 
 _OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
+#: Endings of files that are unpacked on the way.
+PACKED = tuple(_OPENERS)
 # A MemoryError where a damaged head of an .xz file asks for gigabytes.
 _DAMAGE = (EOFError, MemoryError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
 _LONGEST_LINE, _BLOCK = 2**22, 2**16
@@ -112,7 +116,7 @@ def open_text(
         raise _damaged(error, path, _last_line(blocks), caller) from error
     if left < 0:
         raise _too_much(path, _last_line(blocks), caller, most)
-    yield _lines(b"".join(blocks), path, caller, most)
+    yield text_lines(b"".join(blocks), path, caller, most)
 
 
 def read_text(path: Path, caller: str, most: int = 2**22) -> str:
@@ -175,7 +179,12 @@ def named_for_other_split(path: Path, split: str, splits: Sequence[str]) -> str 
     return next((other for other in splits if other in path.name), None)
 
 
-def _lines(content: bytes, path: Path, caller: str, most: int) -> Iterator[str]:
+def text_lines(content: bytes, path: Path, caller: str, most: int = 2**28) -> Iterator[str]:
+    """Decode the lines of a UTF-8 text.
+
+    :param Path path: Where it comes from, for the message.
+    :raises ValueError: at a line that is no such text, or too long.
+    """
     for number, line in enumerate(BytesIO(content), start=1):
         yield _decoded(line, number, path, caller, most)
 

@@ -37,14 +37,15 @@ UNKNOWN = "<unk>"
 _WORD = re.compile(r"(?<![^\W_])[^\W\d_](?:\w*[^\W_])?(?:'[^\W\d_]+)*")
 
 
-def tokenize(text: str) -> list[str]:
-    """Cut a text into lower-cased words.
+def tokenize(text: str, *, lowercase: bool = True) -> list[str]:
+    """Cut a text into words, lower-cased by default.
 
     A word starts with a letter, of any alphabet. Inner apostrophes and underscores stay, and so
     do digits after the first letter (``don't``, ``target_list``, ``utf8``): a reader of topics
     knows these as words. Numbers, ordinals, punctuation and markup go; a hyphen separates.
 
     :param str text: The raw text.
+    :param bool lowercase: Whether ``The`` and ``the`` are one word.
     :returns: Its words, in order.
 
     **Example**::
@@ -52,7 +53,8 @@ def tokenize(text: str) -> list[str]:
         >>> tokenize("The __init__ method's 2nd line isn't re-run: see *target_list*, UTF8.")
         ['the', 'init', "method's", 'line', "isn't", 're', 'run', 'see', 'target_list', 'utf8']
     """
-    return _WORD.findall(text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
+    text = text.lower() if lowercase else text
+    return _WORD.findall(text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
 
 
 def split_passages(tokens: Sequence[str], length: int, min_length: int = 1) -> list[list[str]]:

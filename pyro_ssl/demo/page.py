@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..datasets import UNKNOWN, Corpus
 from ..models import EpochRecord, Topic
+from ..pages import shown_word, topic_cards
 from ..plotting import OTHER, plot_perplexity, plot_topic_path, plot_topics, topic_colors
 from ..storage import write_durably
 from .scores import Difference, typical_words
@@ -184,7 +185,7 @@ def _passage(passage: Passage, report: Report, colors: Sequence[str]) -> str:
         tip = f"topic {k}, {p:.0%} sure: {names[int(k)]} \N{HORIZONTAL ELLIPSIS}"
         shade = _blend(colors[int(k)], p)
         spans.append(
-            f'<span style="background:{shade}" data-tip="{escape(tip)}">{_shown(word)}'
+            f'<span style="background:{shade}" data-tip="{escape(tip)}">{shown_word(word)}'
             f"<sub>{k}</sub></span>"
         )
     return f'<p class="passage">{" ".join(spans)}</p>'
@@ -194,10 +195,6 @@ def _blend(color: str, share: float) -> str:
     """Mix a colour with white."""
     parts = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return "#" + "".join(f"{round(255 - (255 - part) * share):02x}" for part in parts)
-
-
-def _shown(word: str) -> str:
-    return "\N{WHITE SQUARE}" if word == UNKNOWN else escape(word)
 
 
 def _legend(report: Report, shown: Tensor, colors: Sequence[str]) -> str:
@@ -215,25 +212,9 @@ def _legend(report: Report, shown: Tensor, colors: Sequence[str]) -> str:
 
 
 def _topics(report: Report, colors: Sequence[str]) -> str:
-    typical = typical_words(report.phi, report.occupancy)
-    return "\n".join(
-        _topic(topic, report.corpus.vocabulary.decode(typical[topic.index]), colors[topic.index])
-        for topic in report.topics
-    )
-
-
-def _topic(topic: Topic, typical: Sequence[str], color: str) -> str:
-    rows = "".join(
-        f'<li><i style="width:{78 * p / topic.probs[0]:.0f}%;background:{color}"></i>'
-        f"<b>{_shown(word)}</b><em>{100 * p:.1f}</em></li>"
-        for word, p in zip(topic.words, topic.probs, strict=True)
-    )
-    most_its_own = " ".join(_shown(word) for word in typical)
-    return (
-        f'<section class="topic"><h3><span class="chip" style="background:{color}">{topic.index}'
-        f"</span><small>{topic.occupancy:.1%} of the words</small></h3><ol>{rows}</ol>"
-        f"<p><small>most its own:</small> {most_its_own}</p></section>"
-    )
+    decode = report.corpus.vocabulary.decode
+    typical = [decode(words) for words in typical_words(report.phi, report.occupancy)]
+    return topic_cards(report.topics, colors, typical)
 
 
 def _epochs(report: Report) -> str:

@@ -21,6 +21,10 @@ class Alone:
         """Return this rank's share of the places of sequences."""
         return index
 
+    def owns(self, index: Tensor) -> Tensor:
+        """Return which places of sequences are this rank's, bool."""
+        return torch.ones_like(index, dtype=torch.bool)
+
     def minibatches(
         self, num_sequences: int, size: int, device: torch.device | None = None
     ) -> list[Tensor]:
@@ -35,12 +39,31 @@ class Alone:
         """Return rank 0's value."""
         return value
 
+    def every(self, where: str, value: Any) -> list[Any]:
+        """Return every rank's value."""
+        return [value]
+
     def totals(self, where: str, *numbers: Any) -> Sequence[Any]:
         """Return the sums of numbers over ranks, as 0-dim float64."""
         return numbers
 
     def sum_(self, where: str, tensors: Sequence[Tensor]) -> None:
         """Add up tensors over ranks, in place."""
+
+    @property
+    def streams(self) -> tuple[list[Tensor], list[Tensor] | None]:
+        """The generators of torch: what all ranks share, and a rank's own, if it has been met."""
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        return [torch.get_rng_state(), *cuda], None
+
+    @streams.setter
+    def streams(self, streams: tuple[list[Tensor], list[Tensor] | None]) -> None:
+        torch.set_rng_state(streams[0][0])
+        if streams[0][1:] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(streams[0][1:])
+
+    def stop_if_asked(self, where: str) -> None:
+        """Raise ``KeyboardInterrupt`` on all ranks where one of them was interrupted."""
 
     def seed(self) -> int | None:
         """Draw a seed that all ranks share; ``None``: each use draws its own."""

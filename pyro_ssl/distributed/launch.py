@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as td
 
 from .alone import Alone
+from .headers import gone
 from .ranks import Ranks
 
 __all__ = ["current", "ranks"]
@@ -36,8 +40,13 @@ def ranks(*, timeout: float = 600.0) -> Iterator[Ranks]:
     Torch's generator is rank 0's from here on, so that what is made within the block, such as an
     LSTM, is the same on all ranks.
 
-    :param float timeout: seconds to wait for another rank, at most.
+    :param float timeout: seconds to wait for another rank, at most: for as long one that hangs, or
+        a network that is cut, goes unnoticed. It has to exceed what a rank may do alone, such as
+        reading its data. A rank that dies is noticed at once.
     :raises RankError: if another rank fails, is gone, or does something else.
+
+    Ctrl-C on any rank raises ``KeyboardInterrupt`` on all of them, where they next begin a step; a
+    second one at once.
 
     Example, to be started by ``torchrun --nproc-per-node 2 script.py``::
 
@@ -64,7 +73,7 @@ def ranks(*, timeout: float = 600.0) -> Iterator[Ranks]:
     started = _start(timeout)
     here = _current = Ranks()
     try:
-        with here.telling("the program"):
+        with here.telling("the program"), _interrupts(here):
             here._align("the start")
             yield here
             here._headers("the end", 0)
@@ -76,6 +85,27 @@ def ranks(*, timeout: float = 600.0) -> Iterator[Ranks]:
             gc.collect()
 
 
+@contextmanager
+def _interrupts(here: Ranks) -> Iterator[None]:
+    """Let Ctrl-C, which meets each rank elsewhere, stop all of them at one place."""
+    is_main = threading.current_thread() is threading.main_thread()
+    usual = signal.default_int_handler
+    if here.size == 1 or not is_main or signal.getsignal(signal.SIGINT) is not usual:
+        yield
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if here.is_asked:  # who asks twice does not want to wait
+            raise KeyboardInterrupt
+        here.is_asked = True
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
 def _start(timeout: float) -> bool:
     """Join the process group that ``torchrun`` describes; whether that was done here."""
     if not td.is_available() or td.is_initialized() or "WORLD_SIZE" not in os.environ:
@@ -84,5 +114,6 @@ def _start(timeout: float) -> bool:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl"  # what is sent ahead stays on the CPU
-    td.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    with gone():
+        td.init_process_group(backend, timeout=timedelta(seconds=timeout))
     return True

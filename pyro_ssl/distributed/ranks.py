@@ -32,6 +32,8 @@ class Ranks(Headers, Alone):
         super().__init__()
         self.bytes_sent = 0
         self._inside = False
+        #: whether this one was interrupted: all stop where they next begin a step together
+        self.is_asked = False
         self._other: list[Tensor] | None = None  # the stream that is not torch's now
 
     def __repr__(self) -> str:
@@ -44,13 +46,17 @@ class Ranks(Headers, Alone):
 
         :raises ValueError: if there is none.
         """
-        own = index[index.remainder(self.size) == self.rank]
+        own = index[self.owns(index)]
         if not len(own):
             raise ValueError(
                 f"{len(index)} sequences, none of them of rank {self.rank} of {self.size}, "
                 "expected one at least; write ranks.minibatches(N, size), of a larger size."
             )
         return own
+
+    def owns(self, index: Tensor) -> Tensor:
+        """Return which places of sequences are this rank's, bool."""
+        return index.remainder(self.size) == self.rank
 
     def minibatches(
         self, num_sequences: int, size: int, device: torch.device | None = None
@@ -114,6 +120,39 @@ class Ranks(Headers, Alone):
                 td.broadcast_object_list(values, src=0)
         return values[0]
 
+    def every(self, where: str, value: Any) -> list[Any]:
+        """Return every rank's value, which can be pickled."""
+        self._headers(where, 0)
+        values = [value] * self.size
+        if self.size > 1:
+            with gone():
+                td.all_gather_object(values, value)
+        return values
+
+    @property
+    def streams(self) -> tuple[list[Tensor], list[Tensor] | None]:
+        """The generators of torch: what all ranks share, and a rank's own, if it has been met."""
+        now, other = _generators(), self._other
+        return (now, other) if other is None or not self._inside else (other, now)
+
+    @streams.setter
+    def streams(self, streams: tuple[list[Tensor], list[Tensor] | None]) -> None:
+        shared, own = streams
+        if self._inside:
+            own = _own_stream(shared, self.rank) if own is None else own
+        now, self._other = (own, shared) if self._inside else (shared, own)
+        assert now is not None
+        _set_generators(now)
+
+    def stop_if_asked(self, where: str) -> None:
+        """Raise ``KeyboardInterrupt`` on all ranks where one of them was interrupted."""
+        self._stop(self.each(where, self.is_asked)[:, 0])
+
+    def _stop(self, asked: Tensor) -> None:
+        if bool(asked.any()):
+            self.is_asked = False
+            raise KeyboardInterrupt
+
     def seed(self) -> int | None:
         """Draw a seed that all ranks share."""
         with self.shared():
@@ -159,18 +198,15 @@ class Ranks(Headers, Alone):
         if self.size == 1:
             return
         state = torch.cat([part.cpu() for part in _generators()])
-        mark = self.each(where, zlib.crc32(state.numpy().tobytes()))
+        mark, asked = self.each(where, zlib.crc32(state.numpy().tobytes()), self.is_asked).unbind(1)
+        self._stop(asked)
         if bool((mark != mark[0]).any()):
             _set_generators(self.first("random numbers", _generators()))
 
     def _swap(self) -> None:
         """Exchange the shared stream and the rank's own."""
         now = _generators()
-        if self._other is None:
-            mark = zlib.crc32(now[0].numpy().tobytes())
-            torch.manual_seed((mark << 20) + self.rank + 1)
-        else:
-            _set_generators(self._other)
+        _set_generators(_own_stream(now, self.rank) if self._other is None else self._other)
         self._other = now
 
 
@@ -181,5 +217,14 @@ def _generators() -> list[Tensor]:
 
 def _set_generators(states: list[Tensor]) -> None:
     torch.set_rng_state(states[0])
-    if len(states) > 1:
+    if len(states) > 1 and torch.cuda.is_available():
         torch.cuda.set_rng_state(states[1])
+
+
+def _own_stream(shared: list[Tensor], rank: int) -> list[Tensor]:
+    """The start of a rank's own stream, which follows from the shared one."""
+    now, mark = _generators(), zlib.crc32(shared[0].numpy().tobytes())
+    torch.manual_seed((mark << 20) + rank + 1)
+    own = _generators()
+    _set_generators(now)
+    return own

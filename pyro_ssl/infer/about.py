@@ -18,7 +18,7 @@ from ..reading.program import ModelRun
 from ..reading.site import base_of
 from ..smc import Surrogate
 
-__all__ = ["data_of", "described", "digest", "model_of"]
+__all__ = ["described", "digest", "model_of"]
 
 
 def digest(value: Tensor | None) -> str | None:
@@ -64,22 +64,6 @@ def described(value: Any) -> Any:
     if isinstance(value, Surrogate):
         return {type(value).__name__: described(vars(value))}
     return getattr(value, "__qualname__", type(value).__name__)
-
-
-def data_of(runs: Iterable[ModelRun]) -> dict[str, Any]:
-    """Return what is given in some runs of a model, by site: values, masks, labels, lengths."""
-    found: dict[str, Any] = {}
-    for run in runs:
-        name, grid = run.loop.name, run.grid
-        seen: dict[str, Any] = {f"lengths of {name}": grid.lengths, f"inputs of {name}": run.inputs}
-        seen[f"scale of {name}"] = grid.transition_scale
-        for site in grid.sites:  # labels of a path are one of them
-            parts = {"": site.value, "mask of ": site.mask, "scale of ": site.scale}
-            seen |= {part + site.name: value for part, value in parts.items()}
-        elsewhere = {n: s["value"] for n, s in run.sites.items() if s["is_observed"]}
-        values = seen | {n: v for n, v in elsewhere.items() if n not in run.program.given_paths}
-        found |= {n: described(value) for n, value in values.items()}
-    return found
 
 
 def model_of(runs: Iterable[ModelRun], *, values: bool) -> dict[str, Any]:

@@ -16,14 +16,18 @@ import torch
 from torch import Tensor
 from tqdm.auto import trange
 
+from ..distributed import current
 from ..errors import CheckpointError
 from ..reading.context import undrawn
 from ..storage import reading
-from .about import data_of, model_of
+from .about import model_of
+from .about_data import data_of
+from .chain_shards import ChainShards
 from .draw_files import DrawFiles
 from .draws import Draws, Keep
 from .memory import check_fits
 from .particle_gibbs_kernel import Params, ParticleGibbsKernel
+from .plain import OfRank
 from .run_files import RunFiles, check_same
 from .run_state import generators, put_generators, put_state, state_of
 from .scan import ScanKernel, ready_kernel
@@ -83,6 +87,7 @@ class ChainRun:
         if files is None:
             return
         runs = [_first_run(kernel) for kernel in self.kernels]
+        self._shards = ChainShards(runs, keep, self.kernels[0].num_chains > 1)
         self._about: dict[str, Any] = {"settings": dict(settings)}
         self._about |= {"model": model_of(runs, values=True), "data": data_of(runs)}
         if found is not None:
@@ -118,6 +123,7 @@ class ChainRun:
             contextlib.suppress(KeyboardInterrupt),
         ):
             for i in bar:
+                current().stop_if_asked("a draw")
                 self.params = kernel.update(self.params)
                 draws.add(self._chains_first(self.params))
                 if i == draws.warmup_steps - 1:
@@ -154,9 +160,11 @@ class ChainRun:
     def _state(self) -> dict[str, Any]:
         return {
             "begun": self._begun,
-            "start": self._start,
-            "params": self.params,
-            "draws": self.draws.state,
+            "start": OfRank(self._start),
+            "params": self._shards.apart(self.params),
+            "draws": self._shards.draws_apart(self.draws.state),
+            "layout": self._shards.layout
+            | {"warmup_steps": self.draws.warmup_steps, "thinning": self.draws.thinning},
             "kernels": [_kernel_state(kernel) for kernel in self.kernels],
             "generators": generators(),
         }
@@ -164,11 +172,14 @@ class ChainRun:
     def _begin_again(self, state: dict[str, Any]) -> None:
         assert self.files is not None
         with reading(self.files.folder):
-            self._begun, self._start = state["begun"], state["start"]
-            put_generators(self._begun)
+            if state["start"].are_these:  # else what is given now, of the sequences that are here
+                self._start = state["start"].mine
+            put_generators(state["begun"])
+            self._begun = generators()
 
     def _put(self, state: dict[str, Any]) -> None:
-        self.params, self.draws.state = state["params"], state["draws"]
+        self.params = self._shards.together(state["params"])
+        self.draws.state = self._shards.draws_together(state["draws"])
         self._saved = self.draws.seen
         for kernel, own in zip(self.kernels, state["kernels"], strict=True):
             _put_kernel(kernel, own)

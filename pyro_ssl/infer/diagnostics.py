@@ -2,7 +2,7 @@
 
 A state's number means nothing across chains, so R-hat of raw z means nothing either. The
 functionals here are the same whatever the states are called: the log-joint, the number of
-switches, the entropy of the occupancy.
+switches, the entropy of the occupancy. Of a distributed run they are over all ranks' sequences.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import torch
 from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 
+from ..distributed import current
 from ..steps import steps_within
 from .series import Series
 
-__all__ = ["Diagnostics", "path_functionals", "vector_functionals"]
+__all__ = ["Diagnostics", "of_all_ranks", "path_functionals", "vector_functionals"]
 
 #: elements of a site that a table shows
 MOST_LINES = 10
@@ -33,9 +34,11 @@ def path_functionals(path: Tensor, lengths: Tensor | None, num_states: int) -> d
     active = torch.ones(T, B, dtype=torch.bool, device=path.device)
     if lengths is not None:
         active = steps_within(lengths, T)
-    switches = ((path[:, 1:] != path[:, :-1]) & active[1:]).sum((1, 2)).double() / max(B, 1)
+    switches = ((path[:, 1:] != path[:, :-1]) & active[1:]).sum((1, 2))
     visits = path.new_zeros(C, num_states, dtype=torch.float64)
     visits.scatter_add_(1, path.reshape(C, -1), active.double().reshape(-1).expand(C, -1))
+    switches, visits, num = of_all_ranks(switches, visits, path.new_full((), B))
+    switches = switches / num.clamp(min=1)
     share = visits / visits.sum(-1, keepdim=True).clamp(min=1.0)
     return {"switches": switches, "occupancy_entropy": torch.special.entr(share).sum(-1)}
 
@@ -50,13 +53,18 @@ def vector_functionals(path: Tensor, lengths: Tensor | None) -> dict[str, Tensor
     if lengths is not None:
         active = steps_within(lengths, T)
     wide = path.double() * active.unsqueeze(-1)
-    cells = (active.sum() * path.shape[-1]).clamp(min=1)
     steps = (wide[:, 1:] - wide[:, :-1]).square() * active[1:].unsqueeze(-1)
-    return {
-        "mean": wide.flatten(1).sum(1) / cells,
-        "mean_square": wide.square().flatten(1).sum(1) / cells,
-        "mean_square_step": steps.flatten(1).sum(1) / cells,
-    }
+    sums = [value.flatten(1).sum(1) for value in (wide, wide.square(), steps)]
+    *sums, cells = of_all_ranks(*sums, active.sum() * path.shape[-1])
+    names = ("mean", "mean_square", "mean_square_step")
+    return {n: value / cells.clamp(min=1) for n, value in zip(names, sums, strict=True)}
+
+
+def of_all_ranks(*sums: Tensor) -> list[Tensor]:
+    """Return sums over the sequences of this rank as those over all of them, float64."""
+    added = [one.detach().double().clone() for one in sums]
+    current().sum_("how chains move", added)
+    return added
 
 
 class Diagnostics:
@@ -81,11 +89,14 @@ class Diagnostics:
         if lengths is not None:
             active = steps_within(lengths, T)
         changed &= active
-        self.moved.append(changed.double().sum((1, 2)) / active.sum().clamp(min=1))
-        changed_now = changed.double().sum((0, 2))
+        # Sequences may be shorter on this rank than on others.
+        longest = (0, int(current().each("the length of sequences", T).max()) - T)
+        by_chain = torch.nn.functional.pad(changed.sum(2), longest)  # (C, T)
+        by_chain, num = of_all_ranks(by_chain, torch.nn.functional.pad(active.sum(1), longest))
+        self.moved.append(by_chain.sum(1) / num.sum().clamp(min=1))
+        changed_now = by_chain.sum(0)
         if self._changed is None:
-            self._changed = torch.zeros_like(changed_now)
-            self._active = active.double().sum(1) * before.shape[0]
+            self._changed, self._active = torch.zeros_like(changed_now), num * before.shape[0]
         self._changed += changed_now
         self.num_sweeps += 1
         for name, value in series.items():

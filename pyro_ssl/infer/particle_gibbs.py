@@ -32,6 +32,7 @@ from .has_draws import HasDraws
 from .inner import check_inner_kernel
 from .particle_gibbs_kernel import Params, ParticleGibbsKernel
 from .run_files import RunFiles
+from .saved_draws import SavedDraws
 from .sharded import check_alone, together
 from .twisting import Twisting
 
@@ -185,7 +186,10 @@ class ParticleGibbs(HasDraws):
         disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
         with closing(chains):
             chains.go_on(warmup_steps + num_samples, every, hook_fn, disable)
-            self._take(chains, num_samples)
+            try:
+                self._take(chains, num_samples)
+            except KeyboardInterrupt:  # whoever stops a run wants its draws
+                self._take(chains, num_samples)
 
     @staticmethod
     def read_draws(folder: str | os.PathLike[str]) -> Params:
@@ -210,6 +214,34 @@ class ParticleGibbs(HasDraws):
             torch.Size([1, 9, 4, 7])
         """
         return read_draws(folder)
+
+    @staticmethod
+    def load_draws(path: str | os.PathLike[str]) -> SavedDraws:
+        """Read the draws that a run has saved so far, without its model and its data.
+
+        The run may be in progress, and over any number of ranks, whose sequences come back as one.
+
+        :param path: the folder that :meth:`run` was given as ``checkpoint``.
+        :returns: what has ``get_samples``, ``occupancy``, ``diagnostics`` and ``summary``, and
+            ``num_draws``, of each chain.
+        :raises CheckpointError: if there is no checkpoint that is whole.
+
+        Example::
+
+            >>> import tempfile
+            >>> import pyro, pyro.distributions as dist
+            >>> from pyro_ssl import MarkovTransition, ParticleGibbs, ssl_transition
+            >>> transition, folder = MarkovTransition(2), tempfile.mkdtemp()
+            >>> def model(x):
+            ...     with pyro.plate("series", 4):
+            ...         for t, z in ssl_transition("z", transition, 7):
+            ...             pyro.sample("x", dist.Normal(z, 1.0), obs=x[t])
+            >>> pg = ParticleGibbs(model)
+            >>> pg.run(torch.randn(7, 4), num_samples=5, checkpoint=folder, disable_progbar=True)
+            >>> ParticleGibbs.load_draws(folder).get_samples()["z"].shape
+            torch.Size([5, 4, 7])
+        """
+        return SavedDraws(path)
 
     @all_or_nothing
     @poutine.block()

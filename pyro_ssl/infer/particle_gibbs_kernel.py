@@ -28,11 +28,12 @@ from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program
 from ..smc import Emission, Surrogate
 from . import sharded, shared_twist
-from .diagnostics import Diagnostics, path_functionals, vector_functionals
+from .diagnostics import Diagnostics, of_all_ranks, path_functionals, vector_functionals
 from .estep import SMCSettings
 from .globals import GlobalSites
 from .globals_update import GlobalsUpdate
 from .memory import check_sweep_fits
+from .told import table, told
 from .twisting import Twisting
 
 __all__ = ["Params", "ParticleGibbsKernel"]
@@ -173,15 +174,7 @@ class ParticleGibbsKernel(MCMCKernel):
         the last trial (:class:`~pyro_ssl.infer.twisting.Trial`), of what is in use, where there
         was one.
         """
-        trial = self._twisting.trial
-        found = {} if trial is None else trial._asdict()
-        inner = self._update.report()
-        sites = {name: row | inner.get(name, {}) for name, row in self._diagnostics.sites().items()}
-        return {
-            **self._diagnostics.report(),
-            "sites": sites,
-            "twisted": self._twisting.surrogate is not None,
-        } | found
+        return told(self._diagnostics, self._twisting, self._update.report())
 
     @property
     def surrogate(self) -> Surrogate | None:
@@ -190,8 +183,7 @@ class ParticleGibbsKernel(MCMCKernel):
 
     def format(self) -> str:
         """Return the diagnostics as a table."""
-        table = self._diagnostics.format(self._update.report())
-        return f"{table}\n{self._twisting.format()}"
+        return table(self._diagnostics, self._twisting, self._update.report())
 
     def end_warmup(self) -> None:
         """Forget what was recorded during warm-up; from here on no surrogate learns from paths."""
@@ -279,12 +271,9 @@ class ParticleGibbsKernel(MCMCKernel):
     @torch.no_grad()
     def _record(self, runs: list[ModelRun], before: Tensor, after: Tensor, free: Params) -> None:
         run = runs[0]
-        log_joint = torch.stack(
-            [
-                r.log_joint(z)
-                for r, z in zip(runs * (self.num_chains // len(runs)), after, strict=True)
-            ]
-        )
+        each = zip(runs * (self.num_chains // len(runs)), after, strict=True)
+        joints = [sharded.share_of_log_joint(r, z) for r, z in each]
+        (log_joint,) = of_all_ranks(torch.stack(joints))
         lengths = run.grid.lengths
         if run.is_discrete:
             functionals = path_functionals(after, lengths, run.transition.num_states)

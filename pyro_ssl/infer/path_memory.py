@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import MappedArray
 from ..reading.paths import PathSites
 from ..reading.program import ModelRun
 from .about import digest
@@ -55,19 +54,6 @@ class PathMemory:
         if self._paths is not None and self._known is not None:
             new._paths, new._known = rows_like(self._paths, self.folder), self._known.clone()
         return new
-
-    @property
-    def saved_paths(self) -> Any:
-        """The paths, as a run's state has them: those in a file are not read."""
-        if self._paths is None or self.folder is None:
-            return self._paths
-        return MappedArray(self._paths.numpy())
-
-    @saved_paths.setter
-    def saved_paths(self, saved: Any) -> None:
-        if isinstance(saved, MappedArray):
-            saved = torch.from_numpy(saved.array)
-        self._paths = None if saved is None else rows_like(saved, self.folder)
 
     @property
     def num_sequences(self) -> int:

@@ -2,7 +2,9 @@
 
 Each is a folder as ``checkpoint.py`` writes it: in place in one step, guarded by a digest. A save
 that is cut short, or a disk that fails, costs the steps since the save before, and no more. What is
-there may be read while the run goes on.
+there may be read while the run goes on. All ranks of a distributed run save, and load, together.
+
+Next file to read: ``rank_files.py``.
 """
 
 from __future__ import annotations
@@ -13,10 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import load_checkpoint, save_checkpoint
+from ..distributed import Alone, current
 from ..errors import CheckpointError
 from ..storage import reading
 from .plain import pack, unpack
+from .rank_files import load_slots, save_slot
 
 __all__ = ["RunFiles", "check_same"]
 
@@ -31,6 +34,7 @@ class RunFiles:
 
     :param path: their folder.
     :param str kind: of the run, such as ``"StochasticEM"``.
+    :param bool alone: read them without the other ranks, as whoever watches a run does.
 
     Example::
 
@@ -42,19 +46,21 @@ class RunFiles:
         ({'settings': {}}, {'n': 2})
     """
 
-    def __init__(self, path: str | os.PathLike[str], kind: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], kind: str, *, alone: bool = False) -> None:
         if not isinstance(path, str | os.PathLike) or not str(path):
             raise TypeError(
                 f"{kind}: the place of its checkpoints is {path!r}, expected a folder; write "
                 '"runs/first".'
             )
         self.folder, self.kind = Path(path), kind
+        self._ranks = Alone() if alone else current()
         self._last: tuple[int, str] | None = None  # number and slot of the last whole one
 
     @property
     def there(self) -> bool:
         """Whether a checkpoint is there, whole or not."""
-        return any((self.folder / slot / "manifest.json").exists() for slot in _SLOTS)
+        here = any(os.path.exists(self.folder / slot / "manifest.json") for slot in _SLOTS)
+        return bool(self._ranks.first("whether a checkpoint is there", here))
 
     def save(self, about: About, state: Any) -> None:
         """Write a checkpoint over the older of the two.
@@ -66,9 +72,11 @@ class RunFiles:
             self._find(whole=False)
         number, slot = (0, _SLOTS[-1]) if self._last is None else self._last
         tensors: dict[str, Any] = {}
-        config = {"number": number + 1, "about": about, "state": pack(state, tensors)}
+        own: list[Any] | None = [] if self._ranks.size > 1 else None
+        packed = pack(state, tensors, own)
+        config = {"number": number + 1, "about": about, "state": packed}
         other = _SLOTS[slot == _SLOTS[0]]
-        save_checkpoint(self.folder / other, f"run of {self.kind}", tensors, config)
+        save_slot(self.folder / other, f"run of {self.kind}", tensors, config, own or [])
         self._last = number + 1, other
 
     def save_or_tell(self, about: About, state: Any, what: str) -> bool:
@@ -116,24 +124,20 @@ class RunFiles:
                 f"{self.folder}: no checkpoint here, expected one of a {self.kind}, as its save or "
                 "checkpoint= writes them; look for the folder that you gave there."
             )
-        tensors, config = self._find()
+        tensors, config, ranks = self._find()
         with reading(self.folder):
-            return config["about"], unpack(config["state"], tensors)
+            return config["about"], unpack(config["state"], tensors, ranks)
 
     def _find(self, *, whole: bool = True) -> Any:
         """The newest whole checkpoint; ``whole``: there has to be one."""
-        best, damage = None, []
-        for slot in _SLOTS:
-            if not (self.folder / slot / "manifest.json").exists():
-                continue
-            try:
-                tensors, config = load_checkpoint(self.folder / slot, f"run of {self.kind}")
-                with reading(self.folder / slot):
-                    if best is None or config["number"] > best[1]["number"]:
-                        best = tensors, config
-                        self._last = config["number"], slot
-            except CheckpointError as error:
-                damage.append(error)
+        slots = [self.folder / slot for slot in _SLOTS]
+        found, damage = load_slots(slots, f"run of {self.kind}", self._ranks)
+        best = None
+        for slot, one in found.items():
+            with reading(slot):
+                if best is None or one[1]["number"] > best[1]["number"]:
+                    best = one
+                    self._last = one[1]["number"], slot.name
         if damage and (best is None) and whole:
             raise damage[0]
         if damage and best is not None and whole:

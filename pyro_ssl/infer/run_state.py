@@ -17,13 +17,16 @@ import torch
 from pyro.optim import PyroOptim
 from torch import Tensor
 
+from ..distributed import current
 from ..errors import CheckpointError
 from .diagnostics import Diagnostics
 from .globals import GlobalSites
 from .markov_em import MarkovEM
 from .mean_field import MeanFieldGuide
 from .path_memory import PathMemory
+from .plain import OfRank, OfRanks
 from .point import PointSites
+from .shards import memory_state, own_twisting, put_memory, twisting_state
 from .twisting import Twisting
 
 __all__ = [
@@ -45,7 +48,7 @@ KEPT: dict[type, tuple[str, ...]] = {
         *("_chosen_for", "_told"),
     ),
     Diagnostics: ("_changed", "_active", "num_sweeps", "series", "moved", "_draws"),
-    PathMemory: ("saved_paths", "_known", "_full_shape", "_num_steps", "_sites"),
+    PathMemory: ("_paths", "_known", "_full_shape", "_num_steps", "_sites"),
     GlobalSites: ("values", "counts", "_not_conjugate"),
     PointSites: ("names",),
     MeanFieldGuide: ("_checked", "_pairs", "_path_name"),
@@ -60,10 +63,16 @@ _CLEARED = (
 
 
 def state_of(owner: Any) -> dict[str, Any]:
-    """Return the attributes of an object of the library that change from step to step."""
+    """Return the attributes of an object of the library that change from step to step.
+
+    What a rank has of its own is marked: see ``shards.py``.
+    """
+    if isinstance(owner, PathMemory):
+        return memory_state(owner)
     state = {name: getattr(owner, name) for name in KEPT[type(owner)]}
     if isinstance(owner, Twisting):  # of any class, where it was given
         state["surrogate"] = _GIVEN if owner.surrogate is owner.how else owner.surrogate
+        return twisting_state(state)
     return state
 
 
@@ -72,8 +81,13 @@ def put_state(owner: Any, state: Mapping[str, Any]) -> None:
 
     :raises ValueError: if they are of another class.
     """
+    if isinstance(owner, PathMemory):
+        put_memory(owner, state)
+        return
     if state.keys() != set(KEPT[type(owner)]):
         raise ValueError(f"{sorted(state)} for a {type(owner).__name__}")
+    if isinstance(owner, Twisting):
+        state = own_twisting(state)
     for name, value in state.items():
         setattr(owner, name, owner.how if name == "surrogate" and value == _GIVEN else value)
 
@@ -83,25 +97,29 @@ def put_state(owner: Any, state: Mapping[str, Any]) -> None:
 
 def generators() -> dict[str, Any]:
     """Return the state of the generators of torch, CUDA, numpy and Python."""
+    (shared, *cuda), own = current().streams
     name, keys, *rest = np.random.get_state()
     words_of_numpy = torch.as_tensor(np.asarray(keys).astype(np.int64), device="cpu")
     version, words, gauss = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+    state = {
+        "torch": own,
         "numpy": (str(name), words_of_numpy, *map(_plain, rest)),
         "python": (version, torch.tensor(words, device="cpu"), gauss),
     }
+    return {"torch": shared, "cuda": cuda, "own": OfRank(state)}
 
 
 def put_generators(state: Mapping[str, Any]) -> None:
-    """Go on with the random numbers from a state that :func:`generators` returned."""
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
-    name, keys, *rest = state["numpy"]
+    """Go on with the random numbers from a state that :func:`generators` returned.
+
+    Where there are more or fewer ranks now, their own streams of torch's begin anew.
+    """
+    each: OfRanks = state["own"]
+    own = each.mine if each.are_these else each[0] | {"torch": None}
+    current().streams = [state["torch"], *state["cuda"]], own["torch"]
+    name, keys, *rest = own["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    version, words, gauss = state["python"]
+    version, words, gauss = own["python"]
     random.setstate((version, tuple(words.tolist()), gauss))
 
 

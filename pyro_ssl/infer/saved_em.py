@@ -14,7 +14,6 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ..reading.context import all_or_nothing
 from ..reading.program import ModelRun, Program
 from ..storage import reading
 from .about import described
@@ -31,6 +30,8 @@ from .run_state import (
     state_of,
 )
 from .scan_em import Parts
+from .sharded import together
+from .shards import check_own
 
 __all__ = ["SavesEM", "em_state", "put_em"]
 
@@ -41,6 +42,7 @@ _PARTS = ("_memory", "_twisting")
 class SavesEM:
     """What of :class:`StochasticEM` is saved, and how it goes on."""
 
+    @together("StochasticEM.save")
     def save(self: Any, path: str | os.PathLike[str]) -> None:
         """Write all that decides the next step; the last two saves of a folder are kept.
 
@@ -48,9 +50,12 @@ class SavesEM:
         and the random generators of torch, numpy and Python. It is safetensors and JSON, in place
         in one step: who is killed meanwhile finds the save before.
 
+        All ranks of a distributed run save together, into a folder that all of them see, each the
+        paths of its own sequences.
+
         :param path: a folder, made if it is missing.
         :raises RuntimeError: before the first step.
-        :raises OSError: if it cannot be written; the save before is as it was.
+        :raises OSError: if it cannot be written, on all ranks then; the save before is as it was.
 
         Example::
 
@@ -82,7 +87,7 @@ class SavesEM:
         state["generators"] = generators()
         files.save(_about(self), state)
 
-    @all_or_nothing
+    @together("StochasticEM.load")
     @poutine.block()
     def load(self: Any, path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Go on from what :meth:`save` wrote: the next step is the one that would have come then.
@@ -90,8 +95,13 @@ class SavesEM:
         The model runs once, so that its parameters are there; their values are written into them,
         those of modules too. A newest save that is damaged is passed over, with a warning.
 
+        The ranks of a distributed run load together, as many of them as there are now: one process
+        may go on from what four have saved. As many as before take up the sequences that they had,
+        and others those of :meth:`~pyro_ssl.distributed.Ranks.part`.
+
         :param args: of the model, as for :meth:`step`, ``kwargs`` too; of data that come in
-            minibatches any of them will do. Where all come at once they are compared.
+            minibatches any of them will do. Where all come at once, then and now, they are
+            compared.
         :raises CheckpointError: if there is no save that is whole, or one of other data, another
             model or other settings; then nothing was changed.
         """
@@ -100,15 +110,19 @@ class SavesEM:
         with reading(path):
             put_em(self, state)
         now: dict[str, Any] = {"settings": about["settings"], "model": {}, "data": {}}
+        own = _memories(state)
         for part, run in _runs(self, Program(self._model, args, kwargs)):
             shapes = {name: site["value"].unconstrained() for name, site in run.params.items()}
             found = about_paths(run.paths, run.full_shape, data_of_all(run))
             latent = [name for name, site in run.sites.items() if not site["is_observed"]]
             now["model"] |= found["model"] | _latent(set(latent) - run.subsamples.keys())
             now["model"] |= _shapes(shapes)
-            now["data"] |= found["data"] if about["data"] else {}  # else it came in minibatches
+            now["data"] |= found["data"]
+            check_own(path, run, part._memory, next(own))
             part._globals.find(run)
             part._memory.keep_data(run)
+        if not (about["data"] and now["data"]):  # then, or now, it comes in minibatches
+            about, now = about | {"data": {}}, now | {"data": {}}
         check_same(path, about, now)
         with reading(path):
             put_parameters(path, state["parameters"])
@@ -164,6 +178,12 @@ def _put_own(em: Any, state: dict[str, Any]) -> None:
 def _parts(em: Any) -> dict[str, Any]:
     """The parts of a model whose paths are drawn in turn, or the one that there is."""
     return {"": em} if em._parts is None else vars(em._parts)
+
+
+def _memories(state: dict[str, Any]) -> Iterator[Any]:
+    """What ranks had of the paths of each part."""
+    parts = [state["own"]] if state["parts"] is None else [*state["parts"].values()]
+    return iter([part["_memory"]["own"] for part in parts])
 
 
 def _runs(em: Any, program: Program) -> Iterator[tuple[Any, ModelRun]]:

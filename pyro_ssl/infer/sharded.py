@@ -44,6 +44,7 @@ __all__ = [
     "mean_over_ranks",
     "over_ranks",
     "share_of",
+    "share_of_log_joint",
     "sum_counts",
     "sweeping",
     "together",
@@ -144,6 +145,17 @@ def share_of(run: ModelRun) -> float:
     return 1.0 / run.subsample_factor
 
 
+def share_of_log_joint(run: ModelRun, path: Tensor) -> Tensor:
+    """Return what the sequences of a run add to log p of the paths and all else, float64.
+
+    :param Tensor path: ``(T, B, ...)``. Without ranks see :meth:`ModelRun.log_joint`.
+    """
+    inside = (run.log_transition(path) + run.log_emission(path)).double().sum()
+    share = share_of(run)
+    elsewhere = [run.log_elsewhere(observed=observed) for observed in (True, False)]
+    return inside + share * elsewhere[0] + share * elsewhere[1]
+
+
 def sweeping(run: ModelRun, emission: Emission, settings: SMCSettings) -> Callable[..., Any]:
     """Return :func:`draw_paths` of a run, each sweep with a seed that all ranks share."""
 
@@ -168,10 +180,17 @@ def mean_over_ranks(run: ModelRun, parameters: Iterable[Tensor], loss: Tensor) -
 
 
 def sum_counts(counts: Counts, dtype: torch.dtype | None = None) -> Counts:
-    """Add up counts over ranks, sent in the dtype that they were found in."""
+    """Add up counts over ranks.
+
+    :param dtype: to send them in, if it tells all whole numbers apart that they may come to;
+        otherwise, and by default, float64.
+    """
     if not (current().active and counts):
         return counts
-    sent = {name: n.to(dtype or n.dtype, copy=True) for name, n in counts.items()}
+    most = max(float(n.abs().max()) if n.numel() else 0.0 for n in counts.values())
+    (most,) = current().totals("the largest count", most)
+    exact = dtype is not None and float(most) * torch.finfo(dtype).eps <= 2.0
+    sent = {name: n.to(dtype if exact else torch.float64, copy=True) for name, n in counts.items()}
     current().sum_("counts", list(sent.values()))
     return {name: n.double() for name, n in sent.items()}
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ __all__ = [
     "check_steps",
     "draw_all",
     "fit_markov",
+    "search_markov",
     "teach_transition",
     "within",
 ]
@@ -71,6 +73,7 @@ def fit_markov(
     :param int batch_size: sequences in memory at a time, which bounds it and changes no result; by
         default all.
     :param bool disable_progbar: hide the progress bar; by default where ``CI`` is set.
+    :returns: the best one; after Ctrl-C the best so far, with a warning.
     :raises ValueError: if one of these is less than 1.
 
     Example::
@@ -81,12 +84,43 @@ def fit_markov(
         >>> hmm.matrix.shape
         torch.Size([3, 3])
     """
+    reached: list[MarkovEM] = []
+    how: dict[str, Any] = {"valid": valid, "num_steps": num_steps, "num_starts": num_starts}
+    how |= {"batch_size": batch_size, "disable_progbar": disable_progbar}
+    try:
+        search_markov(model, data, lengths, reached=reached.append, **how)
+    except KeyboardInterrupt:
+        if not reached:
+            raise
+        warnings.warn(
+            "fit_markov: stopped before its end; what is returned is the best so far.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return reached[-1]
+
+
+def search_markov(
+    model: Callable[..., Any],
+    data: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    reached: Callable[[MarkovEM], None],
+    valid: tuple[Any, ...] | None = None,
+    num_steps: int = 150,
+    num_starts: int = 3,
+    batch_size: int | None = None,
+    disable_progbar: bool | None = None,
+) -> None:
+    """Do what :func:`fit_markov` does, of the same arguments.
+
+    :param reached: takes each HMM that is the best so far; one at least.
+    """
     if not at_least(1, num_steps, num_starts, 1 if batch_size is None else batch_size):
         raise ValueError(
             f"fit_markov: num_steps is {num_steps}, num_starts {num_starts} and batch_size "
             f"{batch_size}, expected at least 1 of each."
         )
-    best: MarkovEM | None = None
     lowest = math.inf
     batches = batches_of(data, lengths, batch_size)
     disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
@@ -96,17 +130,18 @@ def fit_markov(
             for i in range(1, num_steps + 1):
                 score = hmm.epoch(within(batches, disable))
                 bar.update()
+                if lowest == math.inf:
+                    reached(copy.copy(hmm))
                 if i < num_steps and (valid is None or i % 10):
                     continue
                 if valid is not None:
                     held_out, n, start = (*valid, 0)[:3]
                     held_out = batches_of(held_out, n, batch_size)
                     score = hmm.perplexity(start=start, batches=held_out)
-                if best is None or score < lowest:
-                    best, lowest = copy.copy(hmm), score
+                if score < lowest:
+                    reached(copy.copy(hmm))
+                    lowest = score
                 bar.set_postfix({"best": f"{lowest:.4g}"}, refresh=False)
-    assert best is not None
-    return best
 
 
 def batches_of(data: Any, lengths: Tensor | None, size: int | None) -> list[tuple[Any, ...]]:

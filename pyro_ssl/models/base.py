@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoint import load_checkpoint, reading, save_checkpoint
+from ..infer.run_files import RunFiles
 from ..transitions.base import like_of
 
 __all__ = ["EpochRecord", "Model"]
@@ -92,12 +93,13 @@ class Model(nn.Module):
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read what :meth:`save` wrote, onto the CPU, in ``eval()`` mode.
 
-        Random generators stay as they are.
+        Or what a ``fit`` has saved so far in its ``checkpoint``, which may be in progress: the best
+        epoch, or the last one where none was scored. Random generators stay as they are.
 
         :raises CheckpointError: if it is missing, of another kind, cut short, altered, or does not
             fit the model.
         """
-        tensors, saved = load_checkpoint(path, cls.__name__)
+        tensors, saved = _saved_by_fit(path, cls.__name__) or load_checkpoint(path, cls.__name__)
         expected = f"what fits this version of {cls.__name__}; fit and save the model anew."
         with reading(path, expected), torch.random.fork_rng(devices=[]):
             with torch.device("meta"):  # sizes are compared before they take memory
@@ -156,6 +158,19 @@ class Model(nn.Module):
             if found is not None and (buffer is None or buffer.shape != found.shape):
                 self._buffers[name] = like.new_empty(found.shape)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _saved_by_fit(path: Any, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """What a fit's checkpoint has of its model, if the path is one."""
+    if not (isinstance(path, str | os.PathLike) and str(path)):
+        return None
+    fits = RunFiles(path, f"{kind}.fit", alone=True)
+    if os.path.exists(fits.folder / "manifest.json") or not fits.there:
+        return None
+    _, state = fits.load()
+    with reading(path):
+        saved = {"model": state["config"], "history": state["history"]}
+        return state["best"] or state["model"], saved
 
 
 def _check_sizes(model: Model, tensors: dict[str, Tensor]) -> None:

@@ -4,7 +4,8 @@ What an epoch does is the model's business, given as ``step``. The loop keeps th
 epoch, and the promise that a fit always ends in the same way, however it ends: the model has the
 tensors of the best epoch, or of the last one where none was scored; it is in ``eval()`` mode; and
 ``model.history`` has a record for every epoch that was finished. A ``fit`` that raises an error
-before its first epoch is over leaves the model as it was before, history included.
+before its first epoch is over leaves the model as it was before, history included. Ctrl-C raises
+nothing: what comes back is what was reached.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import functools
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -45,14 +47,20 @@ class FitState:
     @property
     def best_epoch(self) -> int:
         """The epoch of the lowest score, 0 if there is none."""
-        scored = [record for record in self.history if not math.isnan(record.score)]
-        return min(scored, key=lambda record: record.score).epoch if scored else 0
+        return _best_of(self.history)
 
     def add(self, record: EpochRecord, model: Model) -> None:
         """Take in a finished epoch, and the model's tensors if it is the best so far."""
+        best = self.best
+        if _best_of([*self.history, record]) == record.epoch:
+            best = {name: value.clone() for name, value in model.state_dict().items()}
+        self.best = best  # at once with the record: Ctrl-C may come between any two lines
         self.history.append(record)
-        if self.best_epoch == record.epoch:
-            self.best = {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def _best_of(history: list[EpochRecord]) -> int:
+    scored = [record for record in history if not math.isnan(record.score)]
+    return min(scored, key=lambda record: record.score).epoch if scored else 0
 
 
 def fit_epochs(
@@ -146,10 +154,18 @@ def fit_epochs(
             )
         raise
     finally:
-        if state.best:
-            model.load_state_dict(state.best)
-        model.eval()
+        try:
+            _end(model, state.best)
+        except KeyboardInterrupt:
+            _end(model, state.best)
     return state.history
+
+
+def _end(model: Model, best: dict[str, Tensor]) -> None:
+    """Leave a model at its best epoch, if there is one."""
+    if best:
+        model.load_state_dict(best)
+    model.eval()
 
 
 def _save(saving: Any, model: Model, state: FitState, parts: Mapping[str, Any]) -> None:
@@ -178,6 +194,15 @@ def whole_or_not(fit: F) -> F:
             before = _Before(model)
             try:
                 return fit(model, *args, **kwargs)
+            except KeyboardInterrupt:
+                if model.history is not before.history and model.history:
+                    raise
+                reached = getattr(model, "markov", None)
+                before.restore(model)
+                if reached is not None:
+                    model.markov = reached
+                _tell_of_no_epoch(name, reached is not None)
+                return []
             except BaseException as error:
                 if model.history is before.history or not model.history:
                     before.restore(model)
@@ -185,6 +210,16 @@ def whole_or_not(fit: F) -> F:
                 raise
 
     return call  # type: ignore[return-value]
+
+
+def _tell_of_no_epoch(name: str, has_hmm: bool) -> None:
+    told = "the HMM that was reached is in model.markov: go on by fit(..., markov=model.markov)"
+    warnings.warn(
+        f"{name}.fit: stopped before an epoch was over; the model is as it was before"
+        f"{'; ' + told if has_hmm else ''}.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 class _Before:

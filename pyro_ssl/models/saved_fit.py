@@ -106,6 +106,7 @@ class SavedFit:
         if self._saved == len(history):
             return
         state = {
+            "config": model.config,
             "model": dict(model.state_dict()),
             "store": _store(model),
             "parts": {name: _state(part) for name, part in parts.items()},

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pyro
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from ..infer import MarkovEM
 from ..infer.blocks import block_size
-from ..infer.warm_start import fit_markov
+from ..infer.warm_start import search_markov
 from ..primitive import ssl_transition
 from ..transitions import LSTMTransition, MultiplicativeLSTMTransition
 from .base import EpochRecord
@@ -159,8 +160,7 @@ class TopicalSSL(TopicReader):
     ) -> list[EpochRecord]:
         r"""Fit by stochastic EM, from the exact Markov fit of the same model.
 
-        :param words: int64 ``(T, B)``, with their ``lengths`` ``(B,)``; or a
-            :class:`~pyro_ssl.datasets.TokenCorpus`, of which one batch is in memory at a time.
+        :param words: int64 ``(T, B)``, with ``lengths`` ``(B,)``; or a ``TokenCorpus``, on disk.
         :param valid: ``(words, lengths)`` or ``(words, lengths, start)`` to choose by, scored from
             ``start`` on; or a corpus. HMM and epoch are those of the lowest perplexity.
         :param int num_epochs: at most so many.
@@ -216,7 +216,12 @@ class TopicalSSL(TopicReader):
             self.markov = MarkovEM(self.model)
         elif markov is None and markov_steps:
             how = {"num_steps": markov_steps, "num_starts": markov_starts, **quiet}
-            self.markov = fit_markov(self.model, *data, valid=valid, batch_size=block, **how)
+            how |= {
+                "valid": valid,
+                "batch_size": block,
+                "reached": partial(setattr, self, "markov"),
+            }
+            search_markov(self.model, *data, **how)
         parts = learner.parts | ({} if self.markov is None else {"markov": self.markov})
         if self.markov is not None and not goes_on:
             optim = AdamW({"lr": learning_rate, "weight_decay": weight_decay})

@@ -5,9 +5,12 @@ compared.
 """
 
 import os
+import shutil
 import signal
+import socket
 import sys
 import time
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -27,7 +30,10 @@ from pyro_ssl import (
     ssl_transition,
 )
 from pyro_ssl.distributed import ranks
-from pyro_ssl.errors import RankError
+from pyro_ssl.errors import CheckpointError, RankError
+from pyro_ssl.infer.sharded import sum_counts
+from tests.faults.digest import digest_of_folder
+from tests.faults.disk import damage, full_disk
 
 K, V, T, B = 3, 7, 6, 24
 
@@ -195,18 +201,32 @@ def topical_whole(here):
 
 
 def sent(here):
-    """Bytes of a step, for two numbers of sequences."""
-    each = []
-    for size in (B, 2 * B):
-        pyro.clear_param_store()
-        transition = LSTMTransition(K, 8)
-        words, lengths = (torch.cat([part] * (size // B), -1) for part in data())
-        fit = StochasticEM(make_model(transition, size), Adam({"lr": 1e-2}), 5, twist=None)
-        for index in [torch.arange(size), torch.arange(size)]:
-            before = here.bytes_sent
-            fit.step(words, lengths, here.part(index))
-            each.append(here.bytes_sent - before)
-    return {"each": each, "parameters": sum(p.numel() for p in transition.parameters())}
+    """Bytes of a step, for two numbers of sequences, in float64 and in float32."""
+    found = {}
+    for dtype in (torch.float64, torch.float32):
+        torch.set_default_dtype(dtype)
+        each = found[str(dtype)] = []
+        for size in (B, 2 * B):
+            pyro.clear_param_store()
+            transition = LSTMTransition(K, 8)
+            words, lengths = (torch.cat([part] * (size // B), -1) for part in data())
+            fit = StochasticEM(make_model(transition, size), Adam({"lr": 1e-2}), 5, twist=None)
+            for index in [torch.arange(size), torch.arange(size)]:
+                before = here.bytes_sent
+                fit.step(words, lengths, here.part(index))
+                each.append(here.bytes_sent - before)
+    torch.set_default_dtype(torch.float64)
+    return found | {"parameters": sum(p.numel() for p in transition.parameters())}
+
+
+def many_counts(here):
+    """Counts that float32 cannot tell apart, and others that it can."""
+    found = {}
+    for most in (2**23 - 2, 2**24 + 1):
+        before, own = here.bytes_sent, torch.tensor([most, 3.0]) + here.rank
+        total = sum_counts({"phi": own}, torch.float32)["phi"]
+        found[most] = total.tolist(), here.bytes_sent - before
+    return found
 
 
 def recovered(here):
@@ -289,8 +309,136 @@ def stops(here, how):
                 raise ArithmeticError("the disk is full")
             if how == "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
-            return
+            if how == "hangs":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            if how == "ends":
+                return
+            cut_all_connections()
         fit.step(words, lengths, here.part(torch.arange(8)))
+
+
+def cut_all_connections():
+    """What a network does that fails."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            with socket.socket(fileno=os.dup(int(name))) as one:
+                one.getpeername()
+                one.shutdown(socket.SHUT_RDWR)
+        except OSError:  # a file, one that listens, or one that is closed
+            pass
+
+
+def interrupted(here):
+    """Ctrl-C on the last rank, once amid each kind of run: all stop, at one place."""
+    transition, (words, lengths) = LSTMTransition(K, 8), data()
+    model, calls = make_model(transition), []
+
+    def asking(*args):
+        calls.append(args)
+        if here.rank == here.size - 1 and len(calls) == 25:
+            os.kill(os.getpid(), signal.SIGINT)
+        model(*args)
+
+    fit, losses, said = StochasticEM(asking, Adam({"lr": 1e-2}), 5, twist=None), [], []
+    try:
+        for _ in range(100):
+            losses.append(fit.step(words, lengths, here.part(torch.arange(8))))
+    except KeyboardInterrupt:
+        said.append("stopped")
+    losses.append(fit.step(words, lengths, here.part(torch.arange(8))))
+    calls.clear()
+    pg = ParticleGibbs(asking, 5, twist=None)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        index = here.part(torch.arange(B))
+        pg.run(words, lengths, index, num_samples=100, disable_progbar=True)
+    said += [str(one.message).split(" of ")[0] for one in told]
+    calls.clear()
+    ssl = TopicalSSL(K, V, hidden_size=4)
+    ssl.model = asking
+    history = ssl.fit(words, lengths, num_epochs=100, markov_steps=0, disable_progbar=True)
+    made = {"num": len(losses), "draws": len(pg.get_samples()["z"]), "epochs": len(history)}
+    return {**made, "told": said, "phi": ssl.phi}
+
+
+def full_disk_on_one(here, folder):
+    """A save that one rank cannot make, at each write: the one before stays, on all ranks."""
+    transition, (words, lengths) = LSTMTransition(K, 8), data()
+    fit = StochasticEM(make_model(transition), Adam({"lr": 1e-2}), 5, twist=None)
+    steps = iter(range(1000))
+
+    def step():
+        return fit.step(words, lengths, here.part((torch.arange(8) + 4 * next(steps)) % B))
+
+    said, kept = [], []
+    for _ in range(2):
+        step()
+        fit.save(folder)
+    for after in range(6):
+        step()
+        failing = full_disk(after) if here.rank == here.size - 1 - after % 2 else nullcontext()
+        before = digest_of_folder(folder)
+        here.every("all have looked", None)
+        try:
+            with failing:
+                fit.save(folder)
+            said.append("saved")
+        except OSError as error:
+            said.append(error.strerror)
+        here.every("all have saved", None)
+        kept.append(digest_of_folder(folder) == before)
+    again = StochasticEM(make_model(LSTMTransition(K, 8)), Adam({"lr": 1e-2}), 5, twist=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again.load(folder, words, lengths, here.part(torch.arange(8)))
+    return {"said": said, "kept": kept, "steps": again._num_steps}
+
+
+def damaged_saves(here, folder):
+    """What ranks go on from where a file of the newest save is damaged, or gone."""
+    transition, (words, lengths) = LSTMTransition(K, 8), data()
+    model, index = make_model(transition), here.part(torch.arange(8))
+    fit = StochasticEM(model, Adam({"lr": 1e-2}), 5, twist=None)
+    for _ in range(3):
+        fit.step(words, lengths, index)
+        fit.save(folder)
+    newest = max(folder.glob("*/manifest.json"), key=lambda file: file.stat().st_mtime_ns).parent
+    found = []
+    for i, name in enumerate(sorted(file.name for file in newest.iterdir())):
+        for how in ("flip", "cut", "gone"):
+            copy = folder.parent / f"{i} {how}"
+            if here.rank == 0:
+                shutil.copytree(folder, copy)
+                file = copy / newest.name / name
+                file.unlink() if how == "gone" else damage(file, how)
+            here.every("all is spoilt", None)
+            again = StochasticEM(model, Adam({"lr": 1e-2}), 5, twist=None)
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                again.load(copy, words, lengths, index)
+            found.append((name[:8], how, again._num_steps, [str(one.message) for one in told]))
+    return {"found": found}
+
+
+def other_owners(here, folder):
+    """Ranks that are given others' sequences than they had."""
+    transition, (words, lengths) = LSTMTransition(K, 8), data()
+    fit = StochasticEM(make_model(transition), Adam({"lr": 1e-2}), 5, twist=None)
+    own = torch.arange(8).chunk(here.size)
+    fit.step(words, lengths, own[here.rank])
+    fit.save(folder)
+    again = StochasticEM(make_model(transition), Adam({"lr": 1e-2}), 5, twist=None)
+    again.load(folder, words, lengths, own[here.rank])
+    told = []
+    for index in (own[1 - here.rank], here.part(torch.arange(8))):
+        before = torch.get_rng_state()
+        try:
+            again.load(folder, words, lengths, index)
+        except (CheckpointError, RankError) as error:
+            told.append(f"{type(error).__name__}: {error}")
+        assert torch.equal(torch.get_rng_state(), before)
+    again.step(words, lengths, own[here.rank])
+    return {"told": told}
 
 
 def several(names, here):
@@ -307,7 +455,11 @@ def main(name, folder):
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(1)
     pyro.enable_validation(True)
-    with ranks(timeout=60.0) as here:
+    with ranks(timeout=4.0 if name == "stops:hangs" else 60.0) as here:
+        if name.startswith("saves:"):
+            made = globals()[name.removeprefix("saves:")](here, Path(folder) / "run")
+            torch.save(made, Path(folder) / f"{here.rank}.pt")
+            return
         if name.startswith("stops:"):
             stops(here, name.removeprefix("stops:"))
             return

@@ -1,9 +1,11 @@
-"""The command line, alone and under torchrun."""
+"""``pyro-ssl fit`` on several processes, under torchrun."""
 
+import json
 import subprocess
 import sys
 
 import pytest
+import torch
 
 from pyro_ssl import TopicalSSL, train
 from tests.distributed.launch import ROOT
@@ -18,33 +20,29 @@ def text(tmp_path):
     return path
 
 
-def test_it_prints_topics_and_saves_the_model(text, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("CI", "true")
-    train.main([str(text), *SMALL.split(), "--save", str(tmp_path / "model")])
+def test_the_module_is_the_command(text, tmp_path, capsys):
+    torch.set_default_dtype(torch.float32)
+    assert train.main([str(text), *SMALL.split(), "--out", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().out
     assert "held-out perplexity" in said and said.count("%  ") == 3
-    assert TopicalSSL.load(tmp_path / "model").num_topics == 3
-
-
-@pytest.mark.parametrize(
-    "content, options, told",
-    [
-        (b"\xff\xfe\x00", [], "expected a text file in UTF-8"),
-        (b"one two", [], "found 1 passages of 100 words, expected 2 at least"),
-    ],
-)
-def test_what_it_cannot_read(content, options, told, tmp_path, capsys):
-    path = tmp_path / "a.txt"
-    path.write_bytes(content)
-    with pytest.raises(SystemExit):
-        train.main([str(path), *options])
-    assert told in capsys.readouterr().err
+    command = json.loads((tmp_path / "run" / "settings.json").read_text())["command"]
+    assert command.startswith("pyro-ssl fit ")
 
 
 @pytest.mark.stage("statistical")
-def test_torchrun(text):
+@pytest.mark.parametrize("module", [["pyro_ssl.train"], ["pyro_ssl", "fit"]])
+def test_torchrun(module, text, tmp_path):
+    """The first rank alone prints and writes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["-m", "pyro_ssl.train", str(text), *SMALL.split()]
+    command += ["-m", *module, str(text), *SMALL.split(), "--out", str(tmp_path / "run")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("held-out perplexity") == 1
+    assert done.stdout.count("held-out perplexity") == 1 == done.stdout.count("saved in")
+    assert done.stderr.count("epoch 1 of 2:") == 1
+    assert TopicalSSL.load(tmp_path / "run" / "model").num_topics == 3
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert again.returncode != 0 and "holds a run already" in again.stderr
+    on = subprocess.run([*command, "--resume"], cwd=ROOT, capture_output=True, text=True)
+    assert on.returncode == 0, on.stderr
+    assert done.stdout.splitlines()[0] == on.stdout.splitlines()[0]
+    assert "epoch 1 of 2:" not in on.stderr

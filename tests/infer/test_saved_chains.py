@@ -131,7 +131,7 @@ RUNS = {
 UPDATES = 8
 
 
-def run(name, folder=None, stop=None, seed=0, every=1, **options):
+def run(name, folder=None, stop=None, seed=0, every=1, quiet=False, **options):
     """A run in a process of its own, as far as one test can have it, perhaps stopped."""
     model, x, how, more = RUNS[name]
     worlds.lstm()  # which sets a seed the first time
@@ -146,7 +146,7 @@ def run(name, folder=None, stop=None, seed=0, every=1, **options):
     more = {"num_samples": UPDATES - more.get("warmup_steps", 0), **more}
     where = {} if folder is None else {"checkpoint": folder, "every": every}
     with warnings.catch_warnings():
-        if stop is not None:
+        if stop is not None or quiet:
             warnings.filterwarnings("ignore", "Stopped after")
         options = {**more, **where, "disable_progbar": True, **options}
         pg.run(x(), **{"hook_fn": hook, **options})
@@ -431,3 +431,47 @@ def test_a_full_disk_is_told_and_the_run_goes_on(tmp_path):
         assert all_of(run("states", tmp_path, seed=3, resume=True)) == expected
     assert digest_of_folder(tmp_path) == before
     assert all_of(run("states", tmp_path, seed=3, resume=True)) == expected
+
+
+# ------------------------------------------------------------------------ read by others
+
+
+@pytest.mark.parametrize("name", ["states", "three chains", "occupancy", "two loops", "NUTS"])
+def test_draws_are_read_without_a_model(tmp_path, name):
+    pg = run(name, tmp_path)
+    found = ParticleGibbs.load_draws(tmp_path)
+    wanted = pg.get_samples(group_by_chain=True)
+    assert found.num_draws == next(iter(wanted.values())).shape[1]
+    for site, value in found.get_samples(group_by_chain=True).items():
+        assert value.dtype == wanted[site].dtype and torch.equal(value, wanted[site])
+    assert found.get_samples(group_by_chain=True).keys() == wanted.keys()
+    same = repr(found.diagnostics()), repr(as_dict(found))
+    assert same[1] == repr(as_dict(pg))
+    if name not in ("NUTS", "two loops"):  # step sizes are the inner kernel's
+        assert same[0] == repr(pg.diagnostics())
+        assert found.kernel.format() == pg.kernel.format()
+
+
+def test_draws_of_a_run_in_progress_are_read(tmp_path):
+    seen = []
+
+    def hook(params, i):
+        if i == 1:  # no draw yet, nothing kept
+            seen.append(ParticleGibbs.load_draws(tmp_path).num_draws)
+        if i >= 6:
+            seen.append(len(ParticleGibbs.load_draws(tmp_path).get_samples()["z"]))
+
+    run("warm-up", tmp_path, hook_fn=hook)
+    assert seen == [0, 1, 2]
+
+
+def test_draws_that_cannot_be_read_are_told(tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint here"):
+        ParticleGibbs.load_draws(tmp_path / "nothing")
+    run("states", tmp_path, keep=lambda draw: {"ends": draw["z"][:, -1]})
+    found = ParticleGibbs.load_draws(tmp_path)
+    assert found.get_samples()["ends"].shape == (8, B)
+    with pytest.raises(ValueError, match="occupancy"):
+        found.occupancy()
+    with pytest.raises(ValueError, match=r"and then pg\.to_arviz\(\)"):
+        found.to_arviz()

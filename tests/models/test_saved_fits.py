@@ -171,7 +171,7 @@ def test_a_start_is_not_lost(tmp_path):
     expected = all_of(fit("topical"))
     fit("topical", tmp_path, num_epochs=0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pyro_ssl.models.topical.fit_markov", None)
+        patch.setattr("pyro_ssl.models.topical.search_markov", None)
         assert all_of(fit("topical", tmp_path, seed=3, resume=True)) == expected
 
 
@@ -225,3 +225,29 @@ def test_a_full_disk_is_told_and_the_fit_goes_on(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert all_of(fit("language", tmp_path, seed=3, resume=True)) == expected
+
+
+@pytest.mark.parametrize("name", ["topical", "Gaussian, scored", "language", "IMV"])
+def test_a_fit_in_progress_is_read(tmp_path, name):
+    """The best epoch so far, or the last."""
+    seen = []
+
+    def callback(record):
+        if record.epoch > 1:
+            seen.append(type(model).load(tmp_path))
+
+    pyro.set_rng_seed(0)
+    make, data, given = FITS[name]
+    model = make()
+    given = {**given, "checkpoint": tmp_path, "callback": callback, "disable_progbar": True}
+    model.fit(data(), num_epochs=3, **given)
+    found = type(model).load(tmp_path)
+    assert [len(one.history) for one in (*seen, found)] == [1, 2, 3]
+    assert digest_of_tensors(found.state_dict()) == digest_of_tensors(model.state_dict())
+    assert not found.training and found.config == model.config
+
+
+def test_a_fit_of_another_kind_is_not_read(tmp_path):
+    fit("language", tmp_path)
+    with nothing_changes(tmp_path), pytest.raises(CheckpointError, match="holds a"):
+        TopicalSSL.load(tmp_path)

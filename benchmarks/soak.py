@@ -1,0 +1,206 @@
+"""Do runs that last grow, or slow down?
+
+    python -m benchmarks.soak [--minutes 60] [--kinds em gibbs ...] [--results soak.json]
+
+Each kind of run goes on for so many minutes, one after the other, in a process of its own, on one
+thread:
+
+- ``em``: stochastic EM on minibatches, saved after every 50 steps;
+- ``gibbs``: particle Gibbs with ``keep="occupancy"``;
+- ``filter``: perplexities by a particle filter;
+- ``markov``: epochs of exact EM for the HMM;
+- ``fits``: fits of a topical SSL, one after the other, each with checkpoints;
+- ``stream``: documents that come, a few at a time and each time of another length: EM learns from
+  them, and a particle filter scores them.
+
+A hundred times the resident memory is read, and the steps so far are counted. After the first
+fifth, in which caches fill, a line is fitted to memory and to steps per second: ``growth`` and
+``drift`` are its rise from the first end to the last, in percent of the mean. Throughput means
+little on a machine that does something else too.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pyro.optim import Adam
+
+from benchmarks._results import RESULTS, Results
+from pyro_ssl import MarkovEM, ParticleFilter, ParticleGibbs, StochasticEM, TopicalSSL
+
+T, B, K, V, H, BATCH = 50, 200, 10, 500, 32, 50
+SAMPLES, WARM_UP, SAVE_EVERY = 100, 0.2, 50
+
+#: called after every step; it ends the run
+Tick = Callable[..., None]
+
+
+def documents(num: int = B, length: int = T) -> torch.Tensor:
+    """Return words ``(T, B)`` of topics that follow one another."""
+    topic = torch.randint(K, (length, num)).cummax(0).values
+    return topic * (V // K) + torch.randint(V // K, (length, num))
+
+
+def fitted(words: torch.Tensor) -> TopicalSSL:
+    """Return a model that has seen a little."""
+    ssl = TopicalSSL(K, V, hidden_size=H)
+    ssl.fit(words, num_epochs=1, markov_steps=5, markov_starts=1, disable_progbar=True)
+    return ssl
+
+
+def em(tick: Tick) -> None:
+    """Take steps of stochastic EM."""
+    words, ssl, num = documents(), TopicalSSL(K, V, hidden_size=H), 0
+    fit = StochasticEM(ssl.model, Adam({"lr": 0.01}), 10, draw_dirichlet=True)
+    with tempfile.TemporaryDirectory() as folder:
+        while True:
+            for index in torch.randperm(B).split(BATCH):
+                fit.step(words, None, index)
+                num += 1
+                if num % SAVE_EVERY == 0:
+                    fit.save(folder)
+                tick()
+
+
+def gibbs(tick: Tick) -> None:
+    """Draw paths, and count their states."""
+    words = documents()
+    how: dict[str, Any] = {"keep": "occupancy", "num_samples": 10**9, "disable_progbar": True}
+    ParticleGibbs(fitted(words).fitted_model).run(words, hook_fn=tick, **how)
+
+
+def filters(tick: Tick) -> None:
+    """Score documents."""
+    words = documents()
+    scores = ParticleFilter(fitted(words).fitted_model, 20)
+    while True:
+        scores.perplexity(words)
+        tick()
+
+
+def markov(tick: Tick) -> None:
+    """Fit an HMM."""
+    words, hmm = documents(), MarkovEM(TopicalSSL(K, V, hidden_size=H).model)
+    while True:
+        hmm.epoch([(words, None, index) for index in torch.arange(B).split(BATCH)])
+        tick()
+
+
+def fits(tick: Tick) -> None:
+    """Fit models, with checkpoints."""
+    words = documents()
+    how: dict[str, Any] = {"markov_steps": 5, "markov_starts": 1, "batch_size": BATCH}
+    while True:
+        with tempfile.TemporaryDirectory() as folder:
+            ssl = TopicalSSL(K, V, hidden_size=H)
+            how |= {"num_epochs": 2, "checkpoint": folder, "disable_progbar": True}
+            ssl.fit(words, valid=(words[:, :BATCH],), num_valid_particles=5, **how)
+        tick()
+
+
+def stream(tick: Tick) -> None:
+    """Learn from documents that come."""
+    ssl = TopicalSSL(K, V, hidden_size=H)
+    fit = StochasticEM(ssl.model, Adam({"lr": 0.01}), 10, averaging=0.9)
+    while True:
+        words = documents(20, int(torch.randint(T // 2, T, ())))
+        fit.step(words)
+        ParticleFilter(fit.fitted_model, 20).log_likelihood(words)
+        tick()
+
+
+KINDS = {"em": em, "gibbs": gibbs, "filter": filters, "markov": markov, "fits": fits}
+KINDS |= {"stream": stream}
+
+
+def sampled(kind: str, seconds: float) -> dict[str, list[float]]:
+    """Run for so many seconds; return time, memory in MiB and steps at each sample."""
+    found: dict[str, list[float]] = {"seconds": [], "MiB": [], "steps": []}
+    num, began = 0, time.perf_counter()
+
+    def tick(*_: Any) -> None:
+        nonlocal num
+        num, now = num + 1, time.perf_counter() - began
+        if now >= (len(found["steps"]) + 1) * seconds / SAMPLES:
+            for name, value in zip(found, (now, resident(), num), strict=True):
+                found[name].append(value)
+        if len(found["steps"]) == SAMPLES or now > seconds:
+            raise KeyboardInterrupt
+
+    try:
+        KINDS[kind](tick)
+    except KeyboardInterrupt:
+        pass
+    return found
+
+
+def resident() -> float:
+    """Return the resident memory of this process, in MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def rise(x: torch.Tensor, y: torch.Tensor) -> float:
+    """Return how much a line through y rises from the first x to the last, in percent of y."""
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
+    return float(100.0 * slope * (x[-1] - x[0]) / y.mean())
+
+
+def summary(samples: dict[str, list[float]]) -> dict[str, Any]:
+    """Return growth and drift, in percent, and what they are of."""
+    seconds, memory, steps = (torch.tensor(v, dtype=torch.float64) for v in samples.values())
+    first = int(WARM_UP * len(seconds))
+    seconds, memory, steps = seconds[first:], memory[first:], steps[first:]
+    if len(seconds) < 10:
+        raise SystemExit(f"found {samples['steps']} steps, expected more of them: write --minutes")
+    rate = steps.diff() / seconds.diff()
+    return {
+        "minutes": round(samples["seconds"][-1] / 60, 1),
+        "steps": samples["steps"][-1],
+        "MiB": round(float(memory.mean()), 1),
+        "growth": round(rise(seconds, memory), 3),
+        "steps per second": round(float(rate.mean()), 2),
+        "drift": round(rise(seconds[1:], rate), 2),
+    }
+
+
+def main() -> None:
+    """Print a row for each kind, and keep it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--results", type=Path, default=RESULTS / "soak.json")
+    parser.add_argument("--alone", choices=list(KINDS), help=argparse.SUPPRESS)
+    o = parser.parse_args()
+    if o.alone:
+        torch.set_num_threads(1)
+        torch.manual_seed(0)
+        warnings.simplefilter("ignore")
+        print(json.dumps(sampled(o.alone, 60.0 * o.minutes)))
+        return
+    results = Results(o.results, {"minutes": o.minutes, "T": T, "B": B, "K": K, "V": V, "H": H})
+    for kind in o.kinds:
+        command = [sys.executable, "-m", "benchmarks.soak", "--alone", kind]
+        command += ["--minutes", str(o.minutes)]
+        if kind not in results:
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            results.add(kind, summary(json.loads(done.stdout.splitlines()[-1])))
+        row = results.runs[kind]
+        print(
+            f"{kind:<8}{row['steps']:>9,} steps, {row['MiB']:7.1f} MiB, growth {row['growth']:+.2f}"
+            f" %, {row['steps per second']:.2f} steps per second, drift {row['drift']:+.1f} %",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
