@@ -2,6 +2,7 @@
 
     python -m benchmarks.memory
     python -m benchmarks.memory --fit [--path wikitext-2]
+    python -m benchmarks.memory --draws 10000 [--keep paths [--draws-folder FOLDER]]
 
 The first: B=2,000 sequences, T=200 steps, P=20 particles, K=100 states, V=5,000 symbols: the user's
 model, the emission table, one conditional sweep with ancestor sampling, and the M-step's gradient,
@@ -12,6 +13,10 @@ The second: does a fit of topics grow with the number of documents? B=5,000 docu
 words, K=500 topics, V=10,000 words (of WikiText-2, or drawn uniformly): HMM steps, the start from
 it, an epoch of stochastic EM in minibatches of 250, and the perplexity of 500 documents, each with
 its seconds and the peak until then. A table ``(T, B, K)`` would take 0.93 GiB, and EM holds eight.
+
+The third: what do draws cost? So many of B=1,000 sequences of T=100 steps (K=10 states, P=2), of
+which visits are counted (``keep="occupancy"``), or paths kept, in memory or in a folder: the peak
+over what there was after the first two draws, at each tenth of them.
 """
 
 import argparse
@@ -25,12 +30,13 @@ import torch
 from pyro.optim import Adam
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pyro_ssl import LSTMTransition, StochasticEM, TopicalSSL, ssl_transition
+from pyro_ssl import LSTMTransition, ParticleGibbs, StochasticEM, TopicalSSL, ssl_transition
 from pyro_ssl.datasets import wikitext2_passages
 from pyro_ssl.models import fit_markov
 
 SWEEP = dict(B=2000, T=200, P=20, K=100, V=5000, H=64)
 FIT = dict(B=5000, T=100, P=10, K=500, V=10000, H=64)
+DRAWS = dict(B=1000, T=100, P=2, K=10, V=50, H=16)
 
 
 class LargestTensor(TorchDispatchMode):
@@ -54,19 +60,23 @@ def main() -> None:
     """Print the peak."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fit", action="store_true", help="a fit of topics, not one sweep")
+    parser.add_argument("--draws", type=int, help="of particle Gibbs, not one sweep")
+    parser.add_argument("--keep", default="occupancy", choices=["occupancy", "paths"])
+    parser.add_argument("--draws-folder")
     for name in SWEEP:
-        parser.add_argument(f"--{name}", type=int, help=f"{SWEEP[name]}; of a fit {FIT[name]}")
+        sizes = f"{SWEEP[name]}; of a fit {FIT[name]}; of draws {DRAWS[name]}"
+        parser.add_argument(f"--{name}", type=int, help=sizes)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--path", help="WikiText-2, for --fit; by default uniform words")
     parser.add_argument("--hmm-steps", type=int, default=2)
     parser.add_argument("--transition-steps", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=250)
     o = parser.parse_args()
-    for name, value in (FIT if o.fit else SWEEP).items():
+    for name, value in (FIT if o.fit else DRAWS if o.draws else SWEEP).items():
         if getattr(o, name) is None:
             setattr(o, name, value)
     torch.manual_seed(0)
-    fit(o) if o.fit else sweep(o)
+    fit(o) if o.fit else draws(o) if o.draws else sweep(o)
 
 
 def peak() -> float:
@@ -99,6 +109,32 @@ def fit(o: argparse.Namespace) -> None:
     few = words[:, :500], None if lengths is None else lengths[:500]
     found = ssl.perplexity(*few)
     tell(f"perplexity of {few[0].shape[1]} documents, {found:.0f}")
+
+
+def draws(o: argparse.Namespace) -> None:
+    """Print how the memory of a run grows with its draws."""
+    transition, phi = LSTMTransition(o.K, o.H), torch.rand(o.K, o.V).softmax(-1)
+    words = torch.randint(o.V, (o.T, o.B))
+
+    def model(words: torch.Tensor) -> None:
+        with pyro.plate("documents", o.B):
+            for t, z in ssl_transition("z", transition, o.T):
+                pyro.sample("x", dist.Categorical(phi[z]), obs=words[t])
+
+    before, began = 0.0, time.perf_counter()
+
+    def tell(params: dict[str, torch.Tensor], i: int) -> None:
+        nonlocal before
+        if i == 1:
+            before = peak()
+        if (i + 1) % max(o.draws // 10, 1) == 0:
+            seconds = time.perf_counter() - began
+            print(f"{i + 1} draws: {peak() - before:.3f} GiB more, {seconds:.0f} s", flush=True)
+
+    how: dict[str, Any] = {"keep": o.keep, "draws_folder": o.draws_folder}
+    pg = ParticleGibbs(model, o.P)
+    pg.run(words, num_samples=o.draws, hook_fn=tell, disable_progbar=True, **how)
+    print(f"the end: {peak() - before:.3f} GiB more than the {before:.2f} after two draws")
 
 
 def sweep(o: argparse.Namespace) -> None:

@@ -28,6 +28,8 @@ __all__ = [
     "read_checkpoint",
     "reading",
     "save_checkpoint",
+    "sealed",
+    "unsealed",
     "write_part",
 ]
 
@@ -91,9 +93,7 @@ def save_checkpoint(
     folder = _folder(path, f"{kind}.save")
     own = Part.of(tensors)
     body: dict[str, Any] = {"kind": kind} | own.about | ({"parts": [*parts]} if parts else {})
-    text = json.dumps(body | {"config": config}, sort_keys=True, separators=(",", ":"))
-    sealed = {"format": FORMAT, "seal": _digest(text), "body": text}
-    manifest = json.dumps(sealed, indent=1).encode()
+    manifest = sealed(body | {"config": config}, FORMAT)
     if len(manifest) > _LARGEST_MANIFEST:
         raise ValueError(
             f"{path}: found a config of {len(manifest):,} bytes, expected at most "
@@ -167,19 +167,44 @@ def _folder(path: str | os.PathLike[str], where: str) -> Path:
     return Path(path)
 
 
+def sealed(body: dict[str, Any], version: int) -> bytes:
+    """Return what JSON can hold as a file that tells when it was altered.
+
+    :param int version: of its layout.
+    """
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return json.dumps({"format": version, "seal": _digest(text), "body": text}, indent=1).encode()
+
+
+def unsealed(place: Path, content: bytes, version: int, what: str) -> Any:
+    """Return what :func:`sealed` was given, if it is as it was.
+
+    :param Path place: the file.
+    :param str what: it is of, for the message.
+    :raises CheckpointError: if a newer version made it.
+    :raises ValueError: if it was altered.
+
+    Example::
+
+        >>> unsealed(Path("corpus.json"), sealed({"words": 3}, 1), 1, "corpus")
+        {'words': 3}
+    """
+    found = json.loads(content)
+    newer = found["format"] if isinstance(found, dict) and "format" in found else None
+    if isinstance(newer, int) and newer > version:
+        raise CheckpointError(
+            f"{place.parent}: found a {what} of format {newer}, expected {version} at most: a "
+            "newer version of pyro_ssl saved it. Write pip install --upgrade pyro-ssl."
+        )
+    _check(found, {"format": int, "seal": str, "body": str}, place.name)
+    if newer != version or _digest(found["body"]) != found["seal"]:
+        raise ValueError(f"a {place.name} that was altered after it was saved")
+    return json.loads(found["body"])
+
+
 def _unsealed(folder: Path, manifest: bytes) -> dict[str, Any]:
     """The content of a manifest that is as it was saved."""
-    sealed = json.loads(manifest)
-    version = sealed["format"] if isinstance(sealed, dict) and "format" in sealed else None
-    if isinstance(version, int) and version > FORMAT:
-        raise CheckpointError(
-            f"{folder}: found a checkpoint of format {version}, expected {FORMAT} at most: a newer "
-            "version of pyro_ssl saved it. Write pip install --upgrade pyro-ssl."
-        )
-    _check(sealed, {"format": int, "seal": str, "body": str})
-    if version != FORMAT or _digest(sealed["body"]) != sealed["seal"]:
-        raise ValueError(f"a {_MANIFEST} that was altered after it was saved")
-    body = json.loads(sealed["body"])
+    body = unsealed(folder / _MANIFEST, manifest, FORMAT, "checkpoint")
     file = {"tensors": str, "bytes": int, "sha256": str}
     has_parts = isinstance(body, dict) and "parts" in body
     _check(body, {"kind": str, "config": dict} | file | ({"parts": list} if has_parts else {}))
@@ -194,10 +219,10 @@ def _unsealed(folder: Path, manifest: bytes) -> dict[str, Any]:
     return body
 
 
-def _check(found: Any, types: dict[str, type]) -> None:
+def _check(found: Any, types: dict[str, type], name: str = _MANIFEST) -> None:
     kinds = {k: type(v) for k, v in found.items()} if isinstance(found, dict) else type(found)
     if kinds != types:
-        raise ValueError(f"{kinds} in {_MANIFEST}, where {types} should be")
+        raise ValueError(f"{kinds} in {name}, where {types} should be")
 
 
 def _tensors_name(digest: str) -> str:

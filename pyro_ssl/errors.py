@@ -13,6 +13,7 @@ __all__ = [
     "LatentSiteError",
     "ModelError",
     "NonFiniteError",
+    "NotEnoughMemory",
     "RankError",
     "SMCFailed",
     "SSLError",
@@ -55,6 +56,10 @@ class EmissionNotLocalError(SSLError, ValueError):
 
 class NonFiniteError(SSLError, ValueError):
     """A log-density is NaN or +inf; nothing was updated."""
+
+
+class NotEnoughMemory(SSLError, MemoryError):
+    """A run would need more memory than there is; it was not begun."""
 
 
 class SMCFailed(SSLError, RuntimeError):

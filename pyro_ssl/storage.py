@@ -3,22 +3,38 @@
 A file is written beside its place and then moved there in one step. So whoever reads finds the old
 file or the new one, whatever happened between: a process killed, a full disk, another save. What is
 read is a file of a bounded size, and all that can go wrong is one :class:`CheckpointError`.
+What is larger than memory is written, read and hashed in blocks.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
+import numpy as np
+
 from .errors import CheckpointError
 
-__all__ = ["read_file", "reading", "write_durably"]
+__all__ = [
+    "blocks_of",
+    "filled_in_one_step",
+    "hash_of",
+    "lock",
+    "map_file",
+    "read_file",
+    "reading",
+    "write_durably",
+]
+
+_BLOCK = 2**24
 
 
 def write_durably(
@@ -57,7 +73,7 @@ def write_durably(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _opened(folder) as handle:
-            if _lock(handle):  # so what is unfinished here is of a process that was killed
+            if lock(handle):  # so what is unfinished here is of a process that was killed
                 for pattern in [*map(escape, files), *filter(None, [stale])]:
                     _remove(folder, f".{pattern}.*.tmp")
             for name, payload in files.items():
@@ -83,6 +99,87 @@ def write_durably(
             reason = f"{error.strerror or error}; {told}"
             raise OSError(error.errno, reason, error.filename or str(folder)) from error
         raise
+
+
+@contextmanager
+def filled_in_one_step(folder: Path) -> Iterator[Path]:
+    """Make a folder that is in its place once the block is over, and not there before.
+
+    It is filled beside its place. What a process that was killed has left there goes.
+
+    :returns: where to put its files.
+    :raises OSError: if something is in its place, or it cannot be written; nothing of it stays.
+
+    Example::
+
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "corpus"
+        >>> with filled_in_one_step(target) as folder:
+        ...     written = (folder / "a.txt").write_bytes(b"first")
+        ...     assert not target.exists()
+        >>> [file.name for file in target.iterdir()]
+        ['a.txt']
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{escape(folder.name)}.*.filling"):
+        with suppress(FileNotFoundError), open(left / ".lock", "rb") as file:
+            if lock(file.fileno(), wait=False):  # nobody fills it any more
+                shutil.rmtree(left, ignore_errors=True)
+    filling = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.filling")
+    filling.mkdir()
+    try:
+        with open(filling / ".lock", "xb") as file:
+            lock(file.fileno())
+            yield filling
+            for written in filling.iterdir():
+                with open(written, "rb") as opened:
+                    os.fsync(opened.fileno())
+            with _opened(filling) as handle:
+                os.fsync(handle)
+            os.rename(filling, folder)
+            (folder / ".lock").unlink()
+        with _opened(folder.parent) as handle:
+            os.fsync(handle)
+    finally:
+        shutil.rmtree(filling, ignore_errors=True)
+
+
+def map_file(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the content of a file as an array that is read when it is looked at.
+
+    Edits of it stay in memory.
+
+    :raises ValueError: if the file is too small, or no file.
+    """
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if not _is_file(path):
+        raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
+    if path.stat().st_size < size:
+        raise ValueError(f"{path.stat().st_size:,} bytes in {path.name}, where {size:,} should be")
+    if not size:  # which cannot be mapped
+        return np.empty(shape, dtype)
+    return np.memmap(path, dtype, "c", shape=shape)
+
+
+def blocks_of(array: np.ndarray) -> Iterator[bytes]:
+    """Return the bytes of an array, a block at a time."""
+    flat = array.reshape(-1).view(np.uint8)
+    for start in range(0, len(flat), _BLOCK):
+        yield flat[start : start + _BLOCK].tobytes()
+
+
+def hash_of(blocks: Iterable[bytes]) -> str:
+    """Return the SHA-256 of blocks, one after the other.
+
+    Example::
+
+        >>> hash_of([b"a", b"b"]) == hashlib.sha256(b"ab").hexdigest()
+        True
+    """
+    found = hashlib.sha256()
+    for block in blocks:
+        found.update(block)
+    return found.hexdigest()
 
 
 def read_file(path: Path, most: int, *, links: bool = True) -> bytes:
@@ -153,12 +250,16 @@ def _opened(folder: Path) -> Iterator[int]:
         os.close(handle)
 
 
-def _lock(handle: int) -> bool:
-    """Wait until no other saver has the folder; False where the system has no such locks."""
+def lock(handle: int, *, wait: bool = True) -> bool:
+    """Take the lock of an open file or folder, which goes when it is closed, or its process does.
+
+    :param bool wait: until no other has it.
+    :returns: whether it was taken; never where the system has no such locks.
+    """
     try:
         import fcntl
 
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except (ImportError, OSError):
         return False
     return True

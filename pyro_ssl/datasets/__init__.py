@@ -27,6 +27,8 @@ from pyro_ssl.datasets.splits import (
 )
 from pyro_ssl.datasets.stop_words import STOP_WORDS
 from pyro_ssl.datasets.text import UNKNOWN, Vocabulary, split_passages, tokenize
+from pyro_ssl.datasets.text_files import TextFiles
+from pyro_ssl.datasets.token_corpus import TokenCorpus
 from pyro_ssl.datasets.wikitext import load_wikitext2
 from pyro_ssl.datasets.windows import WindowedSplit, Windows, make_windows
 
@@ -51,7 +53,9 @@ __all__ = [
     "Scaling",
     "SequenceSplit",
     "TextBatch",
+    "TextFiles",
     "TimeSeries",
+    "TokenCorpus",
     "UnknownWordsWarning",
     "Vocabulary",
     "WindowedSplit",

@@ -27,6 +27,7 @@ __all__ = [
     "number_of",
     "open_text",
     "read_text",
+    "stream_text",
     "text_lines",
 ]
 
@@ -127,6 +128,22 @@ def read_text(path: Path, caller: str, most: int = 2**22) -> str:
         return "".join(lines).replace("\r", "\n")
 
 
+def stream_text(path: Path, caller: str) -> Iterator[str]:
+    """Read the lines of a UTF-8 text one at a time, of any size, unpacked by its name's ending.
+
+    :raises ValueError: at a line that is too long, damaged, or no UTF-8; an archive's checksum is
+        known at its end alone.
+    """
+    number = 0
+    try:
+        with _OPENERS.get(path.suffix, open)(path, "rb") as file:
+            while line := file.readline(_LONGEST_LINE + 1):
+                number += 1
+                yield _decoded(line, number, path, caller)
+    except _DAMAGE as error:
+        raise _damaged(error, path, number + 1, caller) from error
+
+
 def number_of(cell: str) -> float:
     """Read a number as data sets have them, which float32 can hold.
 
@@ -169,15 +186,19 @@ def text_lines(content: bytes, path: Path, caller: str, most: int = 2**28) -> It
     :raises ValueError: at a line that is no such text, or too long.
     """
     for number, line in enumerate(BytesIO(content), start=1):
-        if len(line) > _LONGEST_LINE:
-            raise _too_much(path, number, caller, most)
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise _damaged(error, path, number, caller) from error
-        if "\0" in text:
-            raise _damaged(EOFError("a hole: bytes that are 0"), path, number, caller)
-        yield text[:-2] + "\n" if text.endswith("\r\n") else text
+        yield _decoded(line, number, path, caller, most)
+
+
+def _decoded(line: bytes, number: int, path: Path, caller: str, most: int | None = None) -> str:
+    if len(line) > _LONGEST_LINE:
+        raise _too_much(path, number, caller, most)
+    try:
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise _damaged(error, path, number, caller) from error
+    if "\0" in text:
+        raise _damaged(EOFError("a hole: bytes that are 0"), path, number, caller)
+    return text[:-2] + "\n" if text.endswith("\r\n") else text
 
 
 def _last_line(blocks: list[bytes]) -> int:
@@ -191,8 +212,9 @@ def _damaged(error: Exception, path: Path, line: int, caller: str) -> ValueError
     )
 
 
-def _too_much(path: Path, line: int, caller: str, most: int) -> ValueError:
+def _too_much(path: Path, line: int, caller: str, most: int | None) -> ValueError:
+    in_all = "" if most is None else f" and {most:,} in all"
     return ValueError(
         f"{caller}: found too much text in {path}, line {line}, expected at most "
-        f"{_LONGEST_LINE:,} bytes in a line and {most:,} in all. Is it another file, or damaged?"
+        f"{_LONGEST_LINE:,} bytes in a line{in_all}. Is it another file, or damaged?"
     )

@@ -21,6 +21,7 @@ from typing import Any, overload
 from torch import Tensor
 
 from pyro_ssl.datasets.arguments import as_ids, integer
+from pyro_ssl.datasets.counting import WordCounts
 from pyro_ssl.storage import read_file, reading, write_durably
 
 __all__ = ["UNKNOWN", "Vocabulary", "split_passages", "tokenize"]
@@ -147,12 +148,10 @@ class Vocabulary(Sequence[str]):
                 f"Vocabulary.build: found size={size}, expected 1 or more ({UNKNOWN!r} is one of "
                 "the words). Write Vocabulary.build(token_lists, size=2000)."
             )
-        counts: Counter[str] = Counter()
+        counts = WordCounts(without=UNKNOWN)
         for tokens in check_token_lists(token_lists, "Vocabulary.build(token_lists, size)"):
-            counts.update(tokens)
-        del counts[UNKNOWN]
-        ranked = sorted(counts, key=lambda word: (-counts[word], word))
-        return cls([UNKNOWN, *ranked[: size - 1]])
+            counts.add(tokens)
+        return cls([UNKNOWN, *counts.most_frequent(size - 1)])
 
     def encode(self, tokens: Iterable[str]) -> list[int]:
         """Turn words into ids; a word outside the vocabulary has id 0.

@@ -24,7 +24,9 @@ from ..storage import reading
 from .about import model_of
 from .about_data import data_of
 from .chain_shards import ChainShards
+from .draw_files import DrawFiles
 from .draws import Draws, Keep
+from .memory import check_fits
 from .particle_gibbs_kernel import Params, ParticleGibbsKernel
 from .plain import OfRank
 from .run_files import RunFiles, check_same
@@ -33,6 +35,11 @@ from .scan import ScanKernel, ready_kernel
 
 __all__ = ["ChainRun"]
 
+_REMEDY = (
+    'keep="occupancy" to count states, thinning=10 to keep every tenth draw, or '
+    'draws_folder="runs/draws" to keep them on disk'
+)
+_THIN = 'keep=lambda draw: {"ends": draw["z"][..., -1]} for what is wanted of a draw'
 _OWN = ("_num_sweeps", "_frozen", "_warming_up")
 
 
@@ -45,6 +52,7 @@ class ChainRun:
     :param bool resume: go on from what is there, if anything is.
     :param dict settings: in words, what draws hang on.
     :param keep: this and ``thinning``: see :class:`Draws`.
+    :param draws_folder: where draws are kept; ``None``: in memory.
     :param args: of the model, ``model_kwargs`` too.
     :raises CheckpointError: if what is there is damaged, or of another run.
     """
@@ -60,10 +68,13 @@ class ChainRun:
         settings: Mapping[str, Any],
         keep: Keep,
         thinning: int,
+        draws_folder: Any,
         model_kwargs: Mapping[str, Any],
     ) -> None:
         self.files, self._begun, self._start = files, generators(), start
         found = None if files is None else files.find(resume)
+        over = files is not None and resume  # what was drawn before the first save is drawn again
+        self.draw_files = None if draws_folder is None else DrawFiles(draws_folder, over=over)
         if found is not None and files is not None:
             check_same(files.folder, {"settings": found[0]["settings"]}, {"settings": settings})
             self._begin_again(found[1])
@@ -72,7 +83,7 @@ class ChainRun:
         self.kernels = self.kernel.kernels if isinstance(self.kernel, ScanKernel) else [self.kernel]
         sites = [kernel._sites for kernel in self.kernels]
         paths = {n: size for s in sites for n, size in zip(s.names, s.sizes, strict=True)}
-        self.draws = Draws(keep, thinning, warmup_steps, paths)
+        self.draws = Draws(keep, thinning, warmup_steps, paths, self.draw_files)
         self._saved = 0  # draws at the last save
         if files is None:
             return
@@ -98,6 +109,10 @@ class ChainRun:
         :param bool disable: hide the progress bar.
         """
         draws, kernel = self.draws, self.kernel
+        start = self._chains_first(self.params)
+        if next(iter(start.values())).device.type == "cpu":
+            left = draws.needed(start, num_updates)
+            check_fits("ParticleGibbs.run", left, _REMEDY if draws.keep == "paths" else _THIN)
         if draws.seen > num_updates and self.files is not None:
             raise CheckpointError(
                 f"{self.files.folder}: found {draws.seen - draws.warmup_steps} draws per chain, "
@@ -121,6 +136,11 @@ class ChainRun:
                     self.save()
         with contextlib.suppress(KeyboardInterrupt):
             self.save()
+
+    def close(self) -> None:
+        """Let go of the draws' folder."""
+        if self.draw_files is not None:
+            self.draw_files.close()
 
     def save(self) -> None:
         """Write a checkpoint, unless all is saved; what cannot be written is told, and draws go on.

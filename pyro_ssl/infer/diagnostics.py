@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..distributed import current
 from ..steps import steps_within
+from .series import Series
 
 __all__ = ["Diagnostics", "of_all_ranks", "path_functionals", "vector_functionals"]
 
@@ -73,10 +74,10 @@ class Diagnostics:
         self._changed: Tensor | None = None
         self._active: Tensor | None = None
         self.num_sweeps = 0
-        self.series: dict[str, list[Tensor]] = {}
+        self.series: dict[str, Series] = {}
         #: share of latents that each sweep changed, by chain, ``(C,)``
-        self.moved: list[Tensor] = []
-        self._draws: dict[str, list[Tensor]] = {}
+        self.moved = Series()
+        self._draws: dict[str, Series] = {}
 
     def add(
         self, before: Tensor, after: Tensor, lengths: Tensor | None, series: dict[str, Tensor]
@@ -99,16 +100,18 @@ class Diagnostics:
         self._changed += changed_now
         self.num_sweeps += 1
         for name, value in series.items():
-            self.series.setdefault(name, []).append(value.double())
+            self.series.setdefault(name, Series()).append(value.double())
 
     def add_sites(self, values: dict[str, Tensor]) -> None:
         """Record the values of latent sites outside the loop, chains first."""
         for name, value in values.items():
-            self._draws.setdefault(name, []).append(value.detach().double())
+            self._draws.setdefault(name, Series()).append(value.detach().double())
 
     def sites(self) -> dict[str, dict[str, Any]]:
         """Return mean, sd, ESS and R-hat of each site's elements, tensors of its shape."""
-        return {name: _summary(torch.stack(draws, 1)) for name, draws in self._draws.items()}
+        return {
+            name: _summary(each.stacked().transpose(0, 1)) for name, each in self._draws.items()
+        }
 
     @property
     def change_rate(self) -> Tensor:
@@ -124,13 +127,13 @@ class Diagnostics:
         """
         series = {"moved": self.moved, **self.series}
         kept = slice(thinning - 1, num_draws * thinning, thinning)
-        return {name: torch.stack(values[kept], 1) for name, values in series.items()}
+        return {name: each.stacked()[kept].transpose(0, 1) for name, each in series.items()}
 
     def report(self) -> dict[str, Any]:
         """Return change rates, and mean, sd, ESS and R-hat of each functional over the chains."""
         out: dict[str, Any] = {"num_sweeps": self.num_sweeps, "change_rate": self.change_rate}
         for name, values in self.series.items():
-            row = _summary(torch.stack(values, 1))  # of (C, S)
+            row = _summary(values.stacked().transpose(0, 1))  # of (C, S)
             out[name] = {key: value.item() for key, value in row.items()}
         return out
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import at_least
-from .plain import smallest
+from ..errors import CheckpointError, at_least
+from .draw_files import DrawFiles
+from .small import smallest, smallest_type
 
 __all__ = ["Draws", "Keep", "check_keep", "occupancy_of"]
 
@@ -44,6 +45,7 @@ class Draws:
     :param int thinning: of every so many draws the last is kept.
     :param int warmup_steps: draws that are thrown away at the start.
     :param dict paths: number of states of each path, by site; 0 of vectors.
+    :param DrawFiles files: where what is kept goes; ``None``: it stays in memory.
     :raises ValueError: if vectors are to be counted.
 
     Example::
@@ -56,10 +58,15 @@ class Draws:
     """
 
     def __init__(
-        self, keep: Keep, thinning: int, warmup_steps: int, paths: Mapping[str, int]
+        self,
+        keep: Keep,
+        thinning: int,
+        warmup_steps: int,
+        paths: Mapping[str, int],
+        files: DrawFiles | None = None,
     ) -> None:
         self.keep, self.thinning, self.warmup_steps = keep, thinning, warmup_steps
-        self.paths = dict(paths)
+        self.paths, self.files = dict(paths), files
         if keep == "occupancy" and not all(self.paths.values()):
             raise ValueError(
                 f'keep="occupancy" counts states, and the paths {sorted(self.paths)} are of '
@@ -79,11 +86,34 @@ class Draws:
         """Take in a draw, by site, chains first."""
         after = self.seen + 1 - self.warmup_steps
         if after > 0 and after % self.thinning == 0:
-            self._kept.append(self._reduced(draw))
+            (self._kept if self.files is None else self.files).append(self._reduced(draw))
         self.seen += 1
+
+    def needed(self, draw: Mapping[str, Tensor], num_updates: int) -> dict[str, int]:
+        """Return the bytes of memory that so many draws like one will take, by what they are.
+
+        The list of them and the tensor that is made of it at the end. What a function keeps is not
+        known before it is called.
+        """
+        number = max(num_updates - self.warmup_steps, 0) // self.thinning
+        if self.keep not in ("paths", "occupancy"):
+            return {}
+        found = {}
+        for name, value in draw.items():
+            size = self.paths.get(name)
+            what = f"{number:,} draws of {name} {tuple(value.shape)}"
+            dtype = smallest_type(size - 1) if size else value.dtype
+            if self.keep == "occupancy" and size:
+                # Counts in int32, and what is made of them in float64.
+                found[f"visits of {name}"] = 20 * value[0].numel() * size
+            elif self.files is None:
+                found[what] = 2 * number * value.numel() * dtype.itemsize
+        return found
 
     def samples(self) -> dict[str, Tensor]:
         """Return what was kept, by name, ``(C, S, ...)``; states in the smallest type."""
+        if self.files is not None:
+            return self.files.samples()
         names = self._kept[0] if self._kept else {}
         return {n: torch.stack([draw[n] for draw in self._kept]).transpose(0, 1) for n in names}
 
@@ -96,13 +126,24 @@ class Draws:
         """All that was kept so far; to be set, to go on from there."""
         names = self._kept[0] if self._kept else {}
         kept = {name: [draw[name] for draw in self._kept] for name in names}
-        return {"seen": self.seen, "number": len(self._kept), "kept": kept, "counts": self._counts}
+        state = {"seen": self.seen, "number": len(self._kept), "kept": kept, "counts": self._counts}
+        return state if self.files is None else state | {"files": self.files.state}
 
     @state.setter
     def state(self, state: dict[str, Any]) -> None:
         self.seen, self._counts, kept = state["seen"], state["counts"], state["kept"]
         each = range(state["number"])
-        self._kept = [{name: values[i] for name, values in kept.items()} for i in each]
+        draws = [{name: values[i] for name, values in kept.items()} for i in each]
+        if "files" not in state:
+            for draw in draws:
+                (self._kept if self.files is None else self.files).append(draw)
+        elif self.files is not None:
+            self.files.state = state["files"]
+        else:
+            raise CheckpointError(
+                "The draws of this run are in a folder of their own, and none was given, expected "
+                "it; write draws_folder= with the folder that it had."
+            )
 
     def _reduced(self, draw: Mapping[str, Tensor]) -> dict[str, Tensor]:
         small = {
@@ -143,9 +184,10 @@ def occupancy_of(samples: Mapping[str, Tensor], paths: Mapping[str, int]) -> dic
     """
     found = {}
     for name, size in paths.items():
-        each = samples[name].flatten(0, 1)
-        counts = each.new_zeros((*each.shape[1:], size), dtype=torch.int32)
-        _add_visits(counts, each)
+        chains = samples[name]
+        counts = chains.new_zeros((*chains.shape[2:], size), dtype=torch.int32)
+        for chain in chains:
+            _add_visits(counts, chain)
         found[name] = _shares(counts)
     return found
 

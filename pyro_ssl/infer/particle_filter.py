@@ -33,6 +33,7 @@ from ..smc import Emission, Sweep, roll_out
 from .blocks import Batches, programs_of
 from .estep import SMCSettings, draw_paths
 from .filter_mixture import Evidence, Forecast, conditioned, mean_exp, mixed_forecast, mixed_steps
+from .memory import check_sweep_fits
 from .scores import scored_cells
 from .sharded import current, together, with_shared_seed
 from .twisting import Twisting
@@ -263,6 +264,7 @@ class ParticleFilter:
 
     def _emission(self, run: ModelRun) -> Emission:
         """The emission of a run, the first one verified."""
+        check_sweep_fits("ParticleFilter", run, self.settings.num_particles)
         emission = read_emission(run, verify=is_validation_enabled() and not self._verified)
         self._verified = True
         return emission

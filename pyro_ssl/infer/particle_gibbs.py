@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from ..reading.emission import read_emission
 from ..reading.program import Program
 from .about import described
 from .chain_run import ChainRun
+from .draw_files import read_draws
 from .draws import Keep, check_keep
 from .estep import SMCSettings, draw_paths
 from .has_draws import HasDraws
@@ -31,7 +33,7 @@ from .inner import check_inner_kernel
 from .particle_gibbs_kernel import Params, ParticleGibbsKernel
 from .run_files import RunFiles
 from .saved_draws import SavedDraws
-from .sharded import together
+from .sharded import check_alone, together
 from .twisting import Twisting
 
 __all__ = ["ParticleGibbs"]
@@ -118,6 +120,7 @@ class ParticleGibbs(HasDraws):
         checkpoint: str | os.PathLike[str] | None = None,
         every: int = 100,
         resume: bool = False,
+        draws_folder: str | os.PathLike[str] | None = None,
         **kwargs: Any,
     ) -> None:
         r"""Run the chains; further arguments go to the model.
@@ -136,12 +139,16 @@ class ParticleGibbs(HasDraws):
         :param int thinning: keep the last of every so many draws, ``num_samples // thinning``.
         :param checkpoint: a folder to save the run in, every so many draws (``every``), at the end
             and at Ctrl-C. Its last two saves are kept, so that one is whole whatever happens. Each
-            has all draws so far: where these are large, save seldom, or reduce them by ``keep``.
+            has all draws so far: where these are large, reduce them by ``keep``, or give them a
+            folder of their own.
         :param bool resume: go on from the checkpoint, if there is one: draws are to the last bit
             those of a run that was never stopped. A finished run goes on to a larger
             ``num_samples``.
+        :param draws_folder: keep what is kept there and not in memory, a draw after the other: see
+            :meth:`read_draws`, also while the run goes on. ``get_samples`` reads all of it.
         :raises CheckpointError: if the checkpoint is damaged, or of other data, another model or
-            other settings.
+            other settings; or draws of another run are in ``draws_folder``.
+        :raises NotEnoughMemory: if a sweep, or all draws, cannot fit in memory.
 
         Ctrl-C ends the run, with a warning; the draws that were made are kept.
         """
@@ -162,6 +169,8 @@ class ParticleGibbs(HasDraws):
         }
         kept: dict[str, Any] = {"keep": keep, "thinning": thinning}
         files = None if checkpoint is None else RunFiles(checkpoint, "ParticleGibbs")
+        if draws_folder is not None:
+            check_alone("ParticleGibbs.run(draws_folder=)")
         chains = ChainRun(
             partial(ParticleGibbsKernel, self.model, **how),
             initial_params,
@@ -171,14 +180,40 @@ class ParticleGibbs(HasDraws):
             resume=resume,
             settings=described(how | kept | {"warmup_steps": warmup_steps}),
             **kept,
+            draws_folder=draws_folder,
             model_kwargs=kwargs,
         )
         disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
-        chains.go_on(warmup_steps + num_samples, every, hook_fn, disable)
-        try:
-            self._take(chains, num_samples)
-        except KeyboardInterrupt:  # whoever stops a run wants its draws
-            self._take(chains, num_samples)
+        with closing(chains):
+            chains.go_on(warmup_steps + num_samples, every, hook_fn, disable)
+            try:
+                self._take(chains, num_samples)
+            except KeyboardInterrupt:  # whoever stops a run wants its draws
+                self._take(chains, num_samples)
+
+    @staticmethod
+    def read_draws(folder: str | os.PathLike[str]) -> Params:
+        """Return the draws that a run keeps in a folder, also while it goes on elsewhere.
+
+        :returns: by site, ``(C, S, ...)``, S so far, states in the smallest type: mapped, so that
+            what is looked at is read.
+        :raises CheckpointError: if there are none, or their description is damaged.
+
+        Example::
+
+            >>> import tempfile, pyro, pyro.distributions as dist
+            >>> from pyro_ssl import MarkovTransition, ParticleGibbs, ssl_transition
+            >>> def model(x):
+            ...     with pyro.plate("series", x.shape[1]):
+            ...         for t, z in ssl_transition("z", MarkovTransition(3), len(x)):
+            ...             pyro.sample("x", dist.Normal(1.0 * z, 1.0), obs=x[t])
+            >>> pg, folder = ParticleGibbs(model, 5), tempfile.mkdtemp()
+            >>> how = {"num_samples": 9, "draws_folder": folder, "disable_progbar": True}
+            >>> pg.run(torch.randn(7, 4), **how)
+            >>> ParticleGibbs.read_draws(folder)["z"].shape
+            torch.Size([1, 9, 4, 7])
+        """
+        return read_draws(folder)
 
     @staticmethod
     def load_draws(path: str | os.PathLike[str]) -> SavedDraws:

@@ -32,6 +32,7 @@ from .diagnostics import Diagnostics, of_all_ranks, path_functionals, vector_fun
 from .estep import SMCSettings
 from .globals import GlobalSites
 from .globals_update import GlobalsUpdate
+from .memory import check_sweep_fits
 from .told import table, told
 from .twisting import Twisting
 
@@ -101,6 +102,7 @@ class ParticleGibbsKernel(MCMCKernel):
         with torch.no_grad(), how[0], how[1]:
             run = program.run()
             sharded.check_holds_all(run)
+            check_sweep_fits("ParticleGibbs", run, self.settings.num_particles, self.num_chains)
             read_emission(run, verify=self._validate)
             self._globals.check(run)
         self._program, self._sites = program, run.paths

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import warnings
 from typing import Any
 
@@ -12,8 +13,10 @@ from torch import Tensor
 from ..reading.paths import PathSites
 from ..reading.program import ModelRun
 from .about import digest
+from .path_rows import longer_rows, pad_steps, rows_like, zero_rows
+from .small import smallest_type
 
-__all__ = ["PathMemory", "about_paths", "data_of_all", "pad_steps", "sequence_index"]
+__all__ = ["PathMemory", "about_paths", "data_of_all", "sequence_index"]
 
 
 class PathMemory:
@@ -22,12 +25,18 @@ class PathMemory:
     A plate with ``subsample`` says which sequences a run holds. Without one, the data are taken to
     be the same at each step; where they are seen to differ, all paths are forgotten, with a
     warning. After minibatches, all sequences at once are taken to be those of the minibatches.
+
+    States are kept in the smallest type that holds them.
+
+    :param folder: keep them there, in a file without a name; by default in memory.
     """
 
-    def __init__(self) -> None:
-        self._paths: Tensor | None = None  # (N, T, ...), N over the full batch shape
+    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+        self.folder = folder
+        self._paths: Tensor | None = None  # (N, T, ...), N over the full batch shape; T may be more
         self._known: Tensor | None = None  # (N,)
         self._full_shape: torch.Size = torch.Size()
+        self._num_steps = 0  # the most that a run had
         # what was observed of all sequences, by site, if the last run held all
         self._values: dict[str, Tensor] | None = None
         self._sites: PathSites | None = None
@@ -35,11 +44,15 @@ class PathMemory:
     def __bool__(self) -> bool:
         return self._paths is not None
 
+    def anew(self) -> PathMemory:
+        """Return an empty memory of the same place."""
+        return PathMemory(self.folder)
+
     def copy(self) -> PathMemory:
         """Return a memory that goes on independently."""
         new = copy.copy(self)
         if self._paths is not None and self._known is not None:
-            new._paths, new._known = self._paths.clone(), self._known.clone()
+            new._paths, new._known = rows_like(self._paths, self.folder), self._known.clone()
         return new
 
     @property
@@ -67,7 +80,9 @@ class PathMemory:
         """The same, by site in any case."""
         if self._paths is None or self._sites is None:
             raise RuntimeError("No path was drawn yet; write em.step(...) first.")
-        return self._sites.split(self._paths.reshape(self._full_shape + self._paths.shape[1:]))
+        paths = self._paths[:, : self._num_steps]
+        paths = paths if paths.is_floating_point() else paths.long()
+        return self._sites.split(paths.reshape(self._full_shape + paths.shape[1:]))
 
     def about(self) -> dict[str, dict[str, Any]]:
         """Return :func:`about_paths` of the paths that are kept."""
@@ -92,21 +107,26 @@ class PathMemory:
             unknown = torch.zeros(B, dtype=torch.bool, device=run.loop.device)
             return run.zero_path(), unknown
         index = sequence_index(run)
-        rows = pad_steps(self._paths[index], T)[:, :T]
+        rows = pad_steps(self._paths[index.to(self._paths.device)], T)[:, :T].to(index.device)
+        rows = rows if rows.is_floating_point() else rows.long()
         return rows.transpose(0, 1).contiguous(), self._known[index]
 
     def store(self, run: ModelRun, path: Tensor) -> None:
         """Keep the paths ``(T, B, ...)`` of a run's sequences, of each its last in the run."""
         T, device = run.loop.num_steps, path.device
         if self.is_stale(run) or self._paths is None or self._known is None:
-            self._full_shape = run.full_shape
-            N = self._full_shape.numel()
-            self._paths = torch.zeros((N, T, *path.shape[2:]), dtype=path.dtype, device=device)
+            self._full_shape, self._num_steps = run.full_shape, T
+            N, dtype = self._full_shape.numel(), path.dtype
+            if run.is_discrete:
+                dtype = smallest_type(run.transition.num_states - 1)
+            like = torch.empty(0, dtype=dtype, device=device)
+            self._paths = zero_rows((N, T, *path.shape[2:]), like, self.folder)
             self._known = torch.zeros(N, dtype=torch.bool, device=device)
-        self._paths = pad_steps(self._paths, T)
+        self._paths = longer_rows(self._paths, T, self.folder)
         last = self.last_of_each(run)
-        index = sequence_index(run)[last]
-        self._paths[index, :T] = path.transpose(0, 1)[last]
+        index, rows = sequence_index(run)[last], path.transpose(0, 1)[last]
+        self._paths[index.to(self._paths.device), :T] = rows.to(self._paths)
+        self._num_steps = max(self._num_steps, T)
         self._known[index], self._sites = True, run.paths
         self.keep_data(run)
 
@@ -159,12 +179,6 @@ def _same(a: Tensor, b: Tensor) -> bool:
     if a is b or a.shape != b.shape:
         return a is b
     return bool(((a == b) | ((a != a) & (b != b))).all())
-
-
-def pad_steps(paths: Tensor, T: int) -> Tensor:
-    """Give paths ``(N, T', ...)`` at least T steps."""
-    longer = max(T - paths.shape[1], 0)
-    return torch.nn.functional.pad(paths, (0, 0) * (paths.dim() - 2) + (0, longer))
 
 
 def sequence_index(run: ModelRun) -> Tensor:

@@ -19,15 +19,17 @@ from ..distributed import current
 from ..reading.paths import PathSites
 from ..smc import LinearSurrogate, MarkovSurrogate
 from .mean_field import MarkovPart
+from .series import Series
+from .small import smallest
 from .twisting import Trial
 
-__all__ = ["OfRank", "OfRanks", "pack", "pack_own", "smallest", "unpack", "unpack_own"]
+__all__ = ["OfRank", "OfRanks", "pack", "pack_own", "unpack", "unpack_own"]
 
 #: named tuples, and objects that are what their attributes are
 _TUPLES: dict[str, Any] = {kind.__name__: kind for kind in (PathSites, Trial, adapt_window)}
-_OBJECTS = {kind.__name__: kind for kind in (MarkovSurrogate, LinearSurrogate, MarkovPart)}
-_INTEGERS = (torch.uint8, torch.int16, torch.int32)
-_WIDE = (torch.int16, torch.int32, torch.int64)
+_OBJECTS: dict[str, Any] = {
+    kind.__name__: kind for kind in (MarkovSurrogate, LinearSurrogate, MarkovPart, Series)
+}
 
 
 @dataclass(frozen=True)
@@ -49,26 +51,6 @@ class OfRanks(list[Any]):
     def mine(self) -> Any:
         """This rank's, where they are :attr:`are_these`."""
         return self[current().rank]
-
-
-def smallest(values: Tensor, most: int | None = None) -> Tensor:
-    """Return whole numbers, none below 0, in the smallest type that holds them.
-
-    :param int most: what none is above; by default the greatest is sought. Others come back as
-        they are.
-
-    Example::
-
-        >>> smallest(torch.tensor([0, 255])).dtype, smallest(torch.tensor([0, 1]), 256).dtype
-        (torch.uint8, torch.int16)
-    """
-    if values.dtype not in _WIDE or most is None and not values.numel():
-        return values
-    if most is None:
-        least, greatest = (int(value) for value in torch.aminmax(values))
-        most = greatest if least >= 0 else torch.iinfo(torch.int64).max
-    fitting = [dtype for dtype in _INTEGERS if most <= torch.iinfo(dtype).max]
-    return values.to(fitting[0]) if fitting else values
 
 
 def pack(tree: Any, tensors: dict[str, Tensor], own: list[Any] | None = None) -> Any:

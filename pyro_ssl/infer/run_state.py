@@ -48,7 +48,7 @@ KEPT: dict[type, tuple[str, ...]] = {
         *("_chosen_for", "_told"),
     ),
     Diagnostics: ("_changed", "_active", "num_sweeps", "series", "moved", "_draws"),
-    PathMemory: ("_paths", "_known", "_full_shape", "_sites"),
+    PathMemory: ("_paths", "_known", "_full_shape", "_num_steps", "_sites"),
     GlobalSites: ("values", "counts", "_not_conjugate"),
     PointSites: ("names",),
     MeanFieldGuide: ("_checked", "_pairs", "_path_name"),

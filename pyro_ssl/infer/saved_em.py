@@ -17,7 +17,7 @@ from torch import Tensor
 from ..reading.program import ModelRun, Program
 from ..storage import reading
 from .about import described
-from .path_memory import PathMemory, about_paths, data_of_all
+from .path_memory import about_paths, data_of_all
 from .run_files import RunFiles, check_same
 from .run_state import (
     generators,
@@ -168,7 +168,7 @@ def _own_state(em: Any) -> dict[str, Any]:
 
 
 def _put_own(em: Any, state: dict[str, Any]) -> None:
-    em._memory = PathMemory()
+    em._memory = em._memory.anew()
     for name in _OWN:
         setattr(em, name, state[name])
     for name in _PARTS:

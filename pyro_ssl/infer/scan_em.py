@@ -114,7 +114,7 @@ class ScansPaths:
         parts, start = {}, prior_paths(blocks)
         for block in blocks:
             part = parts[block.name] = copy.copy(self)
-            part._memory, part._parts = PathMemory(), None
+            part._memory, part._parts = self._memory.anew(), None
             part._start = {chain.name: start[chain.name] for chain in block.chains}
         return parts
 

@@ -17,6 +17,7 @@ from ..errors import CheckpointError
 from ..reading.program import ModelRun
 from ..smc.surrogate_product import from_sums
 from .path_memory import PathMemory, sequence_index
+from .path_rows import zero_rows
 from .plain import OfRank, OfRanks
 
 __all__ = [
@@ -40,7 +41,8 @@ def memory_state(memory: PathMemory) -> dict[str, Any]:
     own = None
     if memory._paths is not None and memory._known is not None:
         index = memory._known.nonzero().flatten()
-        own = {"index": index, "paths": memory._paths[index]}
+        paths = memory._paths[index.to(memory._paths.device), : memory._num_steps]
+        own = {"index": index, "paths": paths}
     shape, sites = memory._full_shape, memory._sites
     return {"own": OfRank(own), "full_shape": shape, "sites": sites}
 
@@ -56,9 +58,12 @@ def put_memory(memory: PathMemory, state: Mapping[str, Any]) -> None:
     mine = slice(None) if state["own"].are_these else current().owns(index)
     N, T = memory._full_shape.numel(), max(own["paths"].shape[1] for own in each)
     like = each[0]["paths"]
-    memory._paths = like.new_zeros((N, T, *like.shape[2:]))
-    memory._known = torch.zeros(N, dtype=torch.bool, device=like.device)
-    memory._paths[index[mine], : paths.shape[1]] = paths[mine]
+    memory._paths = zero_rows((N, T, *like.shape[2:]), like, memory.folder)
+    memory._known = torch.zeros(N, dtype=torch.bool, device=index.device)
+    memory._num_steps = T
+    memory._paths[index[mine].to(memory._paths.device), : paths.shape[1]] = paths[mine].to(
+        memory._paths.device
+    )
     memory._known[index[mine]] = True
 
 

@@ -12,6 +12,7 @@ Ahmed & Smola 2017), which ignores the information of later observations on earl
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
@@ -33,6 +34,7 @@ from .dirichlet import Counts
 from .estep import SMCSettings, next_paths
 from .globals import GlobalSites, HasEstimates
 from .markov_em import MarkovEM
+from .memory import check_sweep_fits
 from .mstep import gradient_step
 from .path_memory import PathMemory
 from .point import PointSites
@@ -74,6 +76,8 @@ class StochasticEM(ScansPaths, SavesEM, HasEstimates):
         posterior given the last paths, in place of the point estimate: paths and sites then form a
         particle Gibbs chain. Point estimates let the paths, and the transition that learns from
         them, settle on one explanation of a small corpus; draws keep both moving.
+    :param paths_folder: where the last paths are kept, in a file without a name that is mapped; by
+        default in memory. It changes no result.
 
     Paths are kept per sequence, by the indices of the plates around the loop: with
     ``pyro.plate("documents", N, subsample=index)`` each minibatch goes on from its own, and takes
@@ -115,6 +119,7 @@ class StochasticEM(ScansPaths, SavesEM, HasEstimates):
         dirichlet: str = "mean",
         averaging: float = 0.0,
         draw_dirichlet: bool = False,
+        paths_folder: str | os.PathLike[str] | None = None,
     ) -> None:
         if not at_least(1, num_sweeps, num_gradient_steps):
             raise ValueError(
@@ -131,7 +136,7 @@ class StochasticEM(ScansPaths, SavesEM, HasEstimates):
         points, how = PointSites(), (dirichlet, averaging)
         self._globals, self._model = GlobalSites("StochasticEM", *how, points), points.within(model)
         self._current: dict[str, Tensor] = {}  # what the E-step sees: the estimates, or draws
-        self._memory = PathMemory()
+        self._memory = PathMemory(paths_folder)
         self._path_counts: Counts = {}  # of the paths in memory
         self._told = False  # of parameters that nothing trains
         self._named: tuple[str, ...] = ()  # parameters of the model
@@ -142,7 +147,11 @@ class StochasticEM(ScansPaths, SavesEM, HasEstimates):
         fresh = not self._memory or self._memory.is_stale(run)
         whole, twisting = sharded.union(run, self._memory, known), self._twist(run, emission)
         settings = twisting.settings(self.settings)
-        path = self._draw(run, emission, old, known, settings, whole.fresh)
+        draw = sharded.sweeping(run, emission, settings)
+        if self.conditional:
+            path = next_paths(draw, old, known, self.num_sweeps, whole.fresh)
+        else:
+            path = draw(reference=None)[1]
         given = {**run.subsamples, **self._current}
         parameters = [site["value"].unconstrained() for site in run.params.values()]
         minibatch = run.subsample_factor != 1.0
@@ -207,7 +216,7 @@ class StochasticEM(ScansPaths, SavesEM, HasEstimates):
         rest = (program.run(hmm.values) for program in programs[1:])
         given, paths = all_sequences(chain([first], rest)), partial(draw_all, hmm, programs)
         self._globals.values, self._globals.counts = dict(hmm.values), dict(hmm.counts)
-        self._current, self._memory, counts = dict(hmm.values), PathMemory(), Counts()
+        self._current, self._memory, counts = dict(hmm.values), self._memory.anew(), Counts()
         with undone_on_error(first.transition.parameters(), self.optim):
             teach_transition(first.transition, paths, transition_steps, self.optim, **given)
             for program in programs:
@@ -233,6 +242,8 @@ class StochasticEM(ScansPaths, SavesEM, HasEstimates):
             with sharded.current().shared(first):
                 run = program.run(self._current if values is None else values)
             self._named = tuple(run.params)
+            if first:
+                check_sweep_fits("StochasticEM", run, self.settings.num_particles, learns=True)
             emission = read_emission(run, verify=is_validation_enabled() and first)
             if not first:
                 self._globals.find(run)
@@ -246,21 +257,6 @@ class StochasticEM(ScansPaths, SavesEM, HasEstimates):
                     self._current.setdefault(name, run.sites[name]["value"])
                     self._globals.values.setdefault(name, self._current[name])
         return run, emission
-
-    def _draw(
-        self,
-        run: ModelRun,
-        emission: Emission,
-        old: Tensor,
-        known: Tensor,
-        settings: SMCSettings,
-        fresh: bool,
-    ) -> Tensor:
-        """The E-step: a path for each sequence, ``(T, B, ...)``."""
-        draw = sharded.sweeping(run, emission, settings)
-        if not self.conditional:
-            return draw(reference=None)[1]
-        return next_paths(draw, old, known, self.num_sweeps, fresh)
 
     def _twist(self, run: ModelRun, emission: Emission) -> Twisting:
         """Choose the twist anew after 0, 1, 2, 4, 8 steps, and then every :data:`REFIT_EVERY`."""

@@ -13,7 +13,7 @@ import copy
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -26,7 +26,8 @@ from ..steps import steps_within
 from ..transitions import DiscreteTransition
 from .blocks import block_size
 from .markov_em import MarkovEM
-from .path_memory import pad_steps, sequence_index
+from .path_memory import sequence_index
+from .path_rows import pad_steps
 from .sharded import check_all_given, current, together
 
 __all__ = [
@@ -37,7 +38,11 @@ __all__ = [
     "fit_markov",
     "search_markov",
     "teach_transition",
+    "within",
 ]
+
+#: seconds after which a step over all data shows how far it is
+PATIENCE = 5.0
 
 
 def fit_markov(
@@ -123,7 +128,7 @@ def search_markov(
         for _ in range(num_starts):
             hmm = MarkovEM(model, dirichlet="mean")
             for i in range(1, num_steps + 1):
-                score = hmm.epoch(batches)
+                score = hmm.epoch(within(batches, disable))
                 bar.update()
                 if lowest == math.inf:
                     reached(copy.copy(hmm))
@@ -139,20 +144,30 @@ def search_markov(
                 bar.set_postfix({"best": f"{lowest:.4g}"}, refresh=False)
 
 
-def batches_of(data: Tensor, lengths: Tensor | None, size: int | None) -> list[tuple[Any, ...]]:
+def batches_of(data: Any, lengths: Tensor | None, size: int | None) -> list[tuple[Any, ...]]:
     """Return the arguments ``(data, lengths, index)`` of a model for each batch of sequences.
 
     Without ``index`` where one batch holds all. Of a distributed run, this rank's sequences.
 
-    :param Tensor data: time first, ``(T, B, ...)``.
+    :param data: time first, ``(T, B, ...)``: a tensor, or what has its ``shape`` and ``device`` and
+        reads ``data[:, index]`` from elsewhere.
     :param int size: sequences in a batch; by default all.
     """
     num_sequences, ranks = data.shape[1], current()
     size = num_sequences if size is None else size
-    if size >= num_sequences and not ranks.active:
+    if size >= num_sequences and not ranks.active and isinstance(data, Tensor):
         return [(data, lengths)]
     own = ranks.part(torch.arange(num_sequences, device=data.device))
     return [(data, lengths, index) for index in own.split(size)]
+
+
+def within(steps: Sequence[Any], disable: bool) -> Iterable[Any]:
+    """Show a progress bar under that of epochs while these steps are gone through, if it is long.
+
+    :param bool disable: show none.
+    """
+    shown = {"desc": "within", "unit": "batch", "leave": False, "delay": PATIENCE}
+    return tqdm(steps, disable=disable or len(steps) < 2, **shown)
 
 
 def check_steps(who: str, num_steps: int, transition_steps: int) -> None:
@@ -170,7 +185,7 @@ def check_steps(who: str, num_steps: int, transition_steps: int) -> None:
 @together("teach_transition")
 def teach_transition(
     transition: DiscreteTransition,
-    draw: Callable[[], Tensor],
+    draw: Callable[[], Any],
     num_steps: int,
     optim: Callable[[list[nn.Parameter]], Any],
     *,
@@ -180,7 +195,8 @@ def teach_transition(
 ) -> None:
     """Train a transition on the paths of another one, drawn anew in every pass over the sequences.
 
-    :param draw: returns paths, int64 ``(B, T)``, as :meth:`MarkovEM.sample_paths` does.
+    :param draw: returns paths, int64 ``(B, T)``, as :meth:`MarkovEM.sample_paths` does; or what has
+        their shape, and draws those of the places that it is indexed by.
     :param int num_steps: gradient steps.
     :param optim: a Pyro optimiser.
     :param Tensor lengths: ``(B,)``; by default every path has T steps.

@@ -6,6 +6,7 @@ Next file to read: ``topical.py``.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,13 +18,16 @@ from torch import Tensor
 
 from ..distributed import current
 from ..infer import MarkovEM, MeanFieldELBO, MeanFieldGuide, StochasticEM
+from ..infer.memory import available_memory, check_fits, gradient_bytes, sweep_bytes
 from ..infer.sharded import check_alone
-from ..infer.warm_start import batches_of, draw_all, teach_transition
+from ..infer.warm_start import batches_of, draw_all, teach_transition, within
 from ..reading.program import ModelRun, Program
+from ..steps import minibatches_by_length
 from ..transitions import DiscreteTransition
-from .door import active_cells
+from .corpus_words import CorpusWords, PathsOnDemand
+from .topics import check_hmm
 
-__all__ = ["INFERENCE", "Learner", "make_learner"]
+__all__ = ["INFERENCE", "Learner", "check_fit", "make_learner"]
 
 #: E-steps: conditional SMC, exact; unconditional SMC (with one particle: LLA), biased; the
 #: factorised posterior, by Pyro's ``SVI``
@@ -45,25 +49,35 @@ class Learner(NamedTuple):
     parts: dict[str, Any]
 
     def epoch(
-        self, words: Tensor, lengths: Tensor | None, batch_size: int | None
+        self,
+        words: Tensor | CorpusWords,
+        lengths: Tensor | None,
+        batch_size: int | None,
+        disable_progbar: bool | None = None,
     ) -> tuple[float, float]:
         """Learn from all documents, or from minibatches in turn; return the means of their steps.
 
         Each counts by its documents: the last minibatch may be smaller, and its loss, which is
-        scaled to all of them, would otherwise weigh as much as the others'.
+        scaled to all of them, would otherwise weigh as much as the others'. Minibatches of a corpus
+        are of similar lengths, but over ranks.
 
+        :param bool disable_progbar: show none within an epoch that is long.
         :returns: the loss in nats per word, and the share of latents renewed.
         """
-        num_words, B = int(active_cells(words, lengths).sum()), words.shape[1]
-        ranks = current()
+        num_words = words.shape.numel() if lengths is None else int(lengths.sum())
+        B, ranks, on_disk = words.shape[1], current(), isinstance(words, CorpusWords)
         parts: list[tuple[Tensor, ...]] = [()]
         if batch_size is not None and batch_size < B:
-            parts = [(index,) for index in ranks.minibatches(B, batch_size, words.device)]
-        elif ranks.active:
+            each = ranks.minibatches(B, batch_size, words.device)
+            if lengths is not None and on_disk and not ranks.active:
+                each = minibatches_by_length(torch.cat(each), lengths, batch_size)
+            parts = [(index,) for index in each]
+        elif ranks.active or on_disk:
             parts = [(ranks.part(torch.arange(B, device=words.device)),)]
         sizes = [len(index[0]) if index else B for index in parts]
         share = [float(ranks.totals("an epoch", size)[0]) / B for size in sizes]
-        steps = [self.step(words, lengths, *index) for index in parts]
+        disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
+        steps = [self.step(words, lengths, *index) for index in within(parts, disable)]
         loss, moved = (
             sum(n * value for n, value in zip(share, values, strict=True))
             for values in zip(*steps, strict=True)
@@ -74,12 +88,14 @@ class Learner(NamedTuple):
         self,
         hmm: MarkovEM,
         transition: DiscreteTransition,
-        words: Tensor,
+        words: Tensor | CorpusWords,
         lengths: Tensor | None,
         block: int,
         **how: Any,
     ) -> None:
         """Start from a fitted HMM of the same model, of whose paths the transition learns first.
+
+        In minibatches the paths of these alone are drawn.
 
         :param int block: documents in memory at a time.
         :param how: ``num_steps``, ``optim`` and ``batch_size`` of
@@ -87,10 +103,13 @@ class Learner(NamedTuple):
         """
         batches, ranks = batches_of(words, lengths, block), current()
         own = ranks.part(torch.arange(words.shape[1], device=words.device))
-        lengths = None if lengths is None else lengths[own]
+        paths: Callable[[], Any]
+        paths = partial(draw_all, hmm, [Program(hmm.model, batch) for batch in batches])
         if how["batch_size"] is not None:
             how["batch_size"] = max(how["batch_size"] // ranks.size, 1)
-        paths = partial(draw_all, hmm, [Program(hmm.model, batch) for batch in batches])
+            if how["batch_size"] < len(own):
+                paths = partial(PathsOnDemand, hmm, words, lengths, own)
+        lengths = None if lengths is None else lengths[own]
         teach_transition(transition, paths, lengths=lengths, **how)
         self.start_from(hmm, batches=batches)
 
@@ -115,6 +134,7 @@ def make_learner(
     twist: Any,
     draw_topics: bool | None,
     averaging: float,
+    paths_folder: str | os.PathLike[str] | None = None,
 ) -> Learner:
     """Return the learner of that name; its arguments are those of :meth:`TopicalSSL.fit`.
 
@@ -147,12 +167,45 @@ def make_learner(
         dirichlet="mean",
         averaging=averaging,
         draw_dirichlet=conditional if draw_topics is None else draw_topics,
+        paths_folder=paths_folder,
     )
 
     def step(*args: Any) -> tuple[float, float]:
         return em.step(*args), em.change_rate
 
     return Learner(step, partial(em.start_from, transition_steps=0), em, {"em": em})
+
+
+def check_fit(
+    model: Any,
+    inference: str,
+    words: Tensor | CorpusWords,
+    batch_size: int | None,
+    markov: MarkovEM | None,
+) -> None:
+    """Check what a fit is given, before its HMM takes its time.
+
+    :param model: a :class:`TopicalSSL`.
+    :raises ValueError: if the HMM does not fit the model, or the data are a corpus on disk and the
+        E-step keeps more than a path of each text.
+    :raises NotEnoughMemory: if a step cannot fit in memory.
+    """
+    check_hmm(markov, model.num_topics, len(model.vocabulary))
+    if inference == "mean_field" and isinstance(words, CorpusWords):
+        raise ValueError(
+            'TopicalSSL.fit: found inference="mean_field" and a corpus on disk, expected an '
+            "E-step that keeps one path of each text: the factors of all words do not fit in "
+            'memory. Write inference="particle_gibbs", or "smc".'
+        )
+    if words.device.type != "cpu" or inference == "mean_field":
+        return
+    (T, N), K, itemsize = words.shape, model.num_topics, model.transition.like.element_size()
+    needed = sweep_bytes(T, N, 1, K, itemsize, states=True) | gradient_bytes(T, N, K, itemsize)
+    size = min(batch_size or N, N)
+    step = {what: n * size // max(N * current().size, 1) for what, n in needed.items()}
+    fitting = (available_memory() or 0) // 4 * N // max(sum(needed.values()), 1)
+    where = f"TopicalSSL.fit: a step of {size:,} texts of up to {T} words"
+    check_fits(where, step, f"batch_size={max(fitting, 1)}, or less, or cut texts into passages")
 
 
 class _WithoutPriors(MeanFieldELBO):

@@ -32,6 +32,7 @@ from ..infer.saved_em import em_state, put_em
 from ..storage import reading
 from ..transitions.base import like_of
 from .base import EpochRecord, Model
+from .corpus_words import Corpus
 from .gaussian_closed_form import EmissionRegression
 
 __all__ = ["SavedFit", "saved"]
@@ -39,7 +40,7 @@ __all__ = ["SavedFit", "saved"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: arguments with others of which a fit may go on
-_FREE = {"self", "num_epochs", "patience", "callback", "disable_progbar"}
+_FREE = {"self", "num_epochs", "patience", "callback", "disable_progbar", "paths_folder"}
 
 
 class SavedFit:
@@ -141,7 +142,7 @@ def saved(fit: F) -> F:
 
 
 def _is_data(value: Any) -> bool:
-    plain = isinstance(value, Tensor | np.ndarray | list | tuple)
+    plain = isinstance(value, Tensor | np.ndarray | list | tuple | Corpus)
     return plain or hasattr(value, "x") and hasattr(value, "y")
 
 
@@ -153,8 +154,10 @@ def _digest(value: Any) -> Any:
         value = torch.as_tensor(np.ascontiguousarray(value), device="cpu")
     if isinstance(value, Tensor):
         return digest(value)
+    if isinstance(value, Corpus):
+        return f"corpus {value.digest}"
     if isinstance(value, list | tuple):
-        if any(isinstance(one, Tensor | np.ndarray) for one in value):
+        if any(isinstance(one, Tensor | np.ndarray | Corpus) for one in value):
             return [_digest(one) for one in value]
         found = hashlib.sha256(repr(value).encode()).hexdigest()[:8]
         return f"{len(value)} entries {found}"

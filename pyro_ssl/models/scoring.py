@@ -18,6 +18,7 @@ from ..distributed import current
 from ..infer import ParticleFilter, ParticleGibbs
 from ..infer.blocks import block_size, blocks
 from ..reading.context import private_store
+from .corpus_words import CorpusWords
 from .door import active_cells
 from .topics import state_shares
 
@@ -25,7 +26,7 @@ __all__ = ["by_block", "filtered_log_likelihood", "filtered_perplexity", "sample
 
 
 def by_block(
-    words: Tensor, lengths: Tensor | None, size: int, start: int = 0
+    words: Tensor | CorpusWords, lengths: Tensor | None, size: int, start: int = 0
 ) -> Iterator[tuple[Tensor, Tensor, Tensor | None, int]]:
     """Split documents into blocks.
 
@@ -69,7 +70,7 @@ def filtered_log_likelihood(
 
 def filtered_perplexity(
     model: Callable[..., Any],
-    words: Tensor,
+    words: Tensor | CorpusWords,
     lengths: Tensor | None,
     num_particles: int,
     sizes: tuple[int, int],
@@ -80,6 +81,8 @@ def filtered_perplexity(
     There has to be one.
     """
     pf, size = _filter(model, num_particles), _size(words, num_particles, sizes)
+    if isinstance(words, CorpusWords):
+        words = words.scored_from(start)
     total, num_words = 0.0, 0
     with private_store():
         for index, _, _, here in by_block(words, lengths, size, start):
@@ -122,7 +125,7 @@ def _filter(model: Callable[..., Any], num_particles: int) -> ParticleFilter:
     return ParticleFilter(model, num_particles, seed=int(torch.randint(2**62, (), device="cpu")))
 
 
-def _size(words: Tensor, P: int, sizes: tuple[int, int], num_draws: int = 1) -> int:
+def _size(words: Tensor | CorpusWords, P: int, sizes: tuple[int, int], num_draws: int = 1) -> int:
     """How many documents a block has: by the tables over states, and the particles' cells."""
     T, (K, H) = len(words), sizes
     return block_size(T * K, P * K, 4 * P * H, 8 * T * P, 4 * T * num_draws)

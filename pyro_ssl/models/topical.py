@@ -27,12 +27,12 @@ from ..primitive import ssl_transition
 from ..transitions import LSTMTransition, MultiplicativeLSTMTransition
 from .base import EpochRecord
 from .epochs import fit_epochs, whole_or_not
-from .learners import make_learner
+from .learners import check_fit, make_learner
 from .saved_fit import saved
 from .scoring import filtered_log_likelihood, filtered_perplexity, sampled_shares
 from .settings import checked
 from .topic_reader import TopicReader
-from .topics import check_hmm, check_shares, names_of
+from .topics import check_shares, names_of
 from .words import check_start
 
 __all__ = ["TopicalSSL"]
@@ -70,7 +70,7 @@ class TopicalSSL(TopicReader):
     #: share of the training words in each topic, ``(K,)``, once fitted
     occupancy: Tensor | None
 
-    _how_to_fit = "ssl.fit(words)"
+    _how_to_fit, _read_corpora = "ssl.fit(words)", ("fit", "fit(valid=)", "perplexity")
 
     @checked
     def __init__(
@@ -129,10 +129,10 @@ class TopicalSSL(TopicReader):
     @saved
     def fit(
         self,
-        words: Tensor,
+        words: Any,
         lengths: Tensor | None = None,
         *,
-        valid: tuple[Any, ...] | None = None,
+        valid: Any = None,
         num_epochs: int = 50,
         batch_size: int | None = None,
         inference: str = "particle_gibbs",
@@ -156,13 +156,13 @@ class TopicalSSL(TopicReader):
         every: int = 1,
         resume: bool = False,
         disable_progbar: bool | None = None,
+        paths_folder: str | os.PathLike[str] | None = None,
     ) -> list[EpochRecord]:
         r"""Fit by stochastic EM, from the exact Markov fit of the same model.
 
-        :param Tensor words: int64 ``(T, B)``.
-        :param Tensor lengths: ``(B,)``.
+        :param words: int64 ``(T, B)``, with ``lengths`` ``(B,)``; or a ``TokenCorpus``, on disk.
         :param valid: ``(words, lengths)`` or ``(words, lengths, start)`` to choose by, scored from
-            step ``start`` on. HMM and epoch are those of the lowest perplexity.
+            ``start`` on; or a corpus. HMM and epoch are those of the lowest perplexity.
         :param int num_epochs: at most so many.
         :param int batch_size: documents in a step of EM; by default all, at the price of memory.
             The HMM and the scores go through them in blocks that bound it, whatever this is.
@@ -178,28 +178,28 @@ class TopicalSSL(TopicReader):
         :param twist: lets particles look ahead; see :class:`~pyro_ssl.ParticleGibbs`.
         :param float averaging: weight of the past in the counts that topics are estimated from.
         :param MarkovEM markov: a fitted HMM of this model to start from.
-        :param int markov_steps: otherwise, EM iterations of the HMM at most; 0 starts from random
-            topics.
+        :param int markov_steps: else, EM iterations of the HMM at most; 0: from random topics.
         :param int markov_starts: random starts of the HMM, of which the best is kept.
         :param int transition_steps: gradient steps of the LSTM on the HMM's paths at the start.
         :param int num_valid_particles: P of the validation perplexity.
         :param checkpoint: a folder to save the fit in, after every so many epochs (``every``);
             with ``resume`` it goes on from there: see :class:`~pyro_ssl.models.Model`.
-        :param patience: this, ``callback``, ``disable_progbar``, and how a fit ends, Ctrl-C
-            included: see :func:`~pyro_ssl.models.fit_epochs`.
+        :param paths_folder: see :class:`~pyro_ssl.StochasticEM`; ``patience``, ``callback``,
+            ``disable_progbar``, and how a fit ends: see :func:`~pyro_ssl.models.fit_epochs`.
         :returns: :attr:`history`, one record per epoch; ``loss`` is -log p(z, x) per word, of the
             drawn topics z, or the bound on -log p(x) under ``"mean_field"``.
         :raises ValueError: if a setting is out of range, or the data do not fit.
         """
         words, lengths, valid = self._take_all(words, lengths, valid)
-        check_hmm(markov, self.num_topics, len(self.vocabulary))
+        check_fit(self, inference, words, batch_size, markov)
         how: dict[str, Any] = {"num_sweeps": num_sweeps, "num_gradient_steps": num_gradient_steps}
         how |= {"learning_rate": learning_rate, "weight_decay": weight_decay, "twist": twist}
         how |= {"ancestor_sampling": ancestor_sampling, "draw_topics": draw_topics}
-        learner = make_learner(inference, self.model, num_particles, averaging=averaging, **how)
+        how |= {"averaging": averaging, "paths_folder": paths_folder}
+        learner = make_learner(inference, self.model, num_particles, **how)
 
         def step() -> tuple[float, float]:
-            found = learner.epoch(words, lengths, batch_size)
+            found = learner.epoch(words, lengths, batch_size, disable_progbar)
             self.phi, self.occupancy = learner.topics()
             return found
 
@@ -247,13 +247,13 @@ class TopicalSSL(TopicReader):
     @checked
     def perplexity(
         self,
-        words: Tensor,
+        words: Any,
         lengths: Tensor | None = None,
         *,
         num_particles: int = 100,
         start: int = 0,
     ) -> float:
-        """Return exp(-mean log p̂(x_t | x_{1:t-1})) per word, by a particle filter.
+        """Return exp(-mean log p̂(x_t | x_{1:t-1})) per word, of a corpus too, by a particle filter.
 
         :param int start: score from this step on; earlier words are only conditioned on.
         """
@@ -279,8 +279,9 @@ class TopicalSSL(TopicReader):
         model, weight = self.fitted_model, self.transition.head.weight
         words, lengths, _ = self._take("transform", words, lengths)
         how_long: dict[str, Any] = {"num_samples": num_samples, "warmup_steps": warmup_steps}
-        data = model, words, lengths, num_particles
-        return sampled_shares(*data, self._tables, weight, **how_long)
+        return sampled_shares(
+            model, words, lengths, num_particles, self._tables, weight, **how_long
+        )
 
     @property
     def _tables(self) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .base import Model
+from .corpus_words import Corpus, CorpusWords, take_corpus
 from .door import active_cells, integers, lengths_of, on_device
 
 __all__ = ["WordModel", "check_start", "take_words"]
@@ -68,20 +69,33 @@ def check_start(where: str, start: Any, active: Tensor) -> int:
 class WordModel(Model):
     """A model of words: how its methods take their data."""
 
+    #: which of them read a corpus on disk
+    _read_corpora: tuple[str, ...] = ()
+
     @property
     def _sizes(self) -> tuple[int, torch.device]:
         """V, and where the model is."""
         raise NotImplementedError
 
-    def _take(self, method: str, words: Any, lengths: Any) -> tuple[Tensor, Tensor | None, Tensor]:
+    def _take(self, method: str, words: Any, lengths: Any) -> tuple[Any, Tensor | None, Tensor]:
         """The data as tensors, and where a word stands; see :func:`take_words`."""
         where = f"{type(self).__name__}.{method}"
         self._check_dtype(where)
-        return take_words(where, words, lengths, *self._sizes)
+        if isinstance(words, CorpusWords):  # taken before
+            return words, lengths, torch.ones(len(words), 1, dtype=torch.bool)
+        if not isinstance(words, Corpus):
+            return take_words(where, words, lengths, *self._sizes)
+        if method not in self._read_corpora:
+            raise ValueError(
+                f"{where}: found a corpus on disk, expected words (T, B): what it returns, or "
+                "learns from, is in memory. Write batch = corpus.batch(index), and give "
+                "batch.words, batch.lengths."
+            )
+        return take_corpus(where, words, lengths, *self._sizes)
 
     def _take_all(
         self, words: Any, lengths: Any, valid: Any
-    ) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor | None, int] | None]:
+    ) -> tuple[Any, Tensor | None, tuple[Any, Tensor | None, int] | None]:
         """The data of a fit as tensors, and those of validation, with the step to score from.
 
         :raises ValueError: if they are of another form, or without a word.
@@ -95,6 +109,8 @@ class WordModel(Model):
             )
         if valid is None:
             return words, lengths, None
+        if isinstance(valid, Corpus):
+            valid = (valid,)
         if not isinstance(valid, tuple | list) or not 1 <= len(valid) <= 3:
             raise ValueError(
                 f"{name}: valid is a {type(valid).__name__}, expected (words, lengths) or (words, "
@@ -103,4 +119,6 @@ class WordModel(Model):
         given, n, start = [*valid, None, 0][:3] if len(valid) < 3 else valid
         held_out, held_lengths, active = self._take("fit(valid=)", given, n)
         start = check_start(f"{name}(valid=)", start or 0, active)
+        if isinstance(held_out, CorpusWords):
+            held_out = held_out.scored_from(start)
         return words, lengths, (held_out, held_lengths, start)

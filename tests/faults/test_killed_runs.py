@@ -18,6 +18,7 @@ import hashlib, os, signal, sys, time
 import pyro, pyro.distributions as dist, torch
 from pyro.infer.mcmc import HMC
 from pyro_ssl import *
+from pyro_ssl.datasets import TokenCorpus, Vocabulary
 
 torch.set_num_threads(1)
 torch.set_default_dtype(torch.float64)
@@ -25,7 +26,7 @@ torch.manual_seed(1)
 words, numbers = torch.randint(5, (6, 8)), torch.randn(6, 8)
 frozen = LSTMTransition(3, 4)
 
-def em(folder):
+def em(folder, **how):
     transition = LSTMTransition(3, 4)
     def model(x):
         pyro.module("transition", transition)
@@ -33,7 +34,7 @@ def em(folder):
         with pyro.plate("documents", 8):
             for t, z in ssl_transition("z", transition, 6):
                 pyro.sample("x", dist.Categorical(phi[z]), obs=x[t])
-    em = StochasticEM(model, pyro.optim.Adam({"lr": 0.05}), 5, draw_dirichlet=True)
+    em = StochasticEM(model, pyro.optim.Adam({"lr": 0.05}), 5, draw_dirichlet=True, **how)
     done = 0
     if os.path.exists(os.path.join(folder, "0", "manifest.json")) or os.path.exists(
         os.path.join(folder, "1", "manifest.json")
@@ -45,7 +46,10 @@ def em(folder):
         em.save(folder)
     return [em.paths, *em.values.values(), *transition.parameters(), torch.rand(3)]
 
-def chains(folder):
+def em_on_disk(folder):
+    return em(folder, paths_folder=folder)
+
+def chains(folder, **where):
     def model(x):
         mean = pyro.sample("mean", dist.Normal(torch.arange(3.0), 1.0).to_event(1))
         scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
@@ -55,17 +59,28 @@ def chains(folder):
     hmc = lambda potential_fn: HMC(potential_fn=potential_fn, step_size=0.1, num_steps=3)
     pg = ParticleGibbs(model, 5, inner_kernel=hmc)
     how = {"num_samples": 10, "warmup_steps": 5, "num_chains": 2, "disable_progbar": True}
-    pg.run(numbers, checkpoint=folder, every=1, resume=True, **how)
+    pg.run(numbers, checkpoint=folder, every=1, resume=True, **how, **where)
     return [*pg.get_samples().values(), torch.rand(3)]
 
-def fit(folder):
+def chains_on_disk(folder):
+    return chains(folder, draws_folder=os.path.join(folder, "draws"))
+
+def fit(folder, data=words, **where):
     ssl = TopicalSSL(3, 5, hidden_size=4)
     how = {"num_epochs": 10, "markov_steps": 5, "disable_progbar": True}
-    ssl.fit(words, valid=(words, None), checkpoint=folder, resume=True, **how)
+    ssl.fit(data, valid=(words, None), checkpoint=folder, resume=True, **how, **where)
     losses = torch.tensor([record.loss for record in ssl.history])
     return [*ssl.state_dict().values(), losses, torch.rand(3)]
 
-RUNS = {"em": em, "chains": chains, "fit": fit}
+def corpus_fit(folder):
+    place = folder + " corpus"
+    if not os.path.exists(place):
+        known = Vocabulary(["<unk>", *"abcd"])
+        TokenCorpus.from_ids(place, words.T, known, disable_progbar=True)
+    return fit(folder, TokenCorpus.open(place), batch_size=3, paths_folder=folder)
+
+RUNS = {"em": em, "em on disk": em_on_disk, "chains": chains, "chains on disk": chains_on_disk}
+RUNS |= {"fit": fit, "fit of a corpus": corpus_fit}
 for line in sys.stdin:
     kind, folder, seed, patience = line.rstrip("\\n").split("\\t")
     pid = os.fork()
@@ -80,6 +95,9 @@ for line in sys.stdin:
     status = os.waitpid(pid, 0)[1]
     os.write(1, b"dead\\n" if status in (0, signal.SIGKILL) else b"failed\\n")
 """
+
+
+KINDS = ("em", "em on disk", "chains", "chains on disk", "fit", "fit of a corpus")
 
 
 @pytest.fixture(scope="module")
@@ -124,13 +142,13 @@ def kill_runs(nursery, tmp_path, kind, num_kills):
                 return
 
 
-@pytest.mark.parametrize("kind", ["em", "chains", "fit"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_kill_a_run(nursery, tmp_path, kind):
     kill_runs(nursery, tmp_path, kind, 3)
 
 
 @pytest.mark.stage("nightly")
-@pytest.mark.parametrize("kind", ["em", "chains", "fit"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_kill_many_runs(nursery, tmp_path, kind):
     kill_runs(nursery, tmp_path, kind, 100)
 

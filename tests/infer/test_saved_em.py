@@ -270,7 +270,7 @@ def test_every_attribute_is_kept_or_a_setting():
     assert vars(em).keys() - {"_parts"} == ({*_OWN, *_PARTS} | settings) - {"_start"}
     found_anew = {
         "Twisting": {"how"},
-        "PathMemory": {"_values"},
+        "PathMemory": {"_values", "folder"},
         "GlobalSites": {"who", "kind", "averaging", "takes_free", "points"}
         | {"sites", "free", "in_transition"},
         "PointSites": set(),
