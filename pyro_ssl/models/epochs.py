@@ -63,6 +63,16 @@ def _best_of(history: list[EpochRecord]) -> int:
     return min(scored, key=lambda record: record.score).epoch if scored else 0
 
 
+def _timed(model: Model, step: Callable[[], tuple[float, float]]) -> tuple[float, float, float]:
+    """Run an epoch in ``train()`` mode; return what it returns, and its seconds."""
+    model.train()
+    started = time.perf_counter()
+    loss, change_rate = step()
+    seconds = time.perf_counter() - started
+    model.eval()
+    return loss, change_rate, seconds
+
+
 def fit_epochs(
     model: Model,
     num_epochs: int,
@@ -121,12 +131,8 @@ def fit_epochs(
             for epoch in bar:
                 if patience is not None and state.best and epoch > patience + state.best_epoch:
                     break
-                model.train()
                 is_whole = False
-                started = time.perf_counter()
-                loss, change_rate = step()
-                seconds = time.perf_counter() - started
-                model.eval()
+                loss, change_rate, seconds = _timed(model, step)
                 metrics = {} if score is None or valid is None else score(*valid)
                 chosen_by = metrics[monitor] if metrics else math.nan
                 record = EpochRecord(epoch, loss, change_rate, chosen_by, seconds, metrics)
