@@ -148,7 +148,7 @@ def _load_triton(device: torch.device) -> tuple[ModuleType | None, str]:
             return None, f"Triton needs compute capability 8.0, this GPU has {capability}"
     name, sequences = f"Triton {triton.__version__}", torch.arange(1, device=device)
     try:  # it needs a C compiler, and a GPU that it knows
-        gpu.uniforms(0, 0, (1, 1, 1), sequences, torch.float32)
+        gpu.uniforms(0, 0, 0, (1, 1, 1), sequences, torch.float32)
     except Exception as error:
         return None, f"{name} does not run here: {error}"
     return gpu, f"sweeps over states in float32 on this GPU run compiled, by {name}"
