@@ -1,13 +1,13 @@
 """Are topics that come from a stream, part by part, as good as those of one fit?
 
     python -m benchmarks.streams --path wikitext-2
-    python -m benchmarks.streams --path wikitext-2 --tokens 100000 --states 20 --memory 300
+    python -m benchmarks.streams --path wikitext-2 --tokens 100000 --states 20 --memory 1000 400 0
 
 WikiText-2 in order, cut into parts; ``TopicalSSL.partial_fit`` on each, with so many documents in
-memory, and with none; beside ``TopicalSSL.fit`` on all at once, by the same E-step. For each: the
-perplexity of the validation and the test passages, by 100 particles, and seconds; of the parts what
-each one's record says. The vocabulary is that of all, so that perplexities compare. Finished runs
-are in a JSON file, and are not run again.
+memory (5,000 are nearly all), down to none; beside ``TopicalSSL.fit`` on all at once, by the same
+E-step. For each: the perplexity of the validation and the test passages, by 100 particles, and
+seconds; of the parts what each one's record says. The vocabulary is that of all, so that
+perplexities compare. Finished runs are in a JSON file, and are not run again.
 """
 
 import argparse
@@ -41,19 +41,20 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=10_000)
     parser.add_argument("--states", type=int, default=50)
     parser.add_argument("--parts", type=int, default=10)
-    parser.add_argument("--memory", type=int, default=2000)
+    parser.add_argument("--memory", type=int, nargs="+", default=[5000, 2000, 0])
     parser.add_argument("--epochs", type=int, default=8, help="of the fit on all")
-    parser.add_argument("--part-epochs", type=int, default=3)
+    parser.add_argument("--part-epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--results", type=Path, default=RESULTS / "streams.json")
     o = parser.parse_args()
-    settings = {k: v for k, v in vars(o).items() if k not in ("path", "seeds", "results")}
+    not_one = ("path", "seeds", "results", "memory")
+    settings = {k: v for k, v in vars(o).items() if k not in not_one}
     split = wikitext2_passages(
         o.path, num_train_tokens=o.tokens, vocab_size=o.vocabulary, max_valid=200, max_test=1000
     )
     results = Results(o.results, settings | {"learning": LEARNING, "start": START})
     for seed in range(o.seeds):
-        for name, memory in {"fit": None, "parts": o.memory, "parts, no memory": 0}.items():
+        for name, memory in {"fit": None, **{f"parts, memory {n}": n for n in o.memory}}.items():
             if f"{name} {seed}" not in results:
                 results.add(f"{name} {seed}", run(split, o, seed, memory))
                 print(f"{name} {seed}: {results.runs[f'{name} {seed}']['test']:.1f}", flush=True)
@@ -100,7 +101,7 @@ def report(runs: dict[str, Any], o: argparse.Namespace) -> None:
             for seed, found in enumerate(of_name)
         ]
         print(
-            f"{name:<18} valid {mean_sd([f['valid'] for f in of_name], 1):<12} "
+            f"{name:<20} valid {mean_sd([f['valid'] for f in of_name], 1):<12} "
             f"test {mean_sd([f['test'] for f in of_name], 1):<12} "
             f"{100.0 * math.expm1(statistics.fmean(ratio)):+.1f} % of the fit's, "
             f"{statistics.fmean([f['seconds'] for f in of_name]):.0f} s"

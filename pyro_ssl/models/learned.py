@@ -45,13 +45,15 @@ class PartRecord:
 class Learned:
     """What is kept of the documents that were learned from.
 
-    ``num_words`` is how many they had, ``counts`` float64 ``(K, V)`` what is kept of their topics
+    ``num_words`` is how many they had, and ``num_at_start`` how many of them there were when topics
+    last started from an HMM. ``counts`` is float64 ``(K, V)`` what is kept of their topics
     (``None`` after a fit: topics and shares tell it), and ``gone`` the share in it of those that
     are not kept themselves, ``None`` where all are. ``words`` ``(T, R)`` and ``lengths`` are those
     that are; ``optimiser`` is the state of the LSTM's, by parameter.
     """
 
     num_words: int
+    num_at_start: int = 0
     counts: Tensor | None = None
     gone: Tensor | None = None
     words: Tensor | None = None
@@ -82,10 +84,12 @@ class Learned:
             if int(self.words.min()) < 0 or int(self.words.max()) >= num_words:
                 raise ValueError("documents with words outside of the vocabulary")
 
-    @property
-    def goes_on(self) -> bool:
-        """Whether documents are gone: topics go on from where they are."""
-        return self.gone is not None
+    def starts(self, num_words: int) -> bool:
+        """Return whether topics start anew with so many more words.
+
+        They do where all documents are kept, and are twice as many words as at the last start.
+        """
+        return self.gone is None and self.num_words + num_words >= 2 * self.num_at_start
 
     def of_words(self, phi: Any, occupancy: Any, concentration: float) -> Learned:
         """Return it with the counts that topics are the estimates of, where it has none."""
@@ -104,9 +108,10 @@ class Learned:
         moved: dict[str, Any] = {k: v if v is None else v.to(device) for k, v in wide.items()}
         return replace(self, **moved)
 
-    def faded(self, num_words: int, rho: float) -> Tensor:
+    def faded(self, num_words: int, rho: float) -> Tensor | None:
         """Return the counts of what is gone as they weigh in a part of so many words."""
-        assert self.counts is not None and self.gone is not None
+        if self.gone is None or self.counts is None:
+            return None
         return self.gone * (num_words * (1.0 - rho) / rho / float(self.counts.sum()))
 
     def beside(self, words: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:

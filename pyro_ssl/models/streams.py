@@ -97,7 +97,7 @@ class LearnsInParts(WordModel):
         lengths: Tensor | None = None,
         *,
         vocabulary: Sequence[str] | int | None = None,
-        memory: int = 2000,
+        memory: int = 5000,
         step_power: float = 1.0,
         num_epochs: int = 4,
         batch_size: int | None = 250,
@@ -120,10 +120,10 @@ class LearnsInParts(WordModel):
         r"""Learn from the next part of a stream of documents: new documents, and new words.
 
         Documents that are kept in memory are learned from again with those of the part. While
-        all that ever came are, topics start anew from the exact HMM of all of them, matched to the
-        topics before; from then on they go on from where they are, and what is gone stays in their
-        prior, as counts. A model that :meth:`fit` has fitted goes on from there. A call that is
-        interrupted, or raises, leaves the model as it was.
+        all that ever came are, topics start anew, from the exact HMM of all of them matched to the
+        topics before, whenever there are twice as many words; else they go on from where they are,
+        and what is gone stays in their prior, as counts. A model that :meth:`fit` has fitted goes
+        on from there. A call that is interrupted, or raises, leaves the model as it was.
 
         :param Tensor words: int64 ``(T, B)``; documents may be of any length.
         :param Tensor lengths: ``(B,)``.
@@ -134,7 +134,7 @@ class LearnsInParts(WordModel):
             counts of documents that are gone fade: see ``pyro_ssl/models/streams.py``.
         :param int num_epochs: passes over the part and the memory, 1 at least.
         :param str inference: ``"particle_gibbs"`` or ``"smc"``, see :meth:`fit`.
-        :param float learning_rate: of AdamW in the first part; times √ρ in those that go on.
+        :param float learning_rate: of AdamW where topics start; times √ρ where they go on.
         :param int markov_steps: and ``markov_starts``, ``transition_steps``: of the start from the
             HMM, see :meth:`fit`; with 0 there is none.
         :param int num_valid_particles: P of the perplexity of the part before it is learned from.
@@ -166,13 +166,14 @@ class LearnsInParts(WordModel):
             perplexity = self.perplexity(words, lengths, num_particles=num_valid_particles)
         learned = learned or Learned(0)
         rho = (num_words / (num_words + learned.num_words)) ** step_power
-        rate = learning_rate * math.sqrt(rho) if learned.goes_on else learning_rate
+        anew = learned.starts(num_words) and bool(markov_steps or not learned.num_words)
+        rate = learning_rate if anew else learning_rate * math.sqrt(rho)
         how: dict[str, Any] = {"num_sweeps": num_sweeps, "num_gradient_steps": num_gradient_steps}
         how |= {"learning_rate": rate, "weight_decay": weight_decay, "twist": twist}
         how |= {"ancestor_sampling": ancestor_sampling, "draw_topics": draw_topics}
         learner = make_learner(inference, self.model, num_particles, averaging=averaging, **how)
         data = learned.beside(words, lengths)
-        if learned.goes_on:
+        if not anew:
             self._past = learned.faded(num_words, rho)
             learner.go_on(self.phi, learned.optimiser, rate)
         elif markov_steps:
@@ -198,6 +199,7 @@ class LearnsInParts(WordModel):
             seconds=seconds,
         )
         left.num_words = learned.num_words + num_words
+        left.num_at_start = left.num_words if anew else learned.num_at_start
         left.parts = [*learned.parts, record]
         self.learned = left
         return record

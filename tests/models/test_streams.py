@@ -9,6 +9,7 @@ import torch
 
 from pyro_ssl import TopicalSSL
 from pyro_ssl.errors import CheckpointError
+from pyro_ssl.models import streams
 from pyro_ssl.models.topics import matched
 from tests.faults.digest import digest_of_generators, digest_of_object, digest_of_tensors
 from tests.faults.disk import damage
@@ -63,6 +64,21 @@ def test_the_weight_of_a_part_is_its_step_size(power):
         total = float(ssl.learned.counts.sum())
         assert total == pytest.approx(T * num / record.step_size)
     assert record.num_words == T * 20
+
+
+@pytest.mark.parametrize("memory, steps, starts", [(100, 3, [1, 2, 4]), (0, 3, [1]), (100, 0, [])])
+def test_topics_start_anew_when_all_words_are_kept_and_have_doubled(
+    memory, steps, starts, monkeypatch
+):
+    started, part = [], 0
+    fit = streams.fit_markov
+    monkeypatch.setattr(
+        streams, "fit_markov", lambda *a, **k: (started.append(part), fit(*a, **k))[1]
+    )
+    ssl = topical()
+    for part in range(1, 6):
+        ssl.partial_fit(words(seed=part), memory=memory, **QUICK | {"markov_steps": steps})
+    assert started == starts
 
 
 def test_the_record_says_what_moved():
