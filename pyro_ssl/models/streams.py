@@ -31,7 +31,7 @@ from ..infer import MarkovEM
 from ..infer.blocks import block_size
 from ..infer.dirichlet import DirichletSite
 from ..infer.sharded import check_alone
-from ..infer.warm_start import batches_of, fit_markov
+from ..infer.warm_start import batches_of, search_markov
 from ..reading.context import private_store
 from .epochs import Before
 from .learned import Learned, PartRecord
@@ -266,7 +266,9 @@ class LearnsInParts(WordModel):
     ) -> MarkovEM:
         """The exact HMM of all documents, its states in the order of the topics before."""
         size = self._block(data[0])
-        hmm = fit_markov(self.model, *data, batch_size=size, **how)
+        found: list[MarkovEM] = []
+        search_markov(self.model, *data, batch_size=size, reached=found.append, **how)
+        hmm = found[-1]
         if before is None:
             return hmm
         order = matched(before, hmm.values["phi"])

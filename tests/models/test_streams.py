@@ -71,9 +71,9 @@ def test_topics_start_anew_when_all_words_are_kept_and_have_doubled(
     memory, steps, starts, monkeypatch
 ):
     started, part = [], 0
-    fit = streams.fit_markov
+    search = streams.search_markov
     monkeypatch.setattr(
-        streams, "fit_markov", lambda *a, **k: (started.append(part), fit(*a, **k))[1]
+        streams, "search_markov", lambda *a, **k: (started.append(part), search(*a, **k))[1]
     )
     ssl = topical()
     for part in range(1, 6):
