@@ -255,3 +255,14 @@ def test_planted_topics_are_found_in_parts_and_followed():
     moved = [ssl.partial_fit(part(12), step_power=0.6, **how) for _ in range(3)]
     assert moved[0].perplexity > 1.5 * record.perplexity > moved[-1].perplexity
     assert max(moved[0].movement) > 0.25 > sorted(moved[0].movement)[1]
+
+
+def test_the_optimiser_goes_on_at_a_lower_rate():
+    """Its steps are counted on: two minibatches, two passes, two gradient steps in each part."""
+    ssl = after(1, memory=0)
+    for part, rate in ((1, 0.01), (2, 0.01 * 0.5**0.5)):
+        if part == 2:
+            ssl.partial_fit(words(seed=1), memory=0, **QUICK)
+        for one in ssl.learned.optimiser.values():
+            assert one["param_groups"][0]["lr"] == pytest.approx(rate)
+            assert all(int(state["step"]) == 8 * part for state in one["state"].values())
