@@ -4,6 +4,7 @@ All else is in pyproject.toml. Without a compiler the package installs all the s
 torch. The libraries know of neither torch nor Python's ABI: one build serves every version.
 """
 
+import hashlib
 import platform
 import warnings
 from pathlib import Path
@@ -19,6 +20,8 @@ WIDE = "-mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma -mprefer-vector-width=5
 INSTRUCTIONS = {"portable": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
     INSTRUCTIONS |= {"avx512": WIDE.split(), "avx2": ["-mavx2", "-mfma"]}
+#: what the libraries say of their sources; kernels/loading.py compares it with those beside it
+DIGEST = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(SOURCES.iterdir()))).hexdigest()
 
 
 class Libraries(build_ext):
@@ -43,6 +46,7 @@ setup(
             f"pyro_ssl.kernels._sweeps_{name}",
             [str(path) for path in sorted(SOURCES.glob("*.cpp"))],
             depends=[str(path) for path in sorted(SOURCES.glob("*.h"))],
+            define_macros=[("SOURCES_DIGEST", f'"{DIGEST}"')],
             extra_compile_args=FLAGS + flags,
             extra_link_args=["-pthread"],
             optional=True,

@@ -1,5 +1,6 @@
 """Inference for models with an ``ssl_transition``."""
 
+from .filter_state import FilterState
 from .markov_em import MarkovEM
 from .mean_field import MeanFieldGuide
 from .mean_field_elbo import MeanFieldELBO
@@ -12,6 +13,7 @@ from .suggest import suggest_num_particles
 
 __all__ = [
     "Evidence",
+    "FilterState",
     "Forecast",
     "MarkovEM",
     "MeanFieldELBO",

@@ -7,18 +7,19 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import NonFiniteError, SMCFailed, at_least
 from ..reading.program import ModelRun
-from ..smc import Emission, Surrogate, Sweep, conditional_smc
+from ..smc import Emission, Filtered, Standing, Surrogate, Sweep, conditional_smc, filter_smc
 from ..smc.arguments import check_seed
 from ..smc.resampling import RESAMPLING
 from .path_memory import sequence_index
 
-__all__ = ["PATH_KERNELS", "SMCSettings", "draw_paths", "next_paths"]
+__all__ = ["PATH_KERNELS", "SMCSettings", "draw_paths", "filter_paths", "next_paths", "places"]
 
 #: how a path is drawn from the last one
 PATH_KERNELS = ("conditional", "independent")
@@ -100,6 +101,42 @@ def draw_paths(
     :raises NonFiniteError: if the transition's log-probabilities are NaN.
     :raises SMCFailed: if all particles of a sequence died.
     """
+    every = settings.redraw_every(emission.shape[0], run.is_discrete)
+    how = _how(run, emission, settings)
+    sweep_from = partial(conditional_smc, run.transition, emission, ancestor_sampling=every, **how)
+    sweep = sweep_from(reference=reference)
+    kept = _kept(run, sweep, reference, settings, on_failure)
+    path = sweep.path if kept is None or reference is None else _choose(kept, reference, sweep.path)
+    if reference is None or settings.path_kernel != "independent":
+        return sweep, path
+    fresh = sweep_from(seed=None)
+    ratio = (fresh.log_likelihood - sweep.log_likelihood).sum(0)  # log Ẑ' - log Ẑ
+    u = torch.rand(ratio.shape, device=ratio.device, dtype=ratio.dtype)
+    accepted = (u.log() < ratio) & ~fresh.failed & ~sweep.failed
+    return sweep, _choose(accepted, fresh.path, path)
+
+
+def filter_paths(
+    run: ModelRun,
+    emission: Emission,
+    settings: SMCSettings,
+    *,
+    start: Standing | None = None,
+    first_step: int = 0,
+) -> Filtered:
+    """Filter the sequences of a run, with the draws of :func:`draw_paths` and no history.
+
+    :param Standing start: particles to go on from, which have seen ``first_step`` steps.
+    :raises NonFiniteError, SMCFailed: see :func:`draw_paths`.
+    """
+    how = _how(run, emission, settings)
+    found = filter_smc(run.transition, emission, start=start, first_step=first_step, **how)
+    _kept(run, found, None, settings, "raise", first_step)
+    return found
+
+
+def _how(run: ModelRun, emission: Emission, settings: SMCSettings) -> dict[str, Any]:
+    """What all sweeps of a run are given, by name."""
     num_chains = emission.shape[1] // max(run.num_sequences, 1)
 
     def tiled(value: Tensor | None, dim: int) -> Tensor | None:
@@ -111,32 +148,17 @@ def draw_paths(
     inputs, T = tiled(run.inputs, 1), emission.shape[0]
     # An emission may be that of the first steps alone.
     lengths = None if lengths is None else lengths.clamp(max=T)
-    inputs = None if inputs is None else inputs[:T]
     surrogate = settings.surrogate
-    sweep_from = partial(
-        conditional_smc,
-        run.transition,
-        emission,
-        settings.num_particles,
-        lengths=lengths,
-        inputs=inputs,
-        resampling=settings.resampling,
-        ancestor_sampling=settings.redraw_every(T, run.is_discrete),
-        transition_scale=scale,
-        twist=None if surrogate is None else surrogate.twist(emission, lengths, scale),
-        sequences=_places(run, num_chains),
-        seed=settings.seed,
-    )
-    sweep = sweep_from(reference)
-    kept = _kept(run, sweep, reference, settings, on_failure)
-    path = sweep.path if kept is None or reference is None else _choose(kept, reference, sweep.path)
-    if reference is None or settings.path_kernel != "independent":
-        return sweep, path
-    fresh = sweep_from(None, seed=None)
-    ratio = (fresh.log_likelihood - sweep.log_likelihood).sum(0)  # log Ẑ' - log Ẑ
-    u = torch.rand(ratio.shape, device=ratio.device, dtype=ratio.dtype)
-    accepted = (u.log() < ratio) & ~fresh.failed & ~sweep.failed
-    return sweep, _choose(accepted, fresh.path, path)
+    return {
+        "num_particles": settings.num_particles,
+        "lengths": lengths,
+        "inputs": None if inputs is None else inputs[:T],
+        "resampling": settings.resampling,
+        "transition_scale": scale,
+        "twist": None if surrogate is None else surrogate.twist(emission, lengths, scale),
+        "sequences": places(run, num_chains),
+        "seed": settings.seed,
+    }
 
 
 def next_paths(
@@ -159,7 +181,7 @@ def next_paths(
     return path
 
 
-def _places(run: ModelRun, num_chains: int) -> Tensor:
+def places(run: ModelRun, num_chains: int = 1) -> Tensor:
     """Place of each sequence in the full batch, chain by chain, ``(C B,)``: it keys its numbers.
 
     So what a minibatch draws of a sequence does not depend on the others in it.
@@ -175,7 +197,12 @@ def _choose(which: Tensor, one: Tensor, other: Tensor) -> Tensor:
 
 
 def _kept(
-    run: ModelRun, sweep: Sweep, reference: Tensor | None, settings: SMCSettings, on_failure: str
+    run: ModelRun,
+    sweep: Sweep | Filtered,
+    reference: Tensor | None,
+    settings: SMCSettings,
+    on_failure: str,
+    first_step: int = 0,
 ) -> Tensor | None:
     """Sequences that keep their reference as all particles died, ``(B,)``; ``None``: there is none.
 
@@ -185,7 +212,7 @@ def _kept(
     if not bool(failed.any()):
         return None
     t, b = (~sweep.log_likelihood.isfinite()).nonzero()[0].tolist()
-    name, b = run.loop.name, b % run.num_sequences
+    name, b, t = run.loop.name, b % run.num_sequences, t + first_step
     if bool(sweep.log_likelihood.isnan().any()):
         raise NonFiniteError(
             f'Site "{name}": log p(z_t | z_{{1:t-1}}) is NaN at step {t} of sequence {b}, expected '

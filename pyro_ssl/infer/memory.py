@@ -94,13 +94,20 @@ def gradient_bytes(T: int, B: int, K: int, itemsize: int) -> dict[str, int]:
 
 
 def check_sweep_fits(
-    who: str, run: ModelRun, num_particles: int, chains: int = 1, *, learns: bool = False
+    who: str,
+    run: ModelRun,
+    num_particles: int,
+    chains: int = 1,
+    *,
+    learns: bool = False,
+    history: bool = True,
 ) -> None:
     """Check that there is room for a sweep over a run of a model, before its emission is read.
 
     :param str who: sweeps, a class.
     :param int chains: that are swept side by side.
     :param bool learns: whether a gradient step follows.
+    :param bool history: whether the sweep keeps its particles.
     :raises NotEnoughMemory: if there is not.
     """
     transition, (T, B) = run.transition, (run.loop.num_steps, run.num_sequences)
@@ -108,7 +115,8 @@ def check_sweep_fits(
         return
     size = transition.num_states if run.is_discrete else transition.event_shape.numel()
     itemsize, B = transition.like.element_size(), B * chains
-    needed = sweep_bytes(T, B, num_particles, size, itemsize, states=run.is_discrete)
+    P = num_particles if history else 0
+    needed = sweep_bytes(T, B, P, size, itemsize, states=run.is_discrete)
     if learns and run.is_discrete:
         needed |= gradient_bytes(T, B, size, itemsize)
     where = f'{who}: site "{run.loop.name}", T={T}, B={B}, P={num_particles}'

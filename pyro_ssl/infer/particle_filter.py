@@ -23,17 +23,18 @@ from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
 from ..errors import at_least
-from ..loop_arguments import check_tensor
 from ..reading.checks import require_no_latents
 from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission
 from ..reading.paths import future_inputs as joined_future
 from ..reading.program import ModelRun, Program
-from ..smc import Emission, Sweep, roll_out
+from ..smc import Emission, Filtered, Sweep
 from .blocks import Batches, programs_of
-from .estep import SMCSettings, draw_paths
+from .estep import SMCSettings, draw_paths, filter_paths
 from .filter_mixture import Evidence, Forecast, conditioned, mean_exp, mixed_forecast, mixed_steps
+from .forecasting import check_forecast, forecast
 from .memory import check_sweep_fits
+from .online import FiltersOnline
 from .scores import scored_cells
 from .sharded import current, together, with_shared_seed
 from .twisting import Twisting
@@ -41,7 +42,7 @@ from .twisting import Twisting
 __all__ = ["Evidence", "Forecast", "ParticleFilter"]
 
 
-class ParticleFilter:
+class ParticleFilter(FiltersOnline):
     r"""Unconditional SMC on a model whose parameters are known.
 
     :param model: a Pyro model with one ``ssl_transition``; give its other latent sites by
@@ -56,6 +57,11 @@ class ParticleFilter:
     :param posterior_samples: draws of the other latent sites, by name, a leading S, as
         ``ParticleGibbs.get_samples`` gives them, paths left out. What is said of a sequence is then
         averaged over them (``filter_mixture.py``).
+    :param bool store_history: keep particles and ancestors of all steps while a sweep runs, as
+        :meth:`sweep` returns them. Without them memory for particles does not grow with T, and all
+        scores are the same, to the last bit.
+
+    Observations that come one after the other are for :meth:`start` and :meth:`update`.
 
     Example::
 
@@ -80,12 +86,20 @@ class ParticleFilter:
         twist: Any = "markov",
         seed: int | None = None,
         posterior_samples: Mapping[str, Tensor] | None = None,
+        store_history: bool = True,
     ) -> None:
+        if not isinstance(store_history, bool):
+            raise TypeError(
+                f"ParticleFilter: store_history is {store_history!r}, expected True or False; "
+                "write store_history=False."
+            )
         self.model, self.seed = model, seed
         self.settings = SMCSettings(num_particles, resampling, ancestor_sampling=0, seed=seed)
         self._twisting = Twisting(twist)
         self._verified = False
+        self.store_history = store_history
         how: Any = {"resampling": resampling, "twist": twist, "seed": seed}
+        how["store_history"] = store_history
         self._mixture = [
             ParticleFilter(given, num_particles, **how)
             for given in conditioned(model, posterior_samples)
@@ -106,8 +120,15 @@ class ParticleFilter:
 
         Of several chains: of their ``ProductTransition``, whose ``split`` gives each one's states.
 
-        :raises ValueError: if there are posterior samples.
+        :raises ValueError: if there are posterior samples, or no history is kept.
         """
+        if not self.store_history:
+            raise ValueError(
+                "ParticleFilter.sweep: the filter keeps no history, expected one that does: a "
+                "sweep is the particles and ancestors of all steps, from which paths are traced. "
+                "Write ParticleFilter(model, num_particles) for it, or pf.start(x) for where the "
+                "particles stand at the end."
+            )
         if self._mixture:
             raise ValueError(
                 f"ParticleFilter.sweep: found {len(self._mixture)} posterior samples, expected "
@@ -164,11 +185,11 @@ class ParticleFilter:
         """log Ẑ of whole sequences, and of their first steps, both ``(B,)``."""
         emission = self._emission(run)
         settings = self._twisted(run, emission)
-        log_p = draw_paths(run, emission, None, settings)[0].log_likelihood
+        log_p = self._swept(run, emission, settings).log_likelihood
         if settings.surrogate is None or not start:
             return log_p.sum(0), log_p[:start].sum(0)
         before = emission.split(start)[0]
-        sweep = draw_paths(run, before, None, self._seeded(settings, 1))[0]
+        sweep = self._swept(run, before, self._seeded(settings, 1))
         return log_p.sum(0), sweep.log_likelihood.sum(0)
 
     @all_or_nothing
@@ -201,60 +222,16 @@ class ParticleFilter:
         self, run: ModelRun, start: int | None, horizon: int, future_inputs: Tensor | None
     ) -> tuple[Forecast, Tensor]:
         """One under known parameters, and log Ẑ(x_{1:s}) of each sequence, ``batch_shape``."""
-        loop, P, T = run.loop, self.settings.num_particles, run.loop.num_steps
+        T = run.loop.num_steps
         start = T if start is None else start
-        inputs = self._check_forecast(run, start, horizon, joined_future(loop, future_inputs))
+        inputs = check_forecast(run, start, horizon, joined_future(run.loop, future_inputs))
         before, after = self._emission(run).split(start)
         settings = self._twisted(run, before) if start else self.settings
-        sweep = draw_paths(run, before, None, settings)[0]
-        paths, probs = roll_out(run.transition, sweep, T - start + horizon, inputs=inputs)
-        scored = slice(T - start)
-        log_p = after.log_predictive(paths[scored], None if probs is None else probs[scored])
-        log_p = torch.where(run.grid.observed()[start:], log_p, 0.0)
-        shape, K = loop.batch_shape, 0 if probs is None else probs.shape[-1]
-        time_last = paths.movedim(2, 0).transpose(1, 2)  # (P, B, S, ...)
-        forecast = Forecast(
-            log_p.reshape(log_p.shape[:1] + shape),
-            probs if probs is None else run.paths.marginals(probs.reshape(-1, *shape, K)),
-            run.paths.result(time_last.reshape((P,) + shape + time_last.shape[2:])),
-        )
-        return forecast, sweep.log_likelihood.sum(0).reshape(shape)
-
-    def _check_forecast(
-        self, run: ModelRun, start: int, horizon: int, future: Tensor | None
-    ) -> Tensor | None:
-        """Check what is asked; return the inputs of all steps, ``(T + horizon, B, input_size)``."""
-        name, T, wanted = run.loop.name, run.loop.num_steps, run.transition.input_size
-        if not at_least(0, start, horizon) or start > T or start == T and not horizon:
-            raise ValueError(
-                f'Site "{name}": forecast from start={start} with horizon={horizon}, expected '
-                f"start from 0 to T = {T} and a step after it; write horizon=10 for as many steps "
-                "beyond the data."
-            )
-        if horizon and run.grid.lengths is not None and bool((run.grid.lengths < T).any()):
-            raise ValueError(
-                f'Site "{name}": a forecast beyond the data of sequences of {T} steps and fewer, '
-                "expected one length; forecast those of each length apart."
-            )
-        expected = (horizon, run.num_sequences, wanted) if wanted and horizon else None
-        check_tensor(name, "future_inputs", future, run.loop.device)
-        found = None if future is None else tuple(future.shape)
-        fits = found == expected
-        if found and expected:
-            ends = found[:1] + found[-1:] == (horizon, wanted)
-            fits = ends and math.prod(found) == math.prod(expected)
-        if not fits:
-            raise ValueError(
-                f'Site "{name}": future_inputs are {found}, expected {expected}: the exogenous '
-                "inputs of the steps beyond the data, time first."
-            )
-        if future is None or run.inputs is None or expected is None:
-            return run.inputs
-        if not bool(future.isfinite().all()):
-            raise ValueError(
-                f'Site "{name}": future_inputs hold NaN or inf, expected finite numbers.'
-            )
-        return torch.cat([run.inputs, future.reshape(expected).to(run.inputs)])
+        found = filter_paths(run, before, settings)
+        evidence = found.log_likelihood.sum(0).reshape(run.loop.batch_shape)
+        how: dict[str, Any] = {"start": start, "horizon": horizon, "inputs": inputs}
+        P = self.settings.num_particles
+        return forecast(run, after, found.standing, P, **how), evidence
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelRun:
         with torch.no_grad(), poutine.block():
@@ -262,10 +239,12 @@ class ParticleFilter:
         require_no_latents(run, "ParticleFilter scores data under known parameters")
         return run
 
-    def _emission(self, run: ModelRun) -> Emission:
+    def _emission(self, run: ModelRun, expanded: bool = False) -> Emission:
         """The emission of a run, the first one verified."""
-        check_sweep_fits("ParticleFilter", run, self.settings.num_particles)
-        emission = read_emission(run, verify=is_validation_enabled() and not self._verified)
+        P = self.settings.num_particles
+        check_sweep_fits("ParticleFilter", run, P, history=self.store_history)
+        verify = is_validation_enabled() and not self._verified
+        emission = read_emission(run, verify=verify, expanded=expanded)
         self._verified = True
         return emission
 
@@ -288,13 +267,18 @@ class ParticleFilter:
         emission = self._emission(run)
         settings = self._twisted(run, emission)
         each = [
-            draw_paths(run, emission, None, self._seeded(settings, i))[0].log_likelihood
+            self._swept(run, emission, self._seeded(settings, i)).log_likelihood
             for i in range(num_runs)
         ]
         return torch.stack(each).sum(1).reshape((-1,) + run.loop.batch_shape)
 
     @all_or_nothing
     @torch.no_grad()
-    def _filter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[ModelRun, Sweep]:
+    def _filter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[ModelRun, Any]:
         run = self._run(args, kwargs)
-        return run, draw_paths(run, self._emission(run), None, self.settings)[0]
+        return run, self._swept(run, self._emission(run), self.settings)
+
+    def _swept(self, run: ModelRun, emission: Emission, settings: SMCSettings) -> Sweep | Filtered:
+        if self.store_history:
+            return draw_paths(run, emission, None, settings)[0]
+        return filter_paths(run, emission, settings)

@@ -10,6 +10,7 @@ For GPUs there is Triton, which builds of torch for CUDA bring; it compiles at f
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -125,8 +126,24 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         except OSError as error:
             why = f"{path.name} does not load: {error}"
             continue
+        if not _is_of_these_sources(found):
+            why = (
+                f"{path.name} was built from other sources than those beside it; build it anew: "
+                "python setup.py build_ext --inplace, or install the package again"
+            )
+            continue
         return found, f"sweeps in float32 on the CPU run compiled, for {name}"
     return None, why
+
+
+def _is_of_these_sources(found: ctypes.CDLL) -> bool:
+    """Whether arguments mean to a library what they mean here."""
+    if not hasattr(found, "sources_digest"):
+        return False
+    found.sources_digest.restype = ctypes.c_char_p
+    sources = sorted((Path(__file__).parent / "src").iterdir())
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    return bool(found.sources_digest() == digest.encode())
 
 
 @cache
@@ -148,7 +165,7 @@ def _load_triton(device: torch.device) -> tuple[ModuleType | None, str]:
             return None, f"Triton needs compute capability 8.0, this GPU has {capability}"
     name, sequences = f"Triton {triton.__version__}", torch.arange(1, device=device)
     try:  # it needs a C compiler, and a GPU that it knows
-        gpu.uniforms(0, 0, (1, 1, 1), sequences, torch.float32)
+        gpu.uniforms(0, 0, 0, (1, 1, 1), sequences, torch.float32)
     except Exception as error:
         return None, f"{name} does not run here: {error}"
     return gpu, f"sweeps over states in float32 on this GPU run compiled, by {name}"

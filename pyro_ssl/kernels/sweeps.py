@@ -26,6 +26,7 @@ _ARRAYS = (
     *("table", "recurrent", "to_m", "bias_h", "head", "head_bias", "exogenous"),
     *("scale", "inputs", "lengths", "order", "reference", "u_ancestors", "u_redraws"),
     *("z", "ancestors", "log_likelihood", "chosen_by", "weights", "h", "c"),
+    *("z_start", "h_start", "c_start", "w_start"),
 )
 
 
@@ -54,6 +55,12 @@ class SweepSettings(NamedTuple):
     u_ancestors: Tensor
     #: ``(T, B, 2)``, float64: they redraw the reference's ancestor, and accept it
     u_redraws: Tensor | None
+    #: particles that the sweep goes on from, ``None`` where it begins: z_{t-1}, ``(B, P)``, and D
+    #: where latents are vectors; the cell's states, ``(B P, H)``; weights ``(B, P)``, if any
+    z_start: Tensor | None = None
+    h_start: Tensor | None = None
+    c_start: Tensor | None = None
+    w_start: Tensor | None = None
 
 
 class Swept(NamedTuple):

@@ -14,7 +14,12 @@ __all__ = ["compiled_uniforms"]
 
 
 def compiled_uniforms(
-    seed: int, purpose: int, shape: tuple[int, int, int], sequences: Tensor, dtype: torch.dtype
+    seed: int,
+    purpose: int,
+    first: int,
+    shape: tuple[int, int, int],
+    sequences: Tensor,
+    dtype: torch.dtype,
 ) -> Tensor | None:
     """Return numbers in [0, 1) of a shape (T, B, n); ``None`` where torch has to make them.
 
@@ -24,12 +29,12 @@ def compiled_uniforms(
         return None
     gpu = on_gpu(sequences.device)
     if gpu is not None and all_plain(sequences, kind=sequences.device.type):
-        return gpu.uniforms(seed, purpose, shape, sequences, dtype)
+        return gpu.uniforms(seed, purpose, first, shape, sequences, dtype)
     found = library()
     if found is None or not all_plain(sequences):
         return None
     out, sequences = torch.empty(shape, dtype=dtype, device="cpu"), sequences.contiguous()
-    sizes = [ctypes.c_int64(n) for n in (seed, purpose, *shape)]
+    sizes = [ctypes.c_int64(n) for n in (seed, purpose, first, *shape)]
     arrays = [ctypes.c_void_p(value.data_ptr()) for value in (sequences, out)]
     (found.uniform_floats if dtype == torch.float32 else found.uniform_doubles)(*sizes, *arrays)
     return out

@@ -20,7 +20,7 @@ _QUADRATIC = ("center", "constant", "linear", "precision")
 _OWN = (
     *_QUADRATIC,
     *(f"twist_{name}" for name in _QUADRATIC),
-    *("noise", "min_scale", "initial", "per_increment", "last"),
+    *("noise", "min_scale", "initial", "per_increment", "last", "last_start"),
 )
 
 
@@ -45,19 +45,22 @@ def sweep_vectors(
     twist: Sequence[Tensor] | None,
     noise: Tensor,
     settings: SweepSettings,
+    last_start: Tensor | None = None,
 ) -> VectorsSwept:
     """Run it; see :func:`~pyro_ssl.kernels.sweeps.run_sweep`.
 
     :param emission: center, constant, linear and precision of log p(x_t | z_t) + log β_t(z_t);
         ``twist`` has those of the latter.
     :param Tensor noise: standard normal, ``(T, B, P, D)``.
+    :param Tensor last_start: ``last`` of the particles that the sweep goes on from.
     """
     _, B, P, D = noise.shape
     reads_increments = weights.per_increment is not None
     last = noise.new_empty(B * P, D + 1 if reads_increments else 0)
     cell, *of_head = weights
     functions = (*emission, *((None,) * 4 if twist is None else twist))
-    own = (*functions, noise, *of_head, last if reads_increments else None)
+    own = (*functions, noise, *of_head)
+    own += (last, last_start) if reads_increments else (None, None)
     swept = run_sweep(
         library.sweep_vectors,
         _Arguments,

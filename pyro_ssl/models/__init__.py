@@ -8,6 +8,7 @@ from .gaussian import GaussianSSL
 from .gaussian_results import GaussianForecast, Tracked
 from .imv import IMVLSTM, IMVForecast, IMVNetwork
 from .language_model import LanguageModel
+from .learned import PartRecord
 from .topic_reader import WordForecast
 from .topical import TopicalSSL
 from .topics import Topic
@@ -22,6 +23,7 @@ __all__ = [
     "IMVNetwork",
     "LanguageModel",
     "Model",
+    "PartRecord",
     "NumTopics",
     "Topic",
     "TopicalSSL",

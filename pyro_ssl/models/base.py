@@ -10,10 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoint import load_checkpoint, reading, save_checkpoint
+from ..infer.plain import pack, unpack
 from ..infer.run_files import RunFiles
 from ..transitions.base import like_of
 
 __all__ = ["EpochRecord", "Model"]
+
+#: before the names of tensors that are saved beside parameters and buffers
+_BESIDE = "beside."
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,12 @@ class Model(nn.Module):
         """
         self._fitted()
         saved = {"model": self.config, "history": [asdict(record) for record in self.history]}
-        save_checkpoint(path, type(self).__name__, self.state_dict(), saved)
+        tensors, beside = self.state_dict(), self._beside()
+        if beside is not None:
+            own: dict[str, Tensor] = {}
+            saved["beside"] = pack(beside, own)
+            tensors |= {_BESIDE + name: value for name, value in own.items()}
+        save_checkpoint(path, type(self).__name__, tensors, saved)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -100,6 +109,8 @@ class Model(nn.Module):
             fit the model.
         """
         tensors, saved = _saved_by_fit(path, cls.__name__) or load_checkpoint(path, cls.__name__)
+        own = {n.removeprefix(_BESIDE): v for n, v in tensors.items() if n.startswith(_BESIDE)}
+        tensors = {n: v for n, v in tensors.items() if not n.startswith(_BESIDE)}
         expected = f"what fits this version of {cls.__name__}; fit and save the model anew."
         with reading(path, expected), torch.random.fork_rng(devices=[]):
             with torch.device("meta"):  # sizes are compared before they take memory
@@ -111,7 +122,17 @@ class Model(nn.Module):
             model._fitted()
             model._check_values()
             model.history = [_record(record) for record in saved["history"]]
+            if saved.get("beside") is not None:
+                model._put_beside(unpack(saved["beside"], own))
         return model.eval()
+
+    def _beside(self) -> Any:
+        """Return what is saved beside parameters and buffers, for a subclass to have some."""
+        return None
+
+    def _put_beside(self, state: Any) -> None:
+        """Put back what :meth:`_beside` returned, onto the CPU."""
+        raise ValueError("something beside a model that has nothing beside it")
 
     def _check_dtype(self, where: str) -> None:
         """Check that the model can learn and score as its weights are.

@@ -28,7 +28,7 @@ from ..gradients import gradients
 from ..reading.context import private_store
 from .base import EpochRecord, Model
 
-__all__ = ["FitState", "fit_epochs", "whole_or_not"]
+__all__ = ["Before", "FitState", "fit_epochs", "whole_or_not"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -197,7 +197,7 @@ def whole_or_not(fit: F) -> F:
                     f"{name}.fit: the model was made within torch.inference_mode(), in which "
                     f"nothing can be learned; make it outside: write model = {name}(...) there."
                 )
-            before = _Before(model)
+            before = Before(model)
             try:
                 return fit(model, *args, **kwargs)
             except KeyboardInterrupt:
@@ -228,7 +228,7 @@ def _tell_of_no_epoch(name: str, has_hmm: bool) -> None:
     )
 
 
-class _Before:
+class Before:
     """A model, and the random generators, as they are before a fit."""
 
     def __init__(self, model: Model) -> None:

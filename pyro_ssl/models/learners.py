@@ -19,6 +19,7 @@ from torch import Tensor
 from ..distributed import current
 from ..infer import MarkovEM, MeanFieldELBO, MeanFieldGuide, StochasticEM
 from ..infer.memory import available_memory, check_fits, gradient_bytes, sweep_bytes
+from ..infer.run_state import optimiser_state, put_optimiser
 from ..infer.sharded import check_alone
 from ..infer.warm_start import batches_of, draw_all, teach_transition, within
 from ..reading.program import ModelRun, Program
@@ -112,6 +113,27 @@ class Learner(NamedTuple):
         lengths = None if lengths is None else lengths[own]
         teach_transition(transition, paths, lengths=lengths, **how)
         self.start_from(hmm, batches=batches)
+
+    def go_on(self, phi: Any, optimiser: dict[str, Any], rate: float) -> None:
+        """Go on from topics, and from an optimiser's state, at another learning rate."""
+        em = self.parts["em"]
+        em._globals.values, em._current = {"phi": phi}, {"phi": phi}
+        at_rate = {
+            name: {**one, "param_groups": [{**group, "lr": rate} for group in one["param_groups"]]}
+            for name, one in optimiser.items()
+        }
+        put_optimiser(em.optim, at_rate)
+
+    def optimiser_state(self) -> dict[str, Any]:
+        """Return the state of the optimiser, by parameter."""
+        return optimiser_state(self.parts["em"].optim)
+
+    def counts_of(self, words: Tensor, active: Tensor, index: Tensor) -> Tensor:
+        """Return counts of some documents' words by topic, as last drawn, float64 ``(K, V)``."""
+        em = self.parts["em"]
+        z, (K, V) = em._memory.by_site["z"].T[: len(words), index], em.values["phi"].shape
+        pairs = (z * V + words[:, index])[active[:, index]]
+        return torch.bincount(pairs, minlength=K * V).view(K, V).double()
 
     def topics(self) -> tuple[Tensor, Tensor]:
         """Return p(word | topic), ``(K, V)``, and each topic's share of the words, ``(K,)``."""

@@ -23,7 +23,7 @@ _WHOLE = {
     **dict.fromkeys(["every", "num_paths", "num_sweeps", "num_valid_particles", "patience"], 1),
     **dict.fromkeys(["horizon", "num_chains", "num_samples", "num_words"], 1),
     **dict.fromkeys(["ancestor_sampling", "markov_steps", "num_epochs", "start"], 0),
-    **dict.fromkeys(["transition_steps", "warmup_steps"], 0),
+    **dict.fromkeys(["memory", "transition_steps", "warmup_steps"], 0),
 }
 
 _OPTIONAL = {"callback", "patience"}  # None means never, whatever the default
@@ -38,6 +38,7 @@ _REAL: dict[str, tuple[Callable[[float], bool], str]] = {
         (lambda value: 0.0 < value < math.inf, "a positive number"),
     ),
     "relevance": (lambda value: 0.0 <= value <= 1.0, "a number from 0 to 1"),
+    "step_power": (lambda value: 0.5 < value <= 1.0, "a number above 0.5, 1 at most"),
     "clip": (lambda value: value > 0.0, "a positive number, or math.inf"),
     **dict.fromkeys(
         ["learning_rate", "squared_error", "weight_decay"],

@@ -21,16 +21,17 @@ from pyro.optim import AdamW
 from torch import Tensor
 
 from ..infer import MarkovEM
-from ..infer.blocks import block_size
 from ..infer.warm_start import search_markov
 from ..primitive import ssl_transition
 from ..transitions import LSTMTransition, MultiplicativeLSTMTransition
 from .base import EpochRecord
 from .epochs import fit_epochs, whole_or_not
+from .learned import Learned
 from .learners import check_fit, make_learner
 from .saved_fit import saved
 from .scoring import filtered_log_likelihood, filtered_perplexity, sampled_shares
 from .settings import checked
+from .streams import LearnsInParts
 from .topic_reader import TopicReader
 from .topics import check_shares, names_of
 from .words import check_start
@@ -40,7 +41,7 @@ __all__ = ["TopicalSSL"]
 _TRANSITIONS = {"lstm": LSTMTransition, "mlstm": MultiplicativeLSTMTransition}
 
 
-class TopicalSSL(TopicReader):
+class TopicalSSL(LearnsInParts, TopicReader):
     r"""Topics with long memory: an LSTM over topics, a categorical over words for each.
 
     :param int num_topics: K.
@@ -95,11 +96,7 @@ class TopicalSSL(TopicReader):
             self.register_buffer(name, None)
         #: the exact HMM that the fit started from, which is also a baseline
         self.markov: MarkovEM | None = None
-
-    @property
-    def num_topics(self) -> int:
-        """K."""
-        return self.transition.num_states
+        self.learned: Learned | None = None
 
     def model(
         self, words: Tensor, lengths: Tensor | None = None, index: Tensor | None = None
@@ -109,9 +106,7 @@ class TopicalSSL(TopicReader):
         :param Tensor index: documents to run it on, ``(N,)``; by default all.
         """
         pyro.module("transition", self.transition)
-        shape = self.num_topics, len(self.vocabulary)
-        beta = self.transition.head.weight.new_full(shape, self.concentration)
-        phi = pyro.sample("phi", dist.Dirichlet(beta).to_event(1))
+        phi = pyro.sample("phi", dist.Dirichlet(self._prior).to_event(1))
         with pyro.plate("documents", words.shape[1], subsample=index):
             if index is not None:
                 words, lengths = words[:, index], None if lengths is None else lengths[index]
@@ -210,7 +205,7 @@ class TopicalSSL(TopicReader):
         # Its own model would register the parameters of another one's LSTM.
         self.markov = markov and markov.for_model(self.model)
         quiet: dict[str, Any] = {"disable_progbar": disable_progbar}
-        block, data = block_size(len(words) * self.num_topics), (words, lengths)
+        block, data = self._block(words), (words, lengths)
         goes_on = self._saving is not None and self._saving.found is not None
         if markov is None and markov_steps and goes_on:
             self.markov = MarkovEM(self.model)
@@ -228,6 +223,7 @@ class TopicalSSL(TopicReader):
             how = {"num_steps": transition_steps, "optim": optim, "batch_size": batch_size}
             learner.begin(self.markov, self.transition, *data, block, **how)
             self.phi, self.occupancy = learner.topics()
+        self.learned = Learned(words.shape.numel() if lengths is None else int(lengths.sum()))
         how_it_ends: dict[str, Any] = {"patience": patience, "callback": callback, **quiet}
         how_it_ends |= {"valid": valid, "score": score, "monitor": "perplexity", "parts": parts}
         return fit_epochs(self, num_epochs, step, **how_it_ends)

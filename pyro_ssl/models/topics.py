@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..infer import MarkovEM
 
-__all__ = ["Topic", "check_hmm", "check_shares", "list_topics", "names_of", "state_shares"]
+__all__ = [
+    "Topic",
+    "check_hmm",
+    "check_shares",
+    "list_topics",
+    "matched",
+    "movement",
+    "names_of",
+    "state_shares",
+]
 
 
 @dataclass(frozen=True)
@@ -131,3 +143,38 @@ def check_shares(*shares: Tensor) -> None:
     for value in shares:
         if bool((value < 0).any()) or bool(((value.double().sum(-1) - 1.0).abs() > 1e-3).any()):
             raise ValueError("shares that are negative or do not add up to 1")
+
+
+def movement(before: Tensor | None, now: Any) -> tuple[float, ...]:
+    """Return the total variation between each topic before and now, NaN where there was none.
+
+    :param Tensor before: p(word | topic), ``(K, V)``, of fewer words where some are new.
+
+    Example::
+
+        >>> movement(torch.tensor([[0.5, 0.5]]), torch.tensor([[0.5, 0.25, 0.25]]))
+        (0.25,)
+    """
+    if before is None:
+        return (math.nan,) * len(now)
+    old = F.pad(before, (0, now.shape[1] - before.shape[1])).double()
+    return tuple((0.5 * (now.double() - old).abs().sum(-1)).tolist())
+
+
+def matched(topics: Tensor, states: Tensor) -> Tensor:
+    """Return which state stands for each topic: the nearest pairs first, ``(K,)``.
+
+    Example::
+
+        >>> topics, states = torch.eye(3)[:, :2] + 0.1, torch.eye(3).flip(0)
+        >>> matched(topics, states)
+        tensor([2, 1, 0])
+    """
+    old = F.pad(topics, (0, states.shape[1] - topics.shape[1]))
+    distance = torch.cdist(old.double(), states.double(), p=1.0)
+    order = torch.zeros(len(old), dtype=torch.long, device=old.device)
+    for _ in range(len(old)):
+        k, state = divmod(int(distance.argmin()), len(old))
+        order[k] = state
+        distance[k], distance[:, state] = math.inf, math.inf
+    return order

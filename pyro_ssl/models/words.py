@@ -42,10 +42,12 @@ def take_words(
     if seen.numel():
         low, high = (int(value) for value in torch.aminmax(seen))
         if low < 0 or high >= vocab_size:
+            write = f"Make the model with a vocabulary of {max(high + 1, vocab_size)}"
+            if where.endswith("partial_fit"):
+                write = "Take new words in by vocabulary=[*ssl.vocabulary, *new]"
             raise ValueError(
                 f"{where}: found words from {low} to {high}, expected 0 to V - 1 = "
-                f"{vocab_size - 1}. Make the model with a vocabulary of {max(high + 1, vocab_size)}"
-                ", or give lengths=lengths, where the padding begins."
+                f"{vocab_size - 1}. {write}, or give lengths=lengths, where the padding begins."
             )
     return words.clamp(min=0), lengths, active
 

@@ -15,13 +15,14 @@ from .sweep_in_loop import BodyEmission
 __all__ = ["read_emission"]
 
 
-def read_emission(run: ModelRun, *, verify: bool = False) -> Emission:
+def read_emission(run: ModelRun, *, verify: bool = False, expanded: bool = False) -> Emission:
     """Return a run's emission, checked.
 
     A table over the K states; over vectors a quadratic function where it is one, whatever the
     user's code, else the body itself.
 
     :param bool verify: also check that it is a function of z_t alone.
+    :param bool expanded: over vectors take the body itself, whatever it is.
     """
     table = run.grid.table()
     check_placement(run, table)
@@ -31,7 +32,9 @@ def read_emission(run: ModelRun, *, verify: bool = False) -> Emission:
         check_emission_is_local(run, table)
     if run.is_discrete:
         return TableEmission(table)
-    found = find_quadratic(table, probe_points(run.transition), run.emission_at)
+    found = None
+    if not expanded:
+        found = find_quadratic(table, probe_points(run.transition), run.emission_at)
     if found is None and run.grid.num_own < len(run.grid.sites):
         raise EmissionNotLocalError(
             f'Site "{run.grid.sites[-1].name}": in a later loop, it depends on the vectors of '

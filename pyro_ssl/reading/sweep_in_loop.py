@@ -9,6 +9,7 @@ know log p(x_t | z_t = z), the body runs once, with ``t`` one step and ``z`` the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from copy import copy
@@ -42,6 +43,8 @@ class BodyEmission(Emission):
 
     It stands for one chain; :meth:`beside` makes C of them, C B sequences chain by chain.
     """
+
+    can_be_split = False
 
     def __init__(self, run: ModelRun, table: Tensor) -> None:
         self.model_run, self.num_chains = run, 1
@@ -116,8 +119,9 @@ class BodyEmission(Emission):
         )
 
     def log_predictive(self, paths: Tensor, state_probs: Tensor | None) -> Tensor:
-        """Refuse, as :meth:`split`."""
-        raise NotImplementedError
+        """Return log mean_p p(x_t | z_t^p), as the body has it; see the base class."""
+        at_draws = self.model_run.emission_at(paths.movedim(2, 0))  # (T, B, P)
+        return at_draws.double().logsumexp(-1) - math.log(paths.shape[2])
 
 
 class _DrivenLoop(StateGrid):

@@ -6,6 +6,8 @@ and ``surrogate.py`` let particles look ahead.
 """
 
 from .emissions import Emission, QuadraticEmission, TableEmission
+from .filtering import Filtered, filter_smc
+from .particles import Standing
 from .proposal import LookAhead, Proposal
 from .resampling import multinomial, systematic
 from .roll_out import RollOut, roll_out
@@ -21,16 +23,19 @@ from .sweep import Sweep, conditional_smc
 
 __all__ = [
     "Emission",
+    "Filtered",
     "LinearSurrogate",
     "LookAhead",
     "MarkovSurrogate",
     "Proposal",
     "QuadraticEmission",
     "RollOut",
+    "Standing",
     "Surrogate",
     "Sweep",
     "TableEmission",
     "conditional_smc",
+    "filter_smc",
     "fit_surrogate",
     "linear_along",
     "multinomial",

@@ -24,8 +24,8 @@ from ..kernels.weights import weights_of_states, weights_of_vectors
 from ..transitions import ReadState, RecurrentGaussianTransition
 from ..transitions.gaussian import GaussianStepper, Moments
 from .emissions import QuadraticEmission, TableEmission
-from .particles import Particles, SweepArguments
-from .randomness import ANCESTORS, LATENTS, REDRAWS
+from .particles import Particles, Standing, SweepArguments
+from .randomness import LATENTS, REDRAWS
 
 __all__ = [
     "compiled_normalised",
@@ -59,8 +59,9 @@ def compiled_sweep(given: SweepArguments) -> Particles | None:
         given.redraw_at,
         given.lag,
         *optional,
-        u_ancestors=draw(ANCESTORS, T, given.uniforms_per_step, double),
+        u_ancestors=given.draw_ancestors(given.randomness, T),
         u_redraws=draw(REDRAWS, T, 2, double) if given.redraw_at else None,
+        **_start(given.start),
     )
     found = kind.run(settings)
     if found is None:
@@ -91,6 +92,14 @@ def _over_states(given: SweepArguments) -> _Kind | None:
     return _Kind((table, twist, *cell[1:]), run)
 
 
+def _start(start: Standing | None) -> dict[str, Tensor | None]:
+    """Particles that a sweep goes on from, by their names in the settings."""
+    if start is None:
+        return {}
+    cell = start.state.cell if isinstance(start.state, ReadState) else start.state
+    return {"z_start": start.z, "h_start": cell.h, "c_start": cell.c, "w_start": start.weights}
+
+
 def _library_of(given: SweepArguments) -> Any:
     return library() if given.transition.like.device.type == "cpu" else None
 
@@ -111,7 +120,8 @@ def _over_vectors(given: SweepArguments) -> _Kind | None:
     def run(settings: SweepSettings) -> tuple[Swept, Any]:
         noise = given.randomness.normal(LATENTS, T, P * D, emission.center.dtype)
         noise = noise.reshape(T, B, P, D)
-        swept, last = sweep_vectors(found, weights, emission, twist, noise, settings)
+        last = None if given.start is None else given.start.state.last
+        swept, last = sweep_vectors(found, weights, emission, twist, noise, settings, last)
         return swept, ReadState(LSTMState(swept.h, swept.c), last)
 
     return _Kind((*emission, *(twist or ()), *cell[1:], *of_head), run)

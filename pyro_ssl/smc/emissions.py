@@ -32,6 +32,8 @@ class Emission(ABC):
 
     #: T, B
     shape: tuple[int, int]
+    #: whether :meth:`split` can cut it at a step
+    can_be_split = True
 
     def check(self, transition: Transition) -> None:  # noqa: B027
         """Check that it is of the transition's latents; by default there is nothing to check.

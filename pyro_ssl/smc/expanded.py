@@ -20,7 +20,7 @@ from .gaussian import GaussianProposal, look_ahead
 from .product import Product
 from .proposal import Asks, LookAhead
 from .quadratic import Quadratic
-from .randomness import DEFENCE, Randomness
+from .randomness import DEFENCE, ByStep, Randomness
 
 __all__ = ["ExpandedProposal"]
 
@@ -74,8 +74,12 @@ class ExpandedProposal(GaussianProposal):
         super().__init__(dim, shape, like, scale, randomness)
         self.asks, self.name = asks, name
         T, B, P = shape
-        u = randomness.uniform(DEFENCE, T, P, like.dtype)
-        self.defend = u.view(T, B * P, 1) < DEFENSIVE_SHARE
+
+        def defends(numbers: Randomness, num_steps: int) -> Tensor:
+            u = numbers.uniform(DEFENCE, num_steps, P, like.dtype)
+            return u.view(num_steps, B * P, 1) < DEFENSIVE_SHARE
+
+        self.defend = ByStep(defends, randomness, T)
         #: whether derivatives were missing at any step; read once a sweep, since reading it waits
         self.blind = torch.zeros((), dtype=torch.bool, device=like.device)
 

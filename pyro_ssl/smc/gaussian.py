@@ -21,7 +21,7 @@ from ..transitions.gaussian import Moments
 from .product import Product, product
 from .proposal import Asks, LookAhead, Proposal
 from .quadratic import Quadratic
-from .randomness import LATENTS, Randomness
+from .randomness import LATENTS, ByStep, Randomness
 
 __all__ = ["GaussianProposal", "QuadraticProposal", "look_ahead"]
 
@@ -45,8 +45,12 @@ class GaussianProposal(Proposal):
     ) -> None:
         T, self.B, self.P = shape
         self.event_shape, self.dtype = torch.Size((dim,)), like.dtype
-        noise = randomness.normal(LATENTS, T, self.P * dim, like.dtype)
-        self.noise = noise.reshape(T, self.B * self.P, dim)
+
+        def draw(numbers: Randomness, num_steps: int) -> Tensor:
+            noise = numbers.normal(LATENTS, num_steps, self.P * dim, like.dtype)
+            return noise.reshape(num_steps, self.B * self.P, dim)
+
+        self.noise = ByStep(draw, randomness, T)
         self.scale = None if scale is None else scale[:, None]
 
     def prior(self, predicted: Moments) -> Moments:

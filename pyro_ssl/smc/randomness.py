@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ..kernels.uniforms import compiled_uniforms
 
-__all__ = ["ANCESTORS", "DEFENCE", "FINAL", "LATENTS", "REDRAWS", "Randomness", "philox"]
+__all__ = ["ANCESTORS", "DEFENCE", "FINAL", "LATENTS", "REDRAWS", "ByStep", "Randomness", "philox"]
 
 #: what a number is for: no two uses share one
 LATENTS, ANCESTORS, REDRAWS, FINAL, DEFENCE = range(5)
+
+#: steps whose numbers are in memory at a time
+BLOCK = 64
 
 _WORD = 0xFFFFFFFF
 
@@ -29,12 +33,17 @@ class Randomness:
 
     :param seed: of the sweep, from 0 to 2⁶³ - 1; ``None`` to draw it from torch's generator.
     :param Tensor sequences: which sequence each is, int64 ``(B,)``.
+    :param int first: number of the first step; those of one sweep may come in several parts.
     """
 
-    def __init__(self, seed: int | None, sequences: Tensor) -> None:
+    def __init__(self, seed: int | None, sequences: Tensor, first: int = 0) -> None:
         if seed is None:
             seed = int(torch.randint(2**63 - 1, (), device="cpu"))  # the host keeps it
-        self.seed, self.sequences = seed, sequences
+        self.seed, self.sequences, self.first = seed, sequences, first
+
+    def later(self, num_steps: int) -> Randomness:
+        """Return the numbers of what follows on so many steps."""
+        return Randomness(self.seed, self.sequences, self.first + num_steps)
 
     def phase(self, every: int) -> int:
         """Return a number from 0 to ``every`` - 1, one for all sequences."""
@@ -44,7 +53,7 @@ class Randomness:
         """Return numbers in [0, 1), of all bits that the dtype has: ``(T, B, size)``."""
         words = 1 if dtype == torch.float32 else 2
         shape = (num_steps, len(self.sequences), size)
-        found = compiled_uniforms(self.seed, purpose, shape, self.sequences, dtype)
+        found = compiled_uniforms(self.seed, purpose, self.first, shape, self.sequences, dtype)
         if found is not None:
             return found
         drawn = self._words(purpose, num_steps, size * words)
@@ -64,13 +73,38 @@ class Randomness:
     def _words(self, purpose: int, num_steps: int, size: int) -> Tensor:
         """32-bit words, int64 ``(T, B, size)``."""
         blocks, device = -(-size // 4), self.sequences.device
-        steps = torch.arange(num_steps, device=device).view(-1, 1, 1)
+        steps = torch.arange(self.first, self.first + num_steps, device=device).view(-1, 1, 1)
         block = torch.arange(blocks, device=device) + (purpose << 28)
         low, high = (self.sequences >> shift & _WORD for shift in (0, 32))
         counter = (block, steps, low.unsqueeze(-1), high.unsqueeze(-1))
         shape = (num_steps, len(self.sequences), blocks)
         drawn = philox([c.expand(shape) for c in counter], (self.seed & _WORD, self.seed >> 32))
         return torch.stack(drawn, -1).flatten(-2)[..., :size]
+
+
+class ByStep:
+    """The numbers of T steps, made as they are asked for, a block of steps in memory at a time.
+
+    :param draw: :meth:`Randomness.uniform` or :meth:`Randomness.normal` of some numbers and a
+        count of steps, laid out as it is to be; ``(T, ...)``.
+    :param Randomness numbers: those.
+    """
+
+    def __init__(
+        self, draw: Callable[[Randomness, int], Tensor], numbers: Randomness, num_steps: int
+    ) -> None:
+        self._draw, self._numbers, self._num_steps = draw, numbers, num_steps
+        self._first, self._block = 0, self._of(0)
+
+    def __getitem__(self, t: int) -> Tensor:
+        """Return those of a step."""
+        first = t - t % BLOCK
+        if first != self._first:
+            self._first, self._block = first, self._of(first)
+        return self._block[t - first]
+
+    def _of(self, first: int) -> Tensor:
+        return self._draw(self._numbers.later(first), min(BLOCK, self._num_steps - first))
 
 
 def philox(counter: list[Tensor], key: tuple[int, int]) -> list[Tensor]:

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..transitions import DiscreteTransition, Transition
+from ..transitions import DiscreteTransition, Transition, map_state
 from .arguments import check_roll_out
-from .resampling import invert_cdf, monotone_cumsum
-from .sweep import Sweep
+from .particles import Standing, Sweep
+from .resampling import invert_cdf, monotone_cumsum, systematic
 
-__all__ = ["Draw", "RollOut", "roll_out", "run_on"]
+__all__ = ["Draw", "RollOut", "even", "roll_on", "roll_out", "run_on"]
 
 
 class RollOut(NamedTuple):
@@ -80,12 +80,45 @@ def roll_out(
     :raises ValueError: if particles have weights, or sizes do not fit; nothing was drawn.
     """
     check_roll_out(transition, sweep, num_steps, inputs)
-    start, B, P = sweep.ancestors.shape
+    start, *sizes = sweep.ancestors.shape
+    inputs = None if inputs is None else inputs[start:]
+    standing = Standing(sweep.z[-1] if start else None, sweep.state, None)
+    return roll_on(transition, standing, num_steps, (sizes[0], sizes[1]), inputs)
+
+
+@torch.no_grad()
+def roll_on(
+    transition: Transition,
+    standing: Standing,
+    num_steps: int,
+    sizes: tuple[int, int],
+    inputs: Tensor | None,
+) -> RollOut:
+    """Let particles run on for S steps from where they stand; their weights are not looked at.
+
+    :param sizes: B, P.
+    :param Tensor inputs: exogenous inputs of these steps, ``(S, B, input_size)``.
+    """
+    B, P = sizes
     by_row = None if inputs is None else inputs.repeat_interleave(P, 1)
-    z_prev, steps = sweep.z[-1].flatten(0, 1) if start else None, range(start, start + num_steps)
+    z_prev = None if standing.z is None else standing.z.flatten(0, 1)
     paths, probs = [], []
-    for draw in run_on(transition, z_prev, sweep.state, steps, by_row, B * P):
+    for draw in run_on(transition, z_prev, standing.state, range(num_steps), by_row, B * P):
         paths.append(draw.z.unflatten(0, (B, P)))
         if isinstance(transition, DiscreteTransition):
             probs.append(draw.predicted.view(B, P, transition.num_states).mean(1))
     return RollOut(torch.stack(paths), torch.stack(probs) if probs else None)
+
+
+@torch.no_grad()
+def even(standing: Standing) -> Standing:
+    """Return particles of equal weight, drawn by the weights that some have."""
+    z, state, weights = standing
+    if z is None or weights is None:
+        return standing
+    B, P = weights.shape
+    u = torch.rand(B, 1, device=weights.device, dtype=weights.dtype)
+    first_rows = torch.arange(B, device=weights.device).unsqueeze(-1) * P
+    rows = (first_rows + systematic(weights, None, u)).view(-1)
+    z = z.flatten(0, 1).index_select(0, rows).view_as(z)
+    return Standing(z, map_state(lambda part: part.index_select(0, rows), state), None)

@@ -35,7 +35,8 @@ one row gather. Ancestors and latents are stored ``(T, B, P)``, traced back once
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from itertools import cycle
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,51 +52,14 @@ from .compiled import (
     compiled_trace_back,
 )
 from .emissions import Emission
-from .particles import Particles, SweepArguments
+from .particles import Particles, Standing, Sweep, SweepArguments
 from .proposal import Asks, Proposal
-from .randomness import ANCESTORS, FINAL, Randomness
+from .randomness import BLOCK, FINAL, ByStep, Randomness
 from .resampling import RESAMPLING, invert_cdf, monotone_cumsum
 from .twist import TwistedProposal
 from .weights import normalised
 
-__all__ = ["Sweep", "conditional_smc"]
-
-
-class Sweep(NamedTuple):
-    """What one sweep of (conditional) SMC returns.
-
-    ``path`` ``(T, B)`` is the drawn path, 0 past a sequence's length; D follows where latents are
-    vectors. ``z`` and ``ancestors`` ``(T, B, P)``: particle p at step t holds ``z[t, :, p]`` and
-    continues particle ``ancestors[t, :, p]`` of step t - 1. ``log_likelihood`` ``(T, B)`` float64
-    is log mean_p α_t^p = log p̂(x_t | x_{1:t-1}) — its sum over t the log of an unbiased evidence
-    estimate, when there was no reference. It is -inf or NaN where all particles of a sequence
-    had weight zero, or NaN; such a sequence's draws mean nothing. ``state`` is the cell's state
-    after the last step, rows ``(B P, ...)``, and means nothing of a sequence that ended before;
-    ``weights`` ``(B, P)`` those of the particles there,
-    of mean 1, ``None`` where all are equal. ``chosen_by`` ``(T, B, P)`` float64 is what ancestors
-    were drawn by, w_{t-1} α_t over a constant of the step and sequence.
-    """
-
-    path: Tensor
-    z: Tensor
-    ancestors: Tensor
-    log_likelihood: Tensor
-    state: Any
-    chosen_by: Tensor
-    weights: Tensor | None = None
-
-    @property
-    def effective_size(self) -> Tensor:
-        """(Σ_p w)² / Σ_p w² of the weights that ancestors were drawn by, float64 ``(T, B)``.
-
-        From 1 to P; NaN where all weights are zero.
-        """
-        return self.chosen_by.sum(-1).square() / self.chosen_by.square().sum(-1)
-
-    @property
-    def failed(self) -> Tensor:
-        """Sequences whose particles all died, bool ``(B,)``."""
-        return ~self.log_likelihood.isfinite().all(0)
+__all__ = ["Sweep", "conditional_smc", "run_sweep"]
 
 
 @torch.no_grad()
@@ -186,9 +150,7 @@ def conditional_smc(
         twist=twist,
         randomness=randomness,
     )
-    found = compiled_sweep(given)
-    if found is None:
-        found = _torch_sweep(given)
+    found = run_sweep(given)
     move = forced_move and reference is not None and P > 1
     u = randomness.uniform(FINAL, 1, 2, torch.float64)
     path = _trace_back(found.z, found.ancestors, _final_slot(found.weights, (B, P), move, u[0].T))
@@ -198,14 +160,19 @@ def conditional_smc(
     return Sweep(path, *found)
 
 
+def run_sweep(given: SweepArguments) -> Particles:
+    """Run the algorithm, compiled where it can be."""
+    found = compiled_sweep(given)
+    return _torch_sweep(given) if found is None else found
+
+
 def _torch_sweep(given: SweepArguments) -> Particles:
     """Make what the algorithm needs, and let the emission run it."""
     drawn_by, P = given.drawn_by, given.num_particles
     proposal = drawn_by.proposal(given.transition, P, given.scale, given.randomness)
     if given.twist is not None:
         proposal = TwistedProposal(proposal, given.twist.log_prob)
-    by_row = None if given.inputs is None else given.inputs.repeat_interleave(P, 1)
-    step, reference = compiled_stepper(given) or given.transition.stepper(by_row), None
+    step, reference = compiled_stepper(given) or _stepper(given), None
     if given.reference is not None:
         reference = ReferencePath(given, step, proposal)
     found = drawn_by.run(_sweep(given, step, proposal, reference))
@@ -223,19 +190,24 @@ def _sweep(
     transition, active = given.transition, given.active
     resample = compiled_resampling(given) or RESAMPLING[given.resampling]
     (T, B), P = given.drawn_by.shape, given.num_particles
-    shape, device, state = (T, B, P), transition.like.device, transition.initial_state((B * P,))
+    # Of two steps in turn: what the transition keeps of z_{t-1} may be a view of it.
+    num_kept = T if given.keeps_history else min(T, 2)
+    shape, device = (num_kept, B, P), transition.like.device
     slots = torch.arange(P, device=device)
     first_rows = torch.arange(B, device=device).unsqueeze(-1) * P  # row of each slot 0
-    u = given.randomness.uniform(ANCESTORS, T, given.uniforms_per_step, torch.float64)
+    u = ByStep(given.draw_ancestors, given.randomness, T)
     chosen_by = torch.empty(shape, device=device, dtype=torch.float64)  # w_{t-1} α_t
     particles = torch.empty((*shape, *proposal.event_shape), device=device, dtype=proposal.dtype)
     ancestors = torch.empty(shape, device=device, dtype=torch.long)
     log_likelihood = torch.empty(T, B, device=device, dtype=torch.float64)
-    rows_of, in_slot_0 = particles.flatten(1, 2).unbind(), particles[:, :, 0].unbind()
 
-    z, weights = None, None  # w_{t-1}, of mean 1; None: all equal
-    steps = zip(u, particles, ancestors, chosen_by, log_likelihood, strict=True)
-    for t, (u_t, z_t, a, alpha, log_shift) in enumerate(steps):
+    start = given.start or Standing(None, transition.initial_state((B * P,)), None)
+    z = None if start.z is None else start.z.flatten(0, 1)
+    state, weights = start.state, start.weights  # w_{t-1}, of mean 1; None: all equal
+    kept = cycle(zip(particles, particles.flatten(1, 2), ancestors, chosen_by, strict=True))
+    for t, log_shift, (z_t, rows_of_z, a, alpha) in zip(
+        range(T), log_likelihood, kept, strict=False
+    ):
         predicted, state = step(z, state, t)
         prior = proposal.prior(predicted)  # p(z_t | z_{1:t-1}) of every particle
         ahead = yield from proposal.look_ahead(t, prior)
@@ -245,13 +217,14 @@ def _sweep(
         log_shift.copy_(ahead.shift)
 
         first = None if reference is None else reference.ancestor(t, state, prior, weights)
+        u_t = u[t]
         a.copy_(resample(alpha, first, u_t))
         if active is not None:  # a sequence that has ended is frozen
             a.copy_(torch.where(active[t], a, slots))
         rows = (first_rows + a).view(-1)
         z_t.copy_(proposal.draw(t, ahead.gamma, rows))
         if reference is not None:
-            in_slot_0[t].copy_(reference.steps[t])
+            z_t[:, 0].copy_(reference.steps[t])
 
         log_w = yield from proposal.log_weight(t, ahead.gamma, rows, z_t)
         if log_w is not None:
@@ -261,9 +234,31 @@ def _sweep(
                 now = torch.where(active[t], now, 1.0 if weights is None else weights)
             weights = now
         state = map_state(partial(torch.index_select, dim=0, index=rows), state)
-        z = rows_of[t]
-    log_likelihood.add_(chosen_by.mean(-1).log_())
+        z = rows_of_z
+        log_shift.add_(alpha.mean(-1).log_())
     return Particles(particles, ancestors, log_likelihood, state, chosen_by, weights)
+
+
+def _stepper(given: SweepArguments) -> Step:
+    """The transition's stepper over rows; without a history few steps' inputs are laid out."""
+    inputs, P, first = given.inputs, given.num_particles, 0
+    if inputs is None:
+        return given.transition.stepper(None)
+    size = len(inputs) if given.keeps_history else BLOCK
+
+    def stepper_from(first: int) -> Step:
+        return given.transition.stepper(inputs[first : first + size].repeat_interleave(P, 1))
+
+    stepper = stepper_from(0)
+
+    def step(z_prev: Tensor | None, state: Any, t: int) -> tuple[Any, Any]:
+        nonlocal first, stepper
+        if t >= first + size:
+            first = t - t % size
+            stepper = stepper_from(first)
+        return stepper(z_prev, state, t - first)
+
+    return step
 
 
 def _trace_back(z: Tensor, ancestors: Tensor, slot: Tensor) -> Tensor:

@@ -173,7 +173,13 @@ class RecurrentBase(Transition):
         return ArrangedWeights(
             (encoding * scale[:, None]).T.contiguous(),
             bias * scale,
-            None if inputs is None else F.linear(inputs, exogenous * scale[:, None]),
+            None if inputs is None else _by_step(inputs, exogenous * scale[:, None]),
             advance,
             lambda h: linear_add(h, head_weight, head_bias),
         )
+
+
+def _by_step(inputs: Tensor, weight: Tensor) -> Tensor:
+    """What inputs ``(T, N, input_size)`` add: the rounding of a product goes with its rows."""
+    steps = [F.linear(u, weight) for u in inputs]
+    return torch.stack(steps) if steps else F.linear(inputs, weight)

@@ -1,7 +1,9 @@
 """Finding the compiled library, or doing without."""
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,6 +54,24 @@ def test_one_that_does_not_load_is_left(monkeypatch, tmp_path):
     module._load.cache_clear()
     try:
         assert not kernels.available() and "does not load" in str(kernels.available())
+    finally:
+        monkeypatch.undo()
+        module._load.cache_clear()
+
+
+@pytest.mark.skipif(not kernels.available(), reason=str(kernels.available()))
+def test_one_of_other_sources_is_left(monkeypatch, tmp_path):
+    """Its arguments may mean something else."""
+    here = Path(module.__file__).parent
+    shutil.copytree(here / "src", tmp_path / "src")
+    shutil.copy(here / "_sweeps_portable.so", tmp_path)
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "loading.py"))
+    module._load.cache_clear()
+    try:
+        assert kernels.available()
+        (tmp_path / "src" / "arguments.h").write_text("// of another version")
+        module._load.cache_clear()
+        assert not kernels.available() and "build it anew" in str(kernels.available())
     finally:
         monkeypatch.undo()
         module._load.cache_clear()

@@ -14,7 +14,7 @@ import torch
 
 from pyro_ssl import LSTMTransition, kernels
 from pyro_ssl.kernels import loading
-from pyro_ssl.smc import MarkovSurrogate, TableEmission, conditional_smc
+from pyro_ssl.smc import MarkovSurrogate, TableEmission, conditional_smc, filter_smc
 from pyro_ssl.smc.compiled import compiled_sweep, compiled_trace_back
 from pyro_ssl.smc.randomness import Randomness
 from pyro_ssl.smc.sweep import _trace_back
@@ -256,3 +256,20 @@ def test_nothing_waits_for_the_gpu(ancestor_sampling):
             torch.cuda.set_sync_debug_mode("default")
     waits = [f"{w.filename}:{w.lineno}" for w in met if "called a synchronizing" in str(w.message)]
     assert not waits
+
+
+@pytest.mark.parametrize("twisted", [False, True])
+def test_a_sweep_goes_on_from_where_particles_stand(twisted):
+    """In two parts it has the draws that it has in one."""
+    transition, P = LSTMTransition(3, 4).to(DEVICE), 5
+    emission, twist = (TableEmission(torch.randn(6, 2, 3, device=DEVICE)) for _ in range(2))
+    parts = zip(emission.split(2), twist.split(2) if twisted else (None, None), strict=True)
+    whole = conditional_smc(transition, emission, P, seed=1, twist=twist if twisted else None)
+    standing, found, first = None, [], 0
+    for part, beta in parts:
+        how = {"seed": 1, "twist": beta, "start": standing, "first_step": first}
+        filtered = filter_smc(transition, part, P, **how)
+        found.append(filtered.log_likelihood)
+        standing, first = filtered.standing, 2
+    assert torch.equal(torch.cat(found), whole.log_likelihood)
+    assert torch.equal(standing.z, whole.z[-1])

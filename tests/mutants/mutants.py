@@ -85,7 +85,7 @@ def _(right, self, *args):
 
 edited(
     *("states", "kernel", "latent of the reference not pinned", SWEEP),
-    ("in_slot_0[t].copy_(reference.steps[t])", "pass"),
+    ("z_t[:, 0].copy_(reference.steps[t])", "pass"),
 )
 
 
@@ -250,7 +250,7 @@ def _(right, self, t, prior):
 
 edited(
     *("states", "record", "evidence by the sum", SWEEP),
-    ("chosen_by.mean(-1).log_()", "chosen_by.sum(-1).log_()"),
+    ("alpha.mean(-1).log_()", "alpha.sum(-1).log_()"),
 )
 
 
@@ -296,8 +296,8 @@ edited(
     ("log_likelihood.masked_fill_(", "log_likelihood.masked_fill("),
 )
 edited(
-    *("states", "record", "inputs of another sequence", sweep._torch_sweep),
-    ("inputs.repeat_interleave(P, 1)", "inputs.repeat(1, P, 1)"),
+    *("states", "record", "inputs of another sequence", sweep._stepper),
+    ("repeat_interleave(P, 1)", "repeat(1, P, 1)"),
 )
 
 
@@ -523,7 +523,8 @@ edited(
 @mutant("vectors", "sensor", "defence too often", (ExpandedProposal, "__init__"))
 def _(right, self, *args, **kwargs):
     right(self, *args, **kwargs)
-    self.defend = torch.rand(self.defend.shape) < 3 * expanded.DEFENSIVE_SHARE
+    T, B, P = args[1]
+    self.defend = torch.rand(T, B * P, 1) < 3 * expanded.DEFENSIVE_SHARE
 
 
 edited(

@@ -40,6 +40,10 @@ class Given(NamedTuple):
     u_ancestors: Tensor
     u_redraws: Tensor | None
     u_z: Tensor
+    z_start: Tensor | None
+    h_start: Tensor | None
+    c_start: Tensor | None
+    w_start: Tensor | None
 
 
 @triton.jit(do_not_specialize=["T", "B", "first_redraw", "every", "lag"])
@@ -65,10 +69,7 @@ def _sweep(
         length = tl.load(given.lengths + b)
     if given.scale is not None:
         power = tl.load(given.scale + b)
-    h = tl.zeros((size.PP, size.HP), tl.float32)
-    c = tl.zeros((size.PP, size.HP), tl.float32)
-    z = tl.full((size.PP,), size.K, tl.int64)  # the start's row of the table
-    w = tl.where(live, 1.0, 0.0).to(tl.float64)  # w_{t-1}, of mean 1
+    h, c, z, w = _start(given, size, b)
     for t in range(length):
         tb = t * B + b
         h, c = advance(cell, size, h, c, z, tb)
@@ -97,6 +98,26 @@ def _sweep(
         tl.store(out.chosen_by + tb * size.P + p, alpha, mask=live)
         _keep(out, size, z, a, evidence, tb)
     _end(out, size, h, c, w, b, length, T, B)
+
+
+@triton.jit
+def _start(given, size, b):
+    """States, z_{t-1} and weights, of mean 1, before the first step."""
+    p, j = tl.arange(0, size.PP), tl.arange(0, size.HP)
+    live = p < size.P
+    h = tl.zeros((size.PP, size.HP), tl.float32)
+    c = tl.zeros((size.PP, size.HP), tl.float32)
+    z = tl.full((size.PP,), size.K, tl.int64)  # the start's row of the table
+    w = tl.where(live, 1.0, 0.0).to(tl.float64)
+    if given.z_start is not None:
+        place = (b * size.P + p)[:, None] * size.H + j[None, :]
+        mask = live[:, None] & (j < size.H)[None, :]
+        h = tl.load(given.h_start + place, mask=mask, other=0.0)
+        c = tl.load(given.c_start + place, mask=mask, other=0.0)
+        z = tl.load(given.z_start + b * size.P + p, mask=live, other=0)
+    if given.w_start is not None:
+        w = tl.load(given.w_start + b * size.P + p, mask=live, other=0.0)
+    return h, c, z, w
 
 
 @triton.jit

@@ -13,9 +13,9 @@ __all__ = ["uniforms"]
 BLOCK = 256
 
 
-@triton.jit(do_not_specialize=["seed", "purpose", "total", "B", "n", "blocks"])
+@triton.jit(do_not_specialize=["seed", "purpose", "first", "total", "B", "n", "blocks"])
 def _uniforms(
-    sequences, out, seed, purpose, total, B, n, blocks, WIDE: tl.constexpr, N: tl.constexpr
+    sequences, out, seed, purpose, first, total, B, n, blocks, WIDE: tl.constexpr, N: tl.constexpr
 ):
     """Fill out (T, B, n) from counters (block, step, sequence), of four words each."""
     i = tl.program_id(0).to(tl.int64) * N + tl.arange(0, N)
@@ -24,7 +24,8 @@ def _uniforms(
     low = (sequence & 0xFFFFFFFF).to(tl.uint32)
     high = ((sequence >> 32) & 0xFFFFFFFF).to(tl.uint32)
     counter = (block + (purpose.to(tl.int64) << 28)).to(tl.uint32)
-    a, b, c, d = tl.philox(seed, counter, (tb // B).to(tl.uint32), low, high)
+    step = (first + tb // B).to(tl.uint32)
+    a, b, c, d = tl.philox(seed, counter, step, low, high)
     to = out + tb * n
     if WIDE:
         _put(to, 2 * block, n, i < total, _double(a, b))
@@ -55,9 +56,14 @@ def _put(row, at, n, within, value):
 
 
 def uniforms(
-    seed: int, purpose: int, shape: tuple[int, int, int], sequences: Tensor, dtype: torch.dtype
+    seed: int,
+    purpose: int,
+    first: int,
+    shape: tuple[int, int, int],
+    sequences: Tensor,
+    dtype: torch.dtype,
 ) -> Tensor:
-    """Return numbers in [0, 1) of a shape (T, B, n).
+    """Return numbers in [0, 1) of a shape (T, B, n), of the steps from ``first`` on.
 
     See :class:`pyro_ssl.smc.randomness.Randomness`.
     """
@@ -68,6 +74,14 @@ def uniforms(
     total = T * B * blocks
     if total:
         given = {"sequences": sequences.contiguous(), "out": out, "seed": seed, "purpose": purpose}
-        given |= {"total": total, "B": B, "n": n, "blocks": blocks, "WIDE": wide, "N": BLOCK}
+        given |= {
+            "first": first,
+            "total": total,
+            "B": B,
+            "n": n,
+            "blocks": blocks,
+            "WIDE": wide,
+            "N": BLOCK,
+        }
         launch(_uniforms, -(-total // BLOCK), out, given)
     return out

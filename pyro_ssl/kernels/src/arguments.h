@@ -2,6 +2,7 @@
 // `kernels/sweeps.py`, `states.py` and `vectors.py` have the same fields in the same order.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 // Of any sweep; a z is one Value, or D of them.
@@ -22,6 +23,16 @@ template <class Value> struct SweepArguments {
   double *chosen_by;          // (T, B, P)
   double *weights;            // (B, P), where there is a twist
   float *h, *c;               // (B, P, H)
+  // Particles that it goes on from, null where it begins: z_{t-1}, the states, their weights.
+  const Value *z_start;       // (B, P)
+  const float *h_start, *c_start;
+  const double *w_start;      // null where all are equal
+
+  // z_{t-1} of a sequence's particles, of so many numbers each; null where there is none.
+  const Value *particles(int64_t t, size_t b, int width) const {
+    if (t > 0) return z + ((t - 1) * B + b) * P * width;
+    return z_start ? z_start + b * P * width : nullptr;
+  }
 };
 
 struct StatesArguments : SweepArguments<int64_t> {
@@ -43,6 +54,7 @@ struct VectorsArguments : SweepArguments<float> {
   const float *initial;         // (2, D), moments of z_1, where means are steps from z_{t-1}
   const float *per_increment;   // one number, where the cell reads increments
   float *last;                  // (B, P, D + 1), [z_{t-2}; 1], where it does
+  const float *last_start;      // the same of the particles that it goes on from
 };
 
 namespace {

@@ -23,6 +23,11 @@ struct Rows {
     side = 0;
     for (int r = 0; r < size; r++) h[r] = row(0, r), c[r] = row(2, r);
   }
+  // A row at other states.
+  void start(int r, const float *h_start, const float *c_start) {
+    __builtin_memcpy(row(0, r), h_start, sizeof(float) * width);
+    __builtin_memcpy(row(2, r), c_start, sizeof(float) * width);
+  }
   // One step of the first n rows; of two sets of states one is written while the other is read.
   void step(const Cell &cell, int n, Floats &spare) {
     side ^= 1;

@@ -91,6 +91,7 @@ class StatesHead {
     }
   }
 
+  const int64_t *before_start(size_t) const { return nullptr; }
   float log_twist(size_t tb, const int64_t *z) const { return a.twist[tb * K + *z]; }
 
   template <class LaneOf>

@@ -13,6 +13,7 @@
 //                      each in `near`, if it is to be redrawn
 //   draw               z_t from γ_t of each slot's ancestor
 //   log_twist          log β_t(z_t)
+//   before_start       z_{t-2} of a particle that the sweep goes on from, where it is read
 //   score              s log p(ref | ...) of rows that follow the reference
 //   end                what it keeps of a sequence
 #pragma once
@@ -47,6 +48,7 @@ template <class Head> class Sweep {
       lanes[i] = {b, (int)(a.lengths ? a.lengths[b] : a.T), a.scale ? a.scale[b] : 1.f};
     }
     now.start();
+    if (a.z_start) go_on(n);
     const bool redraws = a.every && a.first_redraw < lanes[0].length;
     if (redraws) reference.read(lanes, n);
     for (int t = 0; t < a.T; t++) {
@@ -55,7 +57,7 @@ template <class Head> class Sweep {
       predict(t, n);
       const bool redraw = redraws && t >= a.first_redraw && (t - a.first_redraw) % a.every == 0;
       for (int i = 0; i < n; i++) look_ahead(t, i, redraw);
-      const double *w = a.weights && t ? weights.data() : nullptr;
+      const double *w = weighted(t) ? weights.data() : nullptr;
       std::fill(first, first + n, a.reference ? 0 : -1);
       if (redraw) reference.redraw(t, lanes, n, now, near.data(), w, first);
       for (int i = 0; i < n; i++) draw(t, i);
@@ -77,14 +79,31 @@ template <class Head> class Sweep {
   std::vector<double> cdf, alpha, near, weights;
   std::vector<const float *> h, c;  // of one lane, in the order of its new particles
 
+  // Whether the particles of step t - 1 have weights.
+  bool weighted(int t) const { return a.weights && (t > 0 || a.w_start); }
+
+  // Put the particles of a group where they were left.
+  void go_on(int n) {
+    for (int i = 0; i < n; i++) {
+      const size_t from = (size_t)lanes[i].b * P;
+      for (int p = 0; p < P; p++) {
+        now.start(i * P + p, a.h_start + (from + p) * a.H, a.c_start + (from + p) * a.H);
+        if (a.w_start) weights[i * P + p] = a.w_start[from + p];
+      }
+    }
+  }
+
   // Read z_{t-1} into the states, and p(z_t | z_{1:t-1}) out of them.
   void predict(int t, int n) {
     for (int i = 0; i < n; i++) {
-      const size_t b = lanes[i].b, last = ((t - 1) * a.B + b) * P, before = last - a.B * P;
+      const size_t b = lanes[i].b, last = ((t - 1) * a.B + b) * P;
+      const Value *from = a.particles(t, b, Head::width), *before = nullptr;
+      if (t > 0) before = a.particles(t - 1, b, Head::width);
       reading.take(a.inputs ? a.inputs + (t * a.B + b) * a.I : nullptr);
       for (int p = 0; p < P; p++) {
-        const Value *z = t > 0 ? a.z + (last + p) * Head::width : nullptr, *z_before = nullptr;
-        if (t > 1) z_before = a.z + (before + a.ancestors[last + p]) * Head::width;
+        const Value *z = from ? from + p * Head::width : nullptr, *z_before = nullptr;
+        if (before) z_before = before + a.ancestors[last + p] * Head::width;
+        if (t == 0 && from) z_before = head.before_start(b * P + p);
         now.x[i * P + p] = reading.of(z, z_before, i * P + p);
       }
     }
@@ -100,7 +119,7 @@ template <class Head> class Sweep {
         head.look_ahead(t, i, lanes[i], redraw, now.h.data() + i * P, weight, near.data() + i * P);
     double sum = 0;
     for (int p = 0; p < P; p++) {
-      if (a.weights && t) weight[p] *= w[p];
+      if (weighted(t)) weight[p] *= w[p];
       a.chosen_by[tb * P + p] = weight[p];
       sum += weight[p];
     }
@@ -142,7 +161,7 @@ template <class Head> class Sweep {
       const size_t row = (size_t)lane.b * P + p;
       std::memcpy(a.h + row * a.H, now.h[i * P + p], sizeof(float) * a.H);
       std::memcpy(a.c + row * a.H, now.c[i * P + p], sizeof(float) * a.H);
-      if (a.weights) a.weights[row] = lane.length ? weights[i * P + p] : 1.0;
+      if (a.weights) a.weights[row] = lane.length || a.w_start ? weights[i * P + p] : 1.0;
     }
     head.end(lane);
     for (int64_t t = lane.length; t < a.T; t++) {

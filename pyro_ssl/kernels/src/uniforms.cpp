@@ -28,12 +28,12 @@ inline double number(const uint32_t *w, double) {
   return ((w[0] >> 5) * 0x1p26 + (w[1] >> 6)) * 0x1p-53;
 }
 
-// Numbers (T, B, n), each of sizeof(Number) / 4 words.
+// Numbers (T, B, n) of the steps from a first one on, each of sizeof(Number) / 4 words.
 template <class Number>
-void fill(uint64_t seed, int64_t purpose, int64_t T, int64_t B, int64_t n, const int64_t *sequences,
-          Number *out) {
+void fill(uint64_t seed, int64_t purpose, int64_t first, int64_t T, int64_t B, int64_t n,
+          const int64_t *sequences, Number *out) {
   constexpr int per_block = 16 / sizeof(Number), words = sizeof(Number) / 4;
-  for (int64_t t = 0; t < T; t++)
+  for (int64_t t = first; t < first + T; t++)
     for (int64_t b = 0; b < B; b++, out += n) {
       const uint64_t sequence = (uint64_t)sequences[b];
       for (int64_t i = 0; i < n; i += per_block) {
@@ -48,11 +48,11 @@ void fill(uint64_t seed, int64_t purpose, int64_t T, int64_t B, int64_t n, const
 
 }  // namespace
 
-extern "C" void uniform_floats(int64_t seed, int64_t purpose, int64_t T, int64_t B, int64_t n,
-                               const int64_t *sequences, float *out) {
-  fill(seed, purpose, T, B, n, sequences, out);
+extern "C" void uniform_floats(int64_t seed, int64_t purpose, int64_t first, int64_t T, int64_t B,
+                               int64_t n, const int64_t *sequences, float *out) {
+  fill(seed, purpose, first, T, B, n, sequences, out);
 }
-extern "C" void uniform_doubles(int64_t seed, int64_t purpose, int64_t T, int64_t B, int64_t n,
-                                const int64_t *sequences, double *out) {
-  fill(seed, purpose, T, B, n, sequences, out);
+extern "C" void uniform_doubles(int64_t seed, int64_t purpose, int64_t first, int64_t T, int64_t B,
+                                int64_t n, const int64_t *sequences, double *out) {
+  fill(seed, purpose, first, T, B, n, sequences, out);
 }

@@ -50,7 +50,7 @@ template <int D> class VectorsHead {
                     double *alpha, double *near) {
     const size_t tb = (size_t)t * a.B + lane.b;
     const Quadratic<D> emission(a.emission, tb);
-    const float *z = t ? a.z + (tb - a.B) * P * D : nullptr, *y = outputs.data + i * P * out;
+    const float *z = a.particles(t, lane.b, D), *y = outputs.data + i * P * out;
     float lift = LOWEST;
     for (int block = 0; block < blocks; block++) {
       const auto particle = [&](int l) { return std::min(block * VL + l, P - 1); };
@@ -85,6 +85,11 @@ template <int D> class VectorsHead {
     }
   }
 
+  // Where there was none, [0; 0] is kept.
+  const float *before_start(size_t row) const {
+    const float *last = a.last_start ? a.last_start + row * (D + 1) : nullptr;
+    return last && last[D] > 0 ? last : nullptr;
+  }
   float log_twist(size_t tb, const float *z) const { return Quadratic<D>(a.twist, tb).value(z); }
 
   template <class LaneOf>
@@ -110,10 +115,13 @@ template <int D> class VectorsHead {
     if (!a.last) return;
     float *last = a.last + (size_t)lane.b * P * (D + 1);
     std::fill_n(last, P * (D + 1), 0.f);
-    if (lane.length < 2) return;
-    const size_t at = ((lane.length - 1) * a.B + lane.b) * P, before = at - a.B * P;
+    if (lane.length == 0 && a.last_start)
+      std::copy_n(a.last_start + (size_t)lane.b * P * (D + 1), P * (D + 1), last);
+    const float *before = lane.length ? a.particles(lane.length - 1, lane.b, D) : nullptr;
+    if (!before) return;
+    const size_t at = ((lane.length - 1) * a.B + lane.b) * P;
     for (int p = 0; p < P; p++, last += D + 1) {
-      std::copy_n(a.z + (before + a.ancestors[at + p]) * D, D, last);
+      std::copy_n(before + a.ancestors[at + p] * D, D, last);
       last[D] = 1.f;
     }
   }
@@ -134,7 +142,7 @@ template <int D> class VectorsHead {
   template <class Outputs, class Last>
   INLINE Moments<D> moments(int t, Outputs y, Last z) const {
     Moments<D> found;
-    if (a.initial && t == 0) {
+    if (a.initial && t == 0 && !a.z_start) {
       for (int d = 0; d < D; d++)
         found.mean[d] = splat(a.initial[d]), found.scale[d] = splat(a.initial[D + d]);
       return found;
