@@ -61,8 +61,7 @@ def log_predictive(source: Any, words: Tensor, lengths: Tensor | None = None) ->
     if isinstance(source, LanguageModel):
         words, _ = check_symbols(words, lengths, source.vocab_size, "log_predictive")
         previous = F.pad(words, (0, 0, 1, -1), value=source.vocab_size)
-        h = source.recurrent(source.embedding(previous))[0]
-        return source.head(h).log_softmax(-1)  # without dropout
+        return source.head(source.hidden(previous)[0]).log_softmax(-1)
     if isinstance(source, DiscreteTransition):
         words, _ = check_symbols(words, lengths, source.num_states, "log_predictive")
         return source.path_logits(words.T).transpose(0, 1).log_softmax(-1)

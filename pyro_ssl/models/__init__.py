@@ -3,6 +3,7 @@
 from ..infer.warm_start import fit_markov
 from .base import EpochRecord, Model
 from .choose import NumTopics, choose_num_topics
+from .dynamic import DynamicEvaluation
 from .epochs import FitState, fit_epochs
 from .gaussian import GaussianSSL
 from .gaussian_results import GaussianForecast, Tracked
@@ -13,6 +14,7 @@ from .topical import TopicalSSL
 from .topics import Topic
 
 __all__ = [
+    "DynamicEvaluation",
     "EpochRecord",
     "FitState",
     "GaussianForecast",
