@@ -33,7 +33,14 @@ def tables_of(source: Transition, emission: Tensor | None) -> tuple[Tensor, Tens
     K = int(state[-1]) + 1
     if emission is None:
         return initial, matrix, F.one_hot(state, K).to(matrix)
-    check_tensor("to_hmm", "emission", emission, (K, "V"), like=matrix, write="emission with one row for each state")
+    check_tensor(
+        "to_hmm",
+        "emission",
+        emission,
+        (K, "V"),
+        like=matrix,
+        write="emission with one row for each state",
+    )
     return initial, matrix, emission[state]
 
 
