@@ -14,10 +14,12 @@ from .hmm import ExtractedHMM, to_hmm
 from .horizon import MemoryHorizon, gaussian_total_variation, memory_horizon
 from .parameters import stationary_distribution
 from .pomdp import GatePOMDP, joint_states, to_pomdp
+from .readout import BeliefReadout, belief_readout
 from .view import BeliefView, GateBelief, belief_view
 
 __all__ = [
     "BeliefInformation",
+    "BeliefReadout",
     "BeliefView",
     "DependencyGraph",
     "ExactFilter",
@@ -34,6 +36,7 @@ __all__ = [
     "JointStates",
     "LinearGap",
     "MemoryHorizon",
+    "belief_readout",
     "belief_view",
     "dependency_graph",
     "exact_filter",

@@ -21,6 +21,7 @@ from .densities import density_fidelity
 from .filter import FilterRNN, exact_filter
 from .hmm import ExtractedHMM
 from .parameters import check_symbols
+from .readout import softmax_regression
 
 __all__ = ["BeliefInformation", "Fidelity", "fidelity", "log_predictive", "mutual_information"]
 
@@ -177,7 +178,7 @@ def mutual_information(
         (h[:, part].flatten(0, 1), belief[:, part].flatten(0, 1))
         for part in (slice(0, None, 2), slice(1, None, 2))
     )
-    weight = _softmax_regression(x, b, ridge, num_iterations)
+    weight = softmax_regression(x, b, ridge, num_iterations)
     marginal = b_new.mean(0)
     entropy = -torch.special.xlogy(marginal, marginal).sum()
     available = entropy + torch.special.xlogy(b_new, b_new).sum(-1).mean()
@@ -193,27 +194,3 @@ def mutual_information(
         r_squared=float(r_squared),
         decoded=log_q.exp().reshape(len(h), -1, belief.shape[-1]),
     )
-
-
-def _softmax_regression(x: Tensor, target: Tensor, ridge: float, num_iterations: int) -> Tensor:
-    """Weights ``(H, K)`` of log q = log_softmax(x W), of least cross-entropy to soft targets."""
-    weight = x.new_zeros(x.shape[1], target.shape[1]).requires_grad_()
-    optim = torch.optim.LBFGS(
-        [weight],
-        max_iter=num_iterations,
-        history_size=10,
-        tolerance_grad=1e-9,
-        tolerance_change=1e-12,
-        line_search_fn="strong_wolfe",
-    )
-
-    def closure() -> Tensor:
-        optim.zero_grad()
-        loss = -(target * (x @ weight).log_softmax(-1)).sum(-1).mean()
-        loss = loss + ridge * weight.square().sum()
-        loss.backward()
-        return loss
-
-    with torch.enable_grad():
-        optim.step(closure)
-    return weight.detach()

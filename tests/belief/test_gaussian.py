@@ -165,7 +165,11 @@ WRONG = {
         *(lambda: gaussian_filter(*random_hmm(2, 1, True), X[..., 0]), ValueError),
         r"expected \(T, B, 1\).*write x.unsqueeze\(-1\)",
     ),
-    "nan": (lambda: gaussian_filter(*random_hmm(2, 1, True), X.double() / 0.0), NonFiniteError, "of x are"),
+    "nan": (
+        lambda: gaussian_filter(*random_hmm(2, 1, True), X.double() / 0.0),
+        NonFiniteError,
+        "of x are",
+    ),
     "words": (lambda: predictive_density("lstm", X), TypeError, "expected a GaussianFilterRNN"),
     "sizes": (
         *(lambda: fidelity(*[dist.Normal(X, 1.0).to_event(2)] * 2, X), ValueError),
