@@ -7,7 +7,13 @@ from .dynamic import DynamicEvaluation
 from .epochs import FitState, fit_epochs
 from .gaussian import GaussianSSL
 from .gaussian_results import GaussianForecast, Tracked
-from .imv import IMVLSTM, IMVForecast, IMVNetwork
+from .imv import (
+    IMVLSTM,
+    IMVForecast,
+    IMVNetwork,
+    SeededImportance,
+    importance_over_seeds,
+)
 from .language_model import LanguageModel
 from .topic_reader import WordForecast
 from .topical import TopicalSSL
@@ -25,6 +31,7 @@ __all__ = [
     "LanguageModel",
     "Model",
     "NumTopics",
+    "SeededImportance",
     "Topic",
     "TopicalSSL",
     "Tracked",
@@ -32,4 +39,5 @@ __all__ = [
     "choose_num_topics",
     "fit_epochs",
     "fit_markov",
+    "importance_over_seeds",
 ]

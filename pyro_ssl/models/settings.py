@@ -29,7 +29,7 @@ _WHOLE = {
 _OPTIONAL = {"callback", "patience"}  # None means never, whatever the default
 
 #: arguments that are True or False; anything else would count as True
-_FLAGS = {"disable_progbar", "draw_topics", "learn_loading", "residual", "resume"}
+_FLAGS = {"by_target", "disable_progbar", "draw_topics", "learn_loading", "residual", "resume"}
 
 #: arguments that are numbers: test and words for it
 _REAL: dict[str, tuple[Callable[[float], bool], str]] = {

@@ -35,8 +35,8 @@ _LAYERS = {"tensor": IMVTensorLSTM, "full": IMVFullLSTM}
 class Mixture(NamedTuple):
     """What the network finds of B windows.
 
-    ``log_weights`` (log π) ``(B, N)``, ``means`` and ``scales`` ``(B, N, Y)``, and ``attention``
-    (α) ``(B, N, T)``.
+    ``log_weights`` (log π) ``(B, N)``, or ``(B, N, Y)`` where each target has its own; ``means``
+    and ``scales`` ``(B, N, Y)``, and ``attention`` (α) ``(B, N, T)``.
     """
 
     log_weights: Tensor
@@ -57,6 +57,7 @@ class IMVNetwork(nn.Module):
     :param int num_steps: T, for a b_n of each step, b_{n,t}; by default they are one, as in the
         paper, and T is free.
     :param float min_scale: what the standard deviations never fall below.
+    :param bool by_target: π of each target, in place of one for all.
     :raises ValueError: if one of them is out of range.
 
     Example::
@@ -78,6 +79,7 @@ class IMVNetwork(nn.Module):
         bound: float | None = None,
         num_steps: int | None = None,
         min_scale: float = 1e-3,
+        by_target: bool = False,
     ) -> None:
         super().__init__()
         if cell not in _LAYERS:
@@ -98,7 +100,8 @@ class IMVNetwork(nn.Module):
         self.attention_bias = nn.Parameter(zeros(self.num_steps or 1, N, 1))
         self.head_weight = nn.Parameter(zeros(N, 2 * Y, 2 * d))  # phi: means, then scales
         self.head_bias = nn.Parameter(zeros(N, 2 * Y, 1))
-        self.gate = nn.Linear(2 * d, 1)  # f
+        self.by_target = by_target
+        self.gate = nn.Linear(2 * d, Y if by_target else 1)  # f
         nn.init.uniform_(self.attention_weight, -(d**-0.5), d**-0.5)
         nn.init.uniform_(self.head_weight, -((2 * d) ** -0.5), (2 * d) ** -0.5)
 
@@ -113,11 +116,12 @@ class IMVNetwork(nn.Module):
         g = (alpha.unsqueeze(2) * h).sum(0)  # (N, d, B)
         features = self.dropout(torch.cat([h[-1], g], 1))  # (N, 2d, B)
         means, raw = torch.baddbmm(self.head_bias, self.head_weight, features).chunk(2, 1)
-        logits = (self.gate.weight @ features).squeeze(1) + self.gate.bias  # (N, B)
+        logits = self.gate.weight @ features + self.gate.bias.unsqueeze(-1)  # (N, Y or 1, B)
         if self.bound is not None:
             logits = self.bound * torch.tanh(logits)
+        log_weights = torch.log_softmax(logits, 0).permute(2, 0, 1)
         return Mixture(
-            torch.log_softmax(logits, 0).T,
+            log_weights if self.by_target else log_weights.squeeze(-1),
             means.permute(2, 0, 1),
             (F.softplus(raw) + self.min_scale).permute(2, 0, 1),
             alpha.permute(2, 1, 0),
