@@ -21,7 +21,9 @@ _WHOLE = {
     **dict.fromkeys(["num_topics", "num_variables", "units", "vocab_size"], 1),
     **dict.fromkeys(["batch_size", "markov_starts", "num_gradient_steps", "num_particles"], 1),
     **dict.fromkeys(["every", "num_paths", "num_sweeps", "num_valid_particles", "patience"], 1),
-    **dict.fromkeys(["horizon", "num_chains", "num_samples", "num_words", "window"], 1),
+    **dict.fromkeys(
+        ["horizon", "num_chains", "num_samples", "num_layers", "num_words", "window"], 1
+    ),
     **dict.fromkeys(["ancestor_sampling", "markov_steps", "num_epochs", "start"], 0),
     **dict.fromkeys(["transition_steps", "warmup_steps"], 0),
 }

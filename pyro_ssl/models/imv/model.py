@@ -64,6 +64,7 @@ class IMVLSTM(InUnits):
     :param float min_scale: what the standard deviations never fall below, in units of y's own.
     :param bool by_target: each target, such as a step ahead, has a variable z of its own: π, q and
         I are then of each target, ``(..., N, Y)``. By default all targets share one.
+    :param int num_layers: layers of units; each but the first is an LSTM of each variable alone.
     :raises ValueError: if one of them is out of range.
 
     Data are ``x`` ``(M, T, N)``, windows with the oldest step first; ``y`` ``(M, Y)``, or ``(M,)``
@@ -97,11 +98,12 @@ class IMVLSTM(InUnits):
         num_steps: int | None = None,
         min_scale: float = 1e-3,
         by_target: bool = False,
+        num_layers: int = 1,
     ) -> None:
         config: dict[str, Any] = {
             **{"num_variables": num_variables, "units": units, "cell": cell, "bound": bound},
             **{"num_targets": num_targets, "dropout": dropout, "min_scale": min_scale},
-            **{"num_steps": num_steps, "by_target": by_target},
+            **{"num_steps": num_steps, "by_target": by_target, "num_layers": num_layers},
         }
         super().__init__(**config)
 

@@ -58,6 +58,8 @@ class IMVNetwork(nn.Module):
         paper, and T is free.
     :param float min_scale: what the standard deviations never fall below.
     :param bool by_target: π of each target, in place of one for all.
+    :param int num_layers: layers of units; from the second on each is an LSTM of each variable over
+        its own units in the layer below, so that variables stay apart as far as the first one's do.
     :raises ValueError: if one of them is out of range.
 
     Example::
@@ -80,6 +82,7 @@ class IMVNetwork(nn.Module):
         num_steps: int | None = None,
         min_scale: float = 1e-3,
         by_target: bool = False,
+        num_layers: int = 1,
     ) -> None:
         super().__init__()
         if cell not in _LAYERS:
@@ -95,6 +98,8 @@ class IMVNetwork(nn.Module):
         self.dropout = nn.Dropout(check_share("IMVNetwork", "dropout", dropout))
         self.layer = _LAYERS[cell](num_variables, units)  # the first to draw weights
         N, d, Y = self.layer.num_variables, self.layer.units, self.num_targets
+        more = positive_size("num_layers", num_layers) - 1
+        self.upper = nn.ModuleList(nn.LSTM(d, d, more) for _ in range(N if more else 0))
         zeros = next(self.layer.parameters()).new_zeros
         self.attention_weight = nn.Parameter(zeros(N, 1, d))  # F
         self.attention_bias = nn.Parameter(zeros(self.num_steps or 1, N, 1))
@@ -111,6 +116,9 @@ class IMVNetwork(nn.Module):
         :param Tensor x: windows without gaps, oldest step first, ``(B, T, N)``.
         """
         h = self.layer(x)[0].permute(1, 2, 3, 0)  # (T, N, d, B)
+        if self.upper:
+            each = zip(self.upper, h.transpose(2, 3).unbind(1), strict=True)  # (T, B, d)
+            h = torch.stack([lstm(units.contiguous())[0].mT for lstm, units in each], 1)
         energy = torch.tanh((self.attention_weight @ h).squeeze(2) + self.attention_bias)
         alpha = torch.softmax(energy, 0)  # (T, N, B)
         g = (alpha.unsqueeze(2) * h).sum(0)  # (N, d, B)

@@ -217,3 +217,65 @@ def test_refuses_seeds(data):
     with pytest.raises(TypeError, match="fit returned a list, expected the fitted IMVLSTM"):
         importance_over_seeds(lambda: fit().history, *data)
     assert math.isfinite(float(one.mean.sum()))
+
+
+# ------------------------------------------------------------------------------------- layers
+
+
+def lstm_by_hand(lstm, x, layer):
+    """h of one layer of an ``nn.LSTM``, by the equations, ``(T, d)`` to ``(T, d)``."""
+    named = {k: getattr(lstm, f"{k}_l{layer}") for k in ("weight_ih", "weight_hh")}
+    bias = getattr(lstm, f"bias_ih_l{layer}") + getattr(lstm, f"bias_hh_l{layer}")
+    h = c = torch.zeros(D)
+    out = []
+    for step in x:
+        gates = named["weight_ih"] @ step + named["weight_hh"] @ h + bias
+        i, f, g, o = gates.chunk(4)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        out.append(h)
+    return torch.stack(out)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cell", ["tensor", "full"])
+@pytest.mark.parametrize("num_layers", [2, 3])
+def test_each_layer_is_an_lstm_of_each_variable(cell, num_layers, data):
+    """Attention, and all that hangs on h, sees the last layer: eq. 8 from h by hand."""
+    imv, x = make(cell, num_layers=num_layers), data[0]
+    network, found = imv.network, imv.attention(x)
+    h = network.layer(x)[0]  # (M, T, N, d)
+    for m in range(M):
+        for n in range(N):
+            units = h[m, :, n]
+            for layer in range(num_layers - 1):
+                units = lstm_by_hand(network.upper[n], units, layer)
+            energy = units @ network.attention_weight[n, 0] + network.attention_bias[0, n, 0]
+            torch.testing.assert_close(found[m, n], energy.tanh().softmax(0))
+
+
+def test_with_several_layers_variables_stay_apart(data, tmp_path):
+    imv, x = make("tensor", num_layers=2), data[0]
+    changed = x.clone()
+    changed[:, :, 1] += 1.0
+    before, after = imv.predict(x), imv.predict(changed)
+    assert torch.equal(before.means[:, [0, 2]], after.means[:, [0, 2]])
+    assert not torch.isclose(before.means[:, 1], after.means[:, 1]).any()
+    imv.fit(*data, num_epochs=1, disable_progbar=True)
+    imv.save(tmp_path / "imv")
+    loaded = IMVLSTM.load(tmp_path / "imv")
+    assert torch.equal(loaded.predict(x).mean, imv.predict(x).mean)
+    assert loaded.config["num_layers"] == 2
+
+
+def test_one_layer_is_as_it_was():
+    """No parameter is added, and none is drawn otherwise."""
+    torch.manual_seed(0)
+    one = IMVLSTM(N, D)
+    torch.manual_seed(0)
+    two = IMVLSTM(N, D, num_layers=2)
+    assert torch.equal(one.network.layer.weight_hh, two.network.layer.weight_hh)
+    assert not any("upper" in name for name in one.state_dict())
+    assert two.num_parameters - one.num_parameters == N * (8 * D * D + 8 * D)
+    with pytest.raises(ValueError, match="num_layers is 0"):
+        IMVLSTM(N, D, num_layers=0)
