@@ -50,8 +50,8 @@ write cell="mlstm", weight_norm=True.
     for name, value in options.items():
         if name not in _EXAMPLES:
             raise TypeError(
-                f"{where}: got an unexpected keyword argument {name!r}; expected, beside its own, "
-                f"some of {', '.join(_EXAMPLES)}."
+                f"{where}: got an unexpected keyword argument {name!r}; expected some of "
+                f"{', '.join(_EXAMPLES)}, or of the model's own."
             )
         if name not in _OPTIONS[cell]:
             raise ValueError(
