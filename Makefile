@@ -9,7 +9,7 @@ RUN := $(VENV)/bin/python -m
 PYTEST := $(RUN) pytest -n auto --dist=worksteal --durations=10
 
 .DEFAULT_GOAL := help
-.PHONY: help demo curves tutorials test test-fast test-statistical test-nightly lint bench bench-peers clean
+.PHONY: help demo curves tutorials test test-fast test-statistical test-nightly lint bench bench-peers bench-transformer clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -46,6 +46,10 @@ bench-peers:  ## beside JAX and particles, in an environment of its own
 	$(MAKE) VENV=.venv-bench .venv-bench/.installed-bench
 	OMP_NUM_THREADS=1 .venv-bench/bin/python -m benchmarks.peers
 
+bench-transformer:  ## beside a temporal fusion transformer, in an environment of its own; PM25=FOLDER
+	$(MAKE) VENV=.venv-transformer .venv-transformer/.installed-transformer
+	OMP_NUM_THREADS=1 .venv-transformer/bin/python -m benchmarks.imv_ahead --transformer --path "$(PM25)"
+
 clean:  ## remove what builds and tests leave behind (not the environment)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
@@ -56,4 +60,10 @@ $(VENV)/bin/python:
 # One stamp for each extra: nothing is reinstalled until these files change.
 $(VENV)/.installed-%: pyproject.toml constraints.txt setup.py $(wildcard pyro_ssl/kernels/src/*) | $(VENV)/bin/python
 	$(RUN) pip install --quiet -c constraints.txt -e '.[$*]'
+	@touch $@
+
+# pytorch-forecasting takes no pandas as new as the one that is pinned.
+$(VENV)/.installed-transformer: pyproject.toml constraints.txt setup.py | $(VENV)/bin/python
+	grep -v '^pandas==' constraints.txt > $(VENV)/constraints.txt
+	$(RUN) pip install --quiet -c $(VENV)/constraints.txt -e '.[transformer]'
 	@touch $@

@@ -9,10 +9,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from pyro_ssl.datasets import PM25_VARIABLES
+from pyro_ssl.models import SeededImportance
 from pyro_ssl.plotting import (
     plot_explanation,
     plot_forecast,
     plot_importance,
+    plot_importance_ahead,
     plot_temporal_importance,
 )
 
@@ -189,3 +191,38 @@ class TestErrorsTeach:
     def test_half_a_band(self):
         with pytest.raises(ValueError, match="one end of the band"):
             plot_forecast(torch.rand(5), torch.rand(5), low=torch.rand(5))
+
+
+# ------------------------------------------------------------------------------- steps ahead
+
+
+def test_importances_of_steps_ahead_are_lines_with_bands():
+    runs = torch.rand(4, 3, 6)
+    found = SeededImportance(runs, torch.rand(4, 3, 5))
+    ax = plot_importance_ahead(found, NAMES, num_variables=2)
+    order = runs.mean((0, 2)).argsort(descending=True)[:2].tolist()
+    low, high = found.interval(0.9)
+    assert [line.get_xdata().tolist() for line in ax.lines] == [[1, 2, 3, 4, 5, 6]] * 2
+    for line, band, n in zip(ax.lines, ax.collections, order, strict=True):
+        assert line.get_ydata().tolist() == pytest.approx(runs.mean(0)[n].tolist())
+        edge = band.get_paths()[0].vertices[:, 1]
+        assert edge.min() == pytest.approx(float(low[n].min()))
+        assert edge.max() == pytest.approx(float(high[n].max()))
+    shown = [text.get_text() for text in ax.texts]
+    assert sorted(shown) == sorted(NAMES[n].replace("$", r"\$") for n in order)
+    assert not _overlaps(ax)
+
+
+def test_importances_of_steps_ahead_of_one_fit_have_no_band():
+    ax = plot_importance_ahead(torch.rand(3, 40), NAMES)
+    assert len(ax.lines) == 3 and not ax.collections
+    assert not _overlaps(ax)
+    one = SeededImportance(torch.rand(1, 3, 2), torch.rand(1, 3, 5))
+    assert not plot_importance_ahead(one, NAMES).collections
+
+
+def test_refuses_importances_without_steps_ahead():
+    with pytest.raises(ValueError, match=r"shape \(3,\), expected \(N, Y\).*by_target=True"):
+        plot_importance_ahead(torch.rand(3), NAMES)
+    with pytest.raises(ValueError, match="one name for each variable"):
+        plot_importance_ahead(torch.rand(2, 4), NAMES)

@@ -93,7 +93,7 @@ def visited_states(source: nn.Module | Tensor, words: Tensor) -> Tensor:
         check_symbols(words, None, int(getattr(source, size)), "visited_states")
     if isinstance(source, LanguageModel):
         start = torch.full_like(words[:1], source.vocab_size)
-        return source.recurrent(source.embedding(torch.cat([start, words])))[0][1:]
+        return source.hidden(torch.cat([start, words]))[0][1:]
     if isinstance(source, RecurrentTransition):
         if source.input_size:
             raise ValueError(

@@ -8,7 +8,6 @@ with the true filter's belief, where the data's generator is known (Lambrechts, 
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -17,29 +16,14 @@ from torch import Tensor
 
 from ..models import LanguageModel
 from ..transitions import DiscreteTransition
+from .averages import Fidelity, averaged
+from .densities import density_fidelity
 from .filter import FilterRNN, exact_filter
 from .hmm import ExtractedHMM
 from .parameters import check_symbols
+from .readout import softmax_regression
 
 __all__ = ["BeliefInformation", "Fidelity", "fidelity", "log_predictive", "mutual_information"]
-
-
-class Fidelity(NamedTuple):
-    """How near a surrogate's predictions are to a reference's.
-
-    ``num_states`` of the surrogate, 0 where it has none to count; ``kl`` is the mean of
-    KL(reference ‖ surrogate) over steps, in nats, ``kl_error`` its standard error over sequences
-    (NaN for one), ``kl_by_step`` ``(T,)`` its mean at each step; ``agreement`` is the share of
-    steps at which both have the same most probable symbol; the two perplexities are of the data.
-    """
-
-    num_states: int
-    kl: float
-    kl_error: float
-    kl_by_step: Tensor
-    agreement: float
-    reference_perplexity: float
-    surrogate_perplexity: float
 
 
 @torch.no_grad()
@@ -61,8 +45,7 @@ def log_predictive(source: Any, words: Tensor, lengths: Tensor | None = None) ->
     if isinstance(source, LanguageModel):
         words, _ = check_symbols(words, lengths, source.vocab_size, "log_predictive")
         previous = F.pad(words, (0, 0, 1, -1), value=source.vocab_size)
-        h = source.recurrent(source.embedding(previous))[0]
-        return source.head(h).log_softmax(-1)  # without dropout
+        return source.head(source.hidden(previous)[0]).log_softmax(-1)
     if isinstance(source, DiscreteTransition):
         words, _ = check_symbols(words, lengths, source.num_states, "log_predictive")
         return source.path_logits(words.T).transpose(0, 1).log_softmax(-1)
@@ -74,14 +57,24 @@ def log_predictive(source: Any, words: Tensor, lengths: Tensor | None = None) ->
 
 @torch.no_grad()
 def fidelity(
-    reference: Any, surrogate: Any, words: Tensor, lengths: Tensor | None = None
+    reference: Any,
+    surrogate: Any,
+    words: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    num_draws: int = 32,
+    seed: int = 0,
 ) -> Fidelity:
     """Compare the predictions of a network with those of a surrogate on the same data.
 
-    :param reference: the network, or the truth: what :func:`log_predictive` reads.
+    :param reference: the network, or the truth: what :func:`log_predictive` reads, or of
+        measurements :func:`~pyro_ssl.belief.predictive_density`.
     :param surrogate: likewise.
-    :param Tensor words: int64 ``(T, B)``, best held out.
+    :param Tensor words: int64 ``(T, B)``, best held out; or measurements ``(T, B, D)``.
     :param Tensor lengths: ``(B,)``.
+    :param int num_draws: of measurements: draws from the reference's prediction at each step, over
+        which log p - log q is averaged; that estimates the divergence without bias.
+    :param int seed: of these draws; the global generator is left as it is.
     :raises ValueError: if they predict different numbers of symbols.
 
     Example::
@@ -94,6 +87,8 @@ def fidelity(
         >>> found.num_states, found.kl < 0.1
         (8, True)
     """
+    if isinstance(words, Tensor) and words.is_floating_point():
+        return density_fidelity(reference, surrogate, words, lengths, num_draws, seed)
     log_p, log_q = (log_predictive(source, words, lengths) for source in (reference, surrogate))
     if log_p.shape != log_q.shape or log_p.shape[:-1] != words.shape:
         raise ValueError(
@@ -107,11 +102,7 @@ def fidelity(
     # Where p is 0, so is its term, whatever q is.
     kl = torch.where(p > 0, p * (log_p - log_q), 0.0).sum(-1).masked_fill(~active, 0.0)
     same = (log_p.argmax(-1) == log_q.argmax(-1))[active]
-    count = active.sum()
-    mean = kl.sum() / count
-    # Sequences are the independent units: a ratio of sums, linearised.
-    spread = (kl.sum(0) - mean * active.sum(0)).square().sum() / max(words.shape[1] - 1, 1)
-    error = (words.shape[1] * spread).sqrt() / count
+    mean, error, by_step = averaged(kl, active)
 
     def perplexity(log_probs: Tensor) -> float:
         log_x = log_probs.gather(-1, words.unsqueeze(-1)).squeeze(-1)[active]
@@ -120,9 +111,9 @@ def fidelity(
     states = {ExtractedHMM: "num_states", FilterRNN: "hidden_size"}.get(type(surrogate))
     return Fidelity(
         num_states=getattr(surrogate, states) if states else 0,
-        kl=float(mean),
-        kl_error=float(error) if words.shape[1] > 1 else math.nan,
-        kl_by_step=kl.sum(1) / active.sum(1).clamp(min=1),
+        kl=mean,
+        kl_error=error,
+        kl_by_step=by_step,
         agreement=float(same.double().mean()),
         reference_perplexity=perplexity(log_p),
         surrogate_perplexity=perplexity(log_q),
@@ -187,7 +178,7 @@ def mutual_information(
         (h[:, part].flatten(0, 1), belief[:, part].flatten(0, 1))
         for part in (slice(0, None, 2), slice(1, None, 2))
     )
-    weight = _softmax_regression(x, b, ridge, num_iterations)
+    weight = softmax_regression(x, b, ridge, num_iterations)
     marginal = b_new.mean(0)
     entropy = -torch.special.xlogy(marginal, marginal).sum()
     available = entropy + torch.special.xlogy(b_new, b_new).sum(-1).mean()
@@ -203,27 +194,3 @@ def mutual_information(
         r_squared=float(r_squared),
         decoded=log_q.exp().reshape(len(h), -1, belief.shape[-1]),
     )
-
-
-def _softmax_regression(x: Tensor, target: Tensor, ridge: float, num_iterations: int) -> Tensor:
-    """Weights ``(H, K)`` of log q = log_softmax(x W), of least cross-entropy to soft targets."""
-    weight = x.new_zeros(x.shape[1], target.shape[1]).requires_grad_()
-    optim = torch.optim.LBFGS(
-        [weight],
-        max_iter=num_iterations,
-        history_size=10,
-        tolerance_grad=1e-9,
-        tolerance_change=1e-12,
-        line_search_fn="strong_wolfe",
-    )
-
-    def closure() -> Tensor:
-        optim.zero_grad()
-        loss = -(target * (x @ weight).log_softmax(-1)).sum(-1).mean()
-        loss = loss + ridge * weight.square().sum()
-        loss.backward()
-        return loss
-
-    with torch.enable_grad():
-        optim.step(closure)
-    return weight.detach()

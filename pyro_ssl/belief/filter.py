@@ -17,7 +17,7 @@ That is the gate of an LSTM (Rodu & Sedoc 2019, "Towards Understanding LSTM Netw
 an exact posterior given the last state, an approximation given a belief. ``gap.py`` measures the
 error; :class:`FilterRNN` is the filter itself, which is of second order in (h, y).
 
-Next files to read: ``gap.py``; ``hmm.py``, the way back from a network to an HMM.
+Next files to read: ``from_hmm.py``; ``gap.py``; ``hmm.py``, the way back from a network to an HMM.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from ..exact.chains import markov_filter
 from .parameters import check_hmm, check_symbols
 
 __all__ = [
+    "BeliefCell",
     "ExactFilter",
     "FilterRNN",
     "FilterState",
     "GateRNN",
     "GateState",
     "exact_filter",
-    "from_hmm",
 ]
 
 
@@ -107,7 +107,27 @@ class FilterState(NamedTuple):
     predicted: Tensor
 
 
-class FilterRNN(RecurrentCell):
+class BeliefCell(RecurrentCell):
+    """A filter as a cell: its projected input is the evidence of each state.
+
+    ``start`` ``(K,)`` is p(s_1), ``matrix`` ``(K, K)`` the chain's.
+    """
+
+    matrix: Tensor
+    start: Tensor
+
+    def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> FilterState:
+        """Return p(s_1), the prediction before any symbol."""
+        start = self.start.expand(*batch_shape, self.hidden_size)
+        return FilterState(start, start)
+
+    def advance(self, projected: Tensor, state: FilterState) -> FilterState:
+        """One step over any leading dimensions; see the base class."""
+        h = (projected + state.predicted.log()).softmax(-1)
+        return FilterState(h, h @ self.matrix)
+
+
+class FilterRNN(BeliefCell):
     r"""The exact filter of an HMM of K states as a cell over one-hot symbols.
 
     .. math:: h_t = \operatorname{softmax}(\log O\, y_t + \log T^\top h_{t-1})
@@ -132,16 +152,9 @@ class FilterRNN(RecurrentCell):
     def __init__(self, matrix: Tensor, emission: Tensor, initial: Tensor | None = None) -> None:
         initial = check_hmm(matrix, emission, initial, "FilterRNN")
         super().__init__(emission.shape[1], len(matrix))
-        self.matrix: Tensor
         self.emission: Tensor
-        self.start: Tensor
         for name, value in (("matrix", matrix), ("emission", emission), ("start", initial)):
             self.register_buffer(name, value)
-
-    def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> FilterState:
-        """Return p(s_1), the prediction before any symbol."""
-        start = self.start.expand(*batch_shape, self.hidden_size)
-        return FilterState(start, start)
 
     def input_map(self) -> tuple[Tensor, Tensor]:
         """Return log O and a bias of 0; see the base class.
@@ -151,11 +164,6 @@ class FilterRNN(RecurrentCell):
         """
         floor = torch.finfo(self.emission.dtype).tiny
         return self.emission.clamp(min=floor).log(), torch.zeros_like(self.start)
-
-    def advance(self, projected: Tensor, state: FilterState) -> FilterState:
-        """One step over any leading dimensions; see the base class."""
-        h = (projected + state.predicted.log()).softmax(-1)
-        return FilterState(h, h @ self.matrix)
 
 
 class ExactFilter(NamedTuple):
@@ -200,55 +208,3 @@ def exact_filter(
     first = initial.expand(1, *filtered.shape[1:])
     predicted = torch.cat([first, filtered[:-1] @ matrix])
     return ExactFilter(filtered, predicted, log_p, (predicted @ emission).log())
-
-
-def from_hmm(
-    matrix: Tensor, emission: Tensor, initial: Tensor | None = None
-) -> GateRNN | FilterRNN:
-    r"""Return the recurrent network whose update is this HMM's filter, exact where it can be.
-
-    With K = 2 states it is a :class:`GateRNN` of one unit, h = p(s = 1): exact at the first step,
-    and wherever the last state is known; :func:`~pyro_ssl.belief.linear_gap` measures its error
-    elsewhere. With more states it is a :class:`FilterRNN`, exact everywhere; for two states, write
-    ``FilterRNN(...)`` yourself to have that.
-
-    :param Tensor matrix: p(s_t = j | s_{t-1} = i) in row i, ``(K, K)``.
-    :param Tensor emission: p(y_t = v | s_t = j) in row j, ``(K, V)``.
-    :param Tensor initial: p(s_1), ``(K,)``; by default the chain's stationary distribution.
-    :raises ValueError: if they are no HMM, or if K = 2 and a probability is 0: a gate's weights
-        are finite.
-
-    Example::
-
-        >>> T, O = torch.tensor([[0.9, 0.1], [0.2, 0.8]]), torch.tensor([[0.7, 0.3], [0.1, 0.9]])
-        >>> gate = from_hmm(T, O)
-        >>> y = torch.eye(2)[torch.tensor([[1]])]              # (T, N, V)
-        >>> gate.sequence(y)[0].item() == exact_filter(T, O, None, y.argmax(-1)).filtered[0, 0, 1]
-        tensor(True)
-    """
-    initial = check_hmm(matrix, emission, initial, "from_hmm")
-    if len(matrix) != 2:
-        return FilterRNN(matrix, emission, initial)
-    if bool((matrix <= 0).any()) or bool((emission <= 0).any()) or bool((initial <= 0).any()):
-        raise ValueError(
-            "from_hmm: found a probability of 0, expected positive ones for two states, since the "
-            "weights of a gate are log-odds; write FilterRNN(matrix, emission, initial), which "
-            "takes zeros, or mix in a little of the uniform distribution."
-        )
-    logit = matrix[:, 1].log() - matrix[:, 0].log()  # of T_01 and T_11
-    slope = logit[1] - logit[0]
-    # Before the first symbol the prior is p(s_1): h_0 is where the line takes that value.
-    rise = initial[1].log() - initial[0].log() - logit[0]
-    if bool((slope == 0) & (rise.abs() > 1e-6)):
-        raise ValueError(
-            "from_hmm: the rows of the matrix are the same, so the gate has one prior at every "
-            f"step; found initial={initial.tolist()}, expected {matrix[0].tolist()}; leave "
-            "initial out."
-        )
-    gate = GateRNN(emission.shape[1], 1, device=matrix.device, dtype=matrix.dtype)
-    with torch.no_grad():
-        gate.weight_hh.copy_(slope)
-        gate.weight_ih.copy_(emission[1].log() - emission[0].log())
-        gate.bias.copy_(logit[0])
-        gate.start.copy_(torch.where(slope == 0, 0.0, rise / slope))
-    return gate

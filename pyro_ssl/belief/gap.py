@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..arguments import whole
-from .filter import GateRNN, exact_filter, from_hmm
+from .filter import GateRNN, exact_filter
+from .from_hmm import from_hmm
 from .parameters import check_hmm, check_symbols
 
 __all__ = ["LinearGap", "linear_gap"]

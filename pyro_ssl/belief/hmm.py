@@ -1,6 +1,6 @@
 r"""From a network to an HMM: exactly where its states are few, by counting otherwise.
 
-* A :class:`MarkovTransition` is a Markov chain already.
+* Chains with a finite memory are Markov chains, perhaps over more states (``chains.py``).
 * A gate of k units, whose last state is read as k known bits and whose evidence a is held fixed, is
   a Markov chain over 2^k states,
 
@@ -34,6 +34,7 @@ from ..infer import MarkovEM
 from ..infer.dirichlet import normalised
 from ..primitive import ssl_transition
 from ..transitions import MarkovTransition
+from .chains import CHAINS, tables_of
 from .clusters import kmeans, nearest, visited_states
 from .decode import product_belief
 from .filter import ExactFilter, GateRNN, exact_filter
@@ -195,7 +196,9 @@ def to_hmm(
 ) -> ExtractedHMM:
     r"""Extract a hidden Markov model, in one of the three ways of the module's docstring.
 
-    * ``to_hmm(chain)`` of a :class:`MarkovTransition`: that chain.
+    * ``to_hmm(chain)`` of a :class:`MarkovTransition`: that chain; of a
+      :class:`SemiMarkovTransition` or a :class:`ProductTransition`: the chain over its states and
+      how long they have lasted, or over tuples of states, which share the rows of ``emission``.
     * ``to_hmm(gate, evidence=a)`` of a :class:`GateRNN` or of what :func:`to_pomdp` made of an
       LSTM's gate: the 2^k kernel at that evidence, unit 0 the most significant bit.
     * ``to_hmm(network, words, num_states=K)``: K groups of the states that it visits on ``words``.
@@ -227,14 +230,8 @@ def to_hmm(
         >>> to_hmm(MarkovTransition(3)).initial
         tensor([0.3333, 0.3333, 0.3333])
     """
-    if isinstance(source, MarkovTransition):
-        if source.input_size:
-            raise ValueError(
-                f"to_hmm: the chain reads {source.input_size} inputs per step, so it has no one "
-                "matrix; expected a MarkovTransition without inputs."
-            )
-        initial, matrix = source.initial_logits.softmax(-1), source.transition_logits.softmax(-1)
-        return _shown(initial.detach(), matrix.detach(), emission)
+    if isinstance(source, CHAINS):
+        return ExtractedHMM(*tables_of(source, emission))
     if evidence is not None:
         return _gate_chain(source, evidence, emission)
     if words is None or num_states is None:

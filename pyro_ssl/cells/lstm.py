@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from .base import CellStepper, LSTMState, RecurrentCell
 from .linear_add import linear_add
 
-__all__ = ["LSTMCell"]
+__all__ = ["LSTMCell", "start_forget_gate"]
 
 
 class LSTMCell(RecurrentCell):
@@ -17,6 +17,8 @@ class LSTMCell(RecurrentCell):
 
     :param int input_size: I.
     :param int hidden_size: H.
+    :param float forget_bias: initial bias of the forget gate; by default it is drawn, as PyTorch
+        does.
 
     Example::
 
@@ -26,9 +28,13 @@ class LSTMCell(RecurrentCell):
         (torch.Size([7, 3, 8]), torch.Size([3, 8]))
     """
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
+    def __init__(
+        self, input_size: int, hidden_size: int, *, forget_bias: float | None = None
+    ) -> None:
         super().__init__(input_size, hidden_size)
         self.lstm = nn.LSTM(self.input_size, self.hidden_size)
+        if forget_bias is not None:
+            start_forget_gate(self.lstm, forget_bias)
 
     def train(self, mode: bool = True) -> LSTMCell:
         """Set the mode of this cell; its layer, which has no dropout, stays in training mode.
@@ -100,6 +106,16 @@ class LSTMCell(RecurrentCell):
             return LSTMState(times_tanh(o, c), c)
 
         return CellStepper(scale, advance)
+
+
+@torch.no_grad()
+def start_forget_gate(lstm: nn.LSTM, bias: float) -> None:
+    """Let both biases of a layer's forget gate add up to a number, as they start.
+
+    Józefowicz, Zaremba & Sutskever 2015: at 1 an LSTM remembers from the start.
+    """
+    for name, value in (("bias_ih_l0", bias), ("bias_hh_l0", 0.0)):
+        getattr(lstm, name).chunk(4)[1].fill_(value)
 
 
 def times_tanh(o: Tensor, c: Tensor) -> Tensor:

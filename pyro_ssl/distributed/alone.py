@@ -33,7 +33,7 @@ class Alone:
 
     def each(self, where: str, *numbers: Any) -> Tensor:
         """Return every rank's numbers, float64 ``(size, len(numbers))``."""
-        return torch.tensor([[float(n) for n in numbers]], dtype=torch.float64)
+        return torch.tensor([[float(n) for n in numbers]], dtype=torch.float64, device="cpu")
 
     def first(self, where: str, value: Any) -> Any:
         """Return rank 0's value."""

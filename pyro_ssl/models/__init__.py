@@ -3,10 +3,17 @@
 from ..infer.warm_start import fit_markov
 from .base import EpochRecord, Model
 from .choose import NumTopics, choose_num_topics
+from .dynamic import DynamicEvaluation
 from .epochs import FitState, fit_epochs
 from .gaussian import GaussianSSL
 from .gaussian_results import GaussianForecast, Tracked
-from .imv import IMVLSTM, IMVForecast, IMVNetwork
+from .imv import (
+    IMVLSTM,
+    IMVForecast,
+    IMVNetwork,
+    SeededImportance,
+    importance_over_seeds,
+)
 from .language_model import LanguageModel
 from .learned import PartRecord
 from .topic_reader import WordForecast
@@ -14,6 +21,7 @@ from .topical import TopicalSSL
 from .topics import Topic
 
 __all__ = [
+    "DynamicEvaluation",
     "EpochRecord",
     "FitState",
     "GaussianForecast",
@@ -25,6 +33,7 @@ __all__ = [
     "Model",
     "PartRecord",
     "NumTopics",
+    "SeededImportance",
     "Topic",
     "TopicalSSL",
     "Tracked",
@@ -32,4 +41,5 @@ __all__ = [
     "choose_num_topics",
     "fit_epochs",
     "fit_markov",
+    "importance_over_seeds",
 ]

@@ -14,27 +14,26 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..cells import MultiplicativeLSTM
-from ..errors import NonFiniteError
+from ..gradients import evaluating
 from .base import EpochRecord
-from .door import active_cells, integers
+from .cell_options import check_options, make_layer
+from .door import integers
+from .dynamic import DynamicEvaluation, adapting_log_likelihood, root_mean_square_gradient
 from .epochs import fit_epochs, whole_or_not
+from .language_epochs import after_start, learn_epoch
 from .saved_fit import saved
 from .settings import checked
 from .words import WordModel, check_start
 
 __all__ = ["LanguageModel"]
 
-_LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
-    "lstm": nn.LSTM,
-    "mlstm": MultiplicativeLSTM,
-}
 _HIDDEN_CELLS = 2**16  # cells (t, b) whose hidden states exist at once while scoring
 _LOGITS = 2**22  # logits that exist at once while scoring
 
@@ -49,7 +48,10 @@ class LanguageModel(WordModel):
         arXiv 1609.07959).
     :param float dropout: probability of dropping a unit of h_t before the output layer, while
         the model learns.
-    :raises ValueError: if ``cell`` is neither.
+    :param options: of the cell: ``forget_bias``, the initial bias of an LSTM's forget gate; of the
+        multiplicative LSTM ``weight_norm``, ``variational_dropout``, ``forget_bias`` and
+        ``squash``, see :class:`~pyro_ssl.cells.MultiplicativeLSTMCell`.
+    :raises ValueError: if ``cell`` is neither, or has no such option.
 
     Data are time first, ``words`` ``(T, B)`` and ``lengths`` ``(B,)``, as
     :func:`pyro_ssl.datasets.batchify` makes them; what stands past the lengths is never read. They
@@ -73,19 +75,20 @@ class LanguageModel(WordModel):
         hidden_size: int = 64,
         cell: str = "lstm",
         dropout: float = 0.5,
+        **options: Any,
     ) -> None:
-        if cell not in _LAYERS:
-            raise ValueError(f'LanguageModel: cell is "{cell}", expected "lstm" or "mlstm".')
+        check_options("LanguageModel", cell, options)
         super().__init__(
             vocab_size=vocab_size,
             embedding_size=embedding_size,
             hidden_size=hidden_size,
             cell=cell,
             dropout=dropout,
+            **options,
         )
         self.vocab_size = vocab_size
         self.embedding = nn.Embedding(self.vocab_size + 1, embedding_size)
-        self.recurrent = _LAYERS[cell](embedding_size, hidden_size)
+        self.recurrent = make_layer(cell, embedding_size, hidden_size, options)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden_size, self.vocab_size)
 
@@ -108,49 +111,95 @@ class LanguageModel(WordModel):
         h, state = self.recurrent(self.embedding(words), state)  # (T, B, H)
         return self.head(self.dropout(h)), state
 
+    def hidden(self, words: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Return h after each of ``words``, ``(T, B, H)``, and the state; dropout is off.
+
+        It reads a text in windows as :meth:`forward` does, and has gradients.
+        """
+        # An LSTM has no dropout, and cuDNN takes no gradient in evaluation mode.
+        plain = isinstance(self.recurrent, nn.LSTM)
+        with nullcontext() if plain else evaluating(self.recurrent):
+            h, state = self.recurrent(self.embedding(words), state)
+        return h, state
+
     def train(self, mode: bool = True) -> LanguageModel:
-        """Set the mode of dropout; the recurrent layer, which has none, stays in training mode.
+        """Set the mode of dropout; an LSTM, which has none, stays in training mode.
 
         In ``eval()`` mode cuDNN would refuse gradients through it.
         """
         super().train(mode)
-        self.recurrent.train(True)
+        self.recurrent.train(mode or isinstance(self.recurrent, nn.LSTM))
         return self
 
     @torch.no_grad()
-    def log_likelihood(self, words: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def log_likelihood(
+        self,
+        words: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        dynamic: DynamicEvaluation | None = None,
+    ) -> Tensor:
         """Return log p(x_t | x_{1:t-1}), float64 ``(T, B)``; 0 past the lengths.
 
         Dropout is off, in ``train()`` mode too, and ``(T, B, V)`` never exists as a whole.
 
         :param Tensor words: int64 ``(T, B)``.
         :param Tensor lengths: ``(B,)``; by default every sequence has T words.
+        :param DynamicEvaluation dynamic: adapt to the text while scoring it: each window of words
+            is scored, then learned from, by one model for all B sequences, whose parameters are
+            the fitted ones again afterwards.
         :raises ValueError: if they do not fit one another, or a word is outside the vocabulary.
         """
         words, lengths, active = self._take("log_likelihood", words, lengths)
+        if dynamic is not None:
+            return adapting_log_likelihood(self, words, active, dynamic)
         log_p = torch.zeros(words.shape, dtype=torch.float64, device=words.device)
         if words.numel() == 0:  # nn.LSTM refuses T = 0
             return log_p
         columns = max(1, _HIDDEN_CELLS // len(words))
-        rows = max(1, _LOGITS // self.vocab_size)
-        parts = (tensor.split(columns, 1) for tensor in (words, active, log_p))
-        for x, seen, out in zip(*parts, strict=True):
-            h = self._hidden(x, seen)[seen]  # (N, H)
-            pieces = zip(h.split(rows), x[seen].split(rows), strict=True)
-            scores = [F.cross_entropy(self.head(a), b, reduction="none") for a, b in pieces]
-            out[seen] = -torch.cat(scores).double()
+        steps, rows = max(1, _HIDDEN_CELLS // columns), max(1, _LOGITS // self.vocab_size)
+        parts = words, active, log_p, after_start(words, active, self.vocab_size)
+        for block in zip(*(part.split(columns, 1) for part in parts), strict=True):
+            state = None
+            for x, seen, out, previous in zip(*(part.split(steps) for part in block), strict=True):
+                h, state = self.hidden(previous, state)
+                pieces = zip(h[seen].split(rows), x[seen].split(rows), strict=True)
+                scores = [F.cross_entropy(self.head(a), b, reduction="none") for a, b in pieces]
+                out[seen] = -torch.cat(scores).double()
         return log_p
 
     @checked
-    def perplexity(self, words: Tensor, lengths: Tensor | None = None, *, start: int = 0) -> float:
+    def gradient_rms(
+        self, words: Tensor, lengths: Tensor | None = None, *, window: int = 20
+    ) -> dict[str, Tensor]:
+        """Return the root mean square of each parameter's gradient, for ``DynamicEvaluation``.
+
+        :param Tensor words: int64 ``(T, B)``, of the training text.
+        :param int window: steps of which each gradient is.
+        :raises ValueError: if there is no word.
+        """
+        words, lengths, active = self._take("gradient_rms", words, lengths)
+        check_start("LanguageModel.gradient_rms", 0, active)
+        return root_mean_square_gradient(self, words, active, window)
+
+    @checked
+    def perplexity(
+        self,
+        words: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        start: int = 0,
+        dynamic: DynamicEvaluation | None = None,
+    ) -> float:
         """Return exp(-mean log p(x_t | x_{1:t-1})) per word.
 
         :param int start: score from this step on; earlier words are only conditioned on.
+        :param DynamicEvaluation dynamic: see :meth:`log_likelihood`.
         :raises ValueError: if no word is left to score.
         """
         words, lengths, active = self._take("perplexity", words, lengths)
         start = check_start("LanguageModel.perplexity", start, active)
-        log_p = self.log_likelihood(words, lengths)[start:]
+        log_p = self.log_likelihood(words, lengths, dynamic=dynamic)[start:]
         return float((-log_p.sum() / active[start:].sum()).exp())
 
     @checked
@@ -164,6 +213,7 @@ class LanguageModel(WordModel):
         valid: tuple[Any, ...] | None = None,
         num_epochs: int = 50,
         batch_size: int = 20,
+        window: int | None = None,
         learning_rate: float = 0.002,
         weight_decay: float = 0.0,
         clip: float = 5.0,
@@ -182,6 +232,10 @@ class LanguageModel(WordModel):
             the epoch of the lowest perplexity is the one that is kept.
         :param int num_epochs: at most so many.
         :param int batch_size: sequences per gradient step.
+        :param int window: for long texts: steps per gradient step, of each minibatch one window
+            after the other, with the state carried on (truncated back-propagation through time).
+            By default whole sequences. One text of N symbols is cut into B side by side by
+            ``text[: N // B * B].view(B, -1).T``.
         :param float clip: longest gradient, in the Euclidean norm over all parameters.
         :param checkpoint: a folder to save the fit in, after every so many epochs (``every``);
             with ``resume`` it goes on from there: see :class:`~pyro_ssl.models.Model`.
@@ -193,9 +247,10 @@ class LanguageModel(WordModel):
         """
         words, lengths, valid = self._take_all(words, lengths, valid)
         optim = torch.optim.AdamW(self.parameters(), lr=learning_rate, weight_decay=weight_decay)
+        how: dict[str, Any] = {"batch_size": batch_size, "window": window, "clip": clip}
 
         def step() -> tuple[float, float]:
-            return self._epoch(words, lengths, batch_size, optim, clip), math.nan
+            return learn_epoch(self, words, lengths, optim, **how), math.nan
 
         def score(words: Tensor, lengths: Tensor | None = None, start: int = 0) -> dict[str, float]:
             return {"perplexity": self.perplexity(words, lengths, start=start)}
@@ -204,46 +259,6 @@ class LanguageModel(WordModel):
         how_it_ends |= {"valid": valid, "score": score, "monitor": "perplexity"}
         how_it_ends |= {"parts": {"optim": optim}}
         return fit_epochs(self, num_epochs, step, disable_progbar=disable_progbar, **how_it_ends)
-
-    def _hidden(self, words: Tensor, active: Tensor) -> Tensor:
-        """h_t, which has seen x_{1:t-1}, at every step: ``(T, B, H)``."""
-        start = self.vocab_size
-        previous = F.pad(words.masked_fill(~active, start), (0, 0, 1, -1), value=start)
-        return self.recurrent(self.embedding(previous))[0]
-
-    def _epoch(
-        self,
-        words: Tensor,
-        lengths: Tensor | None,
-        batch_size: int,
-        optim: torch.optim.Optimizer,
-        clip: float,
-    ) -> float:
-        """One gradient step per minibatch; return the mean loss of a token."""
-        active = active_cells(words, lengths)
-        total = words.new_zeros((), dtype=torch.float64)
-        for chosen in torch.randperm(words.shape[1], device=words.device).split(batch_size):
-            seen = active[:, chosen]
-            num_steps = int(seen.any(1).sum())
-            if num_steps == 0:
-                continue
-            x, seen = words[:num_steps, chosen], seen[:num_steps]
-            # The output layer is most of the work at V = 5,000, so it sees no padding.
-            logits = self.head(self.dropout(self._hidden(x, seen)[seen]))  # (N, V)
-            loss = F.cross_entropy(logits, x[seen])
-            optim.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.parameters(), clip)
-            optim.step()
-            total += loss.detach() * len(logits)
-        mean = float(total / active.sum())
-        if not math.isfinite(mean):
-            raise NonFiniteError(
-                f"LanguageModel.fit: the loss of an epoch is {mean}, expected a finite number; "
-                "begin with a new model and a lower learning_rate. After the first epoch the "
-                "weights are spoilt, unless an epoch before was kept by its score on valid=."
-            )
-        return mean
 
     @property
     def _sizes(self) -> tuple[int, torch.device]:

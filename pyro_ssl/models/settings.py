@@ -21,7 +21,9 @@ _WHOLE = {
     **dict.fromkeys(["num_topics", "num_variables", "units", "vocab_size"], 1),
     **dict.fromkeys(["batch_size", "markov_starts", "num_gradient_steps", "num_particles"], 1),
     **dict.fromkeys(["every", "num_paths", "num_sweeps", "num_valid_particles", "patience"], 1),
-    **dict.fromkeys(["horizon", "num_chains", "num_samples", "num_words"], 1),
+    **dict.fromkeys(
+        ["horizon", "num_chains", "num_samples", "num_layers", "num_words", "window"], 1
+    ),
     **dict.fromkeys(["ancestor_sampling", "markov_steps", "num_epochs", "start"], 0),
     **dict.fromkeys(["memory", "transition_steps", "warmup_steps"], 0),
 }
@@ -29,7 +31,7 @@ _WHOLE = {
 _OPTIONAL = {"callback", "patience"}  # None means never, whatever the default
 
 #: arguments that are True or False; anything else would count as True
-_FLAGS = {"disable_progbar", "draw_topics", "learn_loading", "residual", "resume"}
+_FLAGS = {"by_target", "disable_progbar", "draw_topics", "learn_loading", "residual", "resume"}
 
 #: arguments that are numbers: test and words for it
 _REAL: dict[str, tuple[Callable[[float], bool], str]] = {

@@ -23,8 +23,8 @@ from torch import Tensor
 from ..infer import MarkovEM
 from ..infer.warm_start import search_markov
 from ..primitive import ssl_transition
-from ..transitions import LSTMTransition, MultiplicativeLSTMTransition
 from .base import EpochRecord
+from .cell_options import check_options, make_transition
 from .epochs import fit_epochs, whole_or_not
 from .learned import Learned
 from .learners import check_fit, make_learner
@@ -38,8 +38,6 @@ from .words import check_start
 
 __all__ = ["TopicalSSL"]
 
-_TRANSITIONS = {"lstm": LSTMTransition, "mlstm": MultiplicativeLSTMTransition}
-
 
 class TopicalSSL(LearnsInParts, TopicReader):
     r"""Topics with long memory: an LSTM over topics, a categorical over words for each.
@@ -51,6 +49,8 @@ class TopicalSSL(LearnsInParts, TopicReader):
     :param float concentration: β of the Dirichlet prior of each topic's words.
     :param float dropout: dropout of the LSTM's output while it learns.
     :param str cell: ``"lstm"``, or ``"mlstm"`` for the multiplicative LSTM.
+    :param options: of the cell: ``forget_bias`` of :class:`~pyro_ssl.LSTMTransition`, or those of
+        :class:`~pyro_ssl.MultiplicativeLSTMTransition`, ``weight_norm`` among them.
 
     Data are time first, ``words`` ``(T, B)`` and ``lengths`` ``(B,)``, as
     :func:`pyro_ssl.datasets.batchify` makes them: tensors, arrays or lists of any whole numbers,
@@ -83,15 +83,15 @@ class TopicalSSL(LearnsInParts, TopicReader):
         concentration: float = 0.1,
         dropout: float = 0.5,
         cell: str = "lstm",
+        **options: Any,
     ) -> None:
-        if cell not in _TRANSITIONS:
-            raise ValueError(f'cell is "{cell}", expected one of {sorted(_TRANSITIONS)}.')
+        check_options("TopicalSSL", cell, options)
         names = names_of(vocabulary)
         config: dict[str, Any] = {"num_topics": num_topics, "vocabulary": names}
         config |= {"hidden_size": hidden_size, "concentration": concentration}
-        super().__init__(**config, dropout=dropout, cell=cell)
+        super().__init__(**config, dropout=dropout, cell=cell, **options)
         self.vocabulary, self.concentration = names, concentration
-        self.transition = _TRANSITIONS[cell](num_topics, hidden_size, dropout=dropout)
+        self.transition = make_transition(cell, num_topics, hidden_size, dropout, options)
         for name in ("phi", "occupancy"):
             self.register_buffer(name, None)
         #: the exact HMM that the fit started from, which is also a baseline

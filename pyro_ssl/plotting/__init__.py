@@ -3,6 +3,7 @@
 Every function draws into ``ax``, or into a figure of its own, and returns the Axes.
 """
 
+from .ahead import plot_importance_ahead
 from .belief import plot_dependency_graph, plot_memory_horizon
 from .colors import OTHER, PALETTE, topic_colors
 from .curves import LINE_COLORS, label_right, plot_perplexity
@@ -28,6 +29,7 @@ __all__ = [
     "plot_fidelity",
     "plot_forecast",
     "plot_importance",
+    "plot_importance_ahead",
     "plot_linear_gap",
     "plot_memory_horizon",
     "plot_perplexity",

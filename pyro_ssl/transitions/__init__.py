@@ -14,6 +14,7 @@ from .path import PathDistribution
 from .product import ProductState, ProductTransition
 from .recurrent import RecurrentTransition
 from .recurrent_gaussian import ReadState, RecurrentGaussianTransition
+from .semi_markov import SemiMarkovState, SemiMarkovTransition
 
 __all__ = [
     "DiscreteTransition",
@@ -33,6 +34,8 @@ __all__ = [
     "ReadState",
     "RecurrentGaussianTransition",
     "RecurrentTransition",
+    "SemiMarkovState",
+    "SemiMarkovTransition",
     "Transition",
     "map_state",
 ]

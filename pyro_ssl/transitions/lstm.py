@@ -49,6 +49,7 @@ class LSTMTransition(_OverStates):
     :param int hidden_size: H, the number of LSTM units.
     :param int input_size: exogenous inputs per step, joined to the one-hot z_{t-1}.
     :param float dropout: see :class:`RecurrentTransition`.
+    :param float forget_bias: see :class:`LSTMCell`.
 
     Example::
 
@@ -59,10 +60,16 @@ class LSTMTransition(_OverStates):
     """
 
     def __init__(
-        self, num_states: int, hidden_size: int, *, input_size: int = 0, dropout: float = 0.0
+        self,
+        num_states: int,
+        hidden_size: int,
+        *,
+        input_size: int = 0,
+        dropout: float = 0.0,
+        forget_bias: float | None = None,
     ) -> None:
         num_states, size = self._cell_size(num_states, input_size, dropout)
-        cell = LSTMCell(size, hidden_size)
+        cell = LSTMCell(size, hidden_size, forget_bias=forget_bias)
         super().__init__(num_states, cell, dropout=dropout)
 
 

@@ -327,7 +327,7 @@ def test_wrong_data(words, lengths, use, spoil, message):
 
 
 def test_wrong_layer():
-    with pytest.raises(ValueError, match='cell is "gru", expected "lstm" or "mlstm"'):
+    with pytest.raises(ValueError, match='cell is "gru", expected one of "lstm", "mlstm"'):
         LanguageModel(V, cell="gru")
 
 

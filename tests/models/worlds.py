@@ -7,6 +7,7 @@ import torch
 from pyro.infer import SVI
 
 from pyro_ssl import IMVLSTM, GaussianSSL, LanguageModel, StochasticEM, TopicalSSL
+from pyro_ssl.models import language_model
 
 T, B, K, V, E = 6, 5, 2, 4, 2
 LENGTHS = torch.tensor([T, 2, 4, 1, T])
@@ -60,7 +61,7 @@ WORLDS = {
         words,
         {},
         {},
-        (LanguageModel, "_epoch"),
+        (language_model, "learn_epoch"),
         "perplexity",
     ),
     IMVLSTM: World(

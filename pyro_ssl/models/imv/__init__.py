@@ -3,5 +3,6 @@
 from .forecast import IMVForecast
 from .model import IMVLSTM
 from .network import IMVNetwork
+from .seeds import SeededImportance, importance_over_seeds
 
-__all__ = ["IMVForecast", "IMVLSTM", "IMVNetwork"]
+__all__ = ["IMVForecast", "IMVLSTM", "IMVNetwork", "SeededImportance", "importance_over_seeds"]

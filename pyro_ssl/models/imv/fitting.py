@@ -72,7 +72,7 @@ def pyro_optim(optim: Any, args: dict[str, float]) -> PyroOptim:
 def make_svi(model: Callable[..., Any], num_windows: int, optim: PyroOptim) -> SVI:
     """Return an ``SVI`` whose loss is in nats per window: optimisers see the same for any M."""
     scaled = poutine.scale(model, scale=1.0 / num_windows)
-    return SVI(scaled, no_guide, optim, loss=TraceEnum_ELBO(max_plate_nesting=1))
+    return SVI(scaled, no_guide, optim, loss=TraceEnum_ELBO(max_plate_nesting=2))
 
 
 def run_epoch(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["IMVForecast"]
+__all__ = ["IMVForecast", "evidence", "joint", "mean_of"]
 
 _HALVINGS = 60  # of a bracket: below float64's precision
 
@@ -17,7 +17,8 @@ class IMVForecast(NamedTuple):
     r"""p(y | X) = Σ_n π_n N(y; μ_n, σ_n²) of M windows, in the units of the data that were given.
 
     ``mean`` is Σ π_n μ_n, ``(M, Y)``; ``weights`` (π) ``(M, N)``, ``means`` and ``scales``
-    ``(M, N, Y)``. The Y targets are independent given the variable n, which they share.
+    ``(M, N, Y)``. The Y targets are independent given the variable n, which they share; where each
+    has a variable of its own, ``weights`` are ``(M, N, Y)``.
 
     Example::
 
@@ -36,7 +37,9 @@ class IMVForecast(NamedTuple):
     def cdf(self, y: Tensor) -> Tensor:
         """Return P(y_i <= y) of each target by itself: ``(..., M, Y)`` to the same shape."""
         z = (y.unsqueeze(-2) - self.means) / self.scales  # (..., M, N, Y)
-        return (self.weights.unsqueeze(-1) * torch.special.ndtr(z)).sum(-2)
+        shared = self.weights.dim() < self.means.dim()
+        weights = self.weights.unsqueeze(-1) if shared else self.weights
+        return (weights * torch.special.ndtr(z)).sum(-2)
 
     def quantile(self, q: float | Tensor) -> Tensor:
         """Return quantiles of each target by itself, by bisection.
@@ -73,10 +76,29 @@ class IMVForecast(NamedTuple):
 
     def log_prob(self, y: Tensor) -> Tensor:
         """Return log p(y | X) over all targets together, ``(M, Y)`` to ``(M,)``."""
-        return torch.logsumexp(self.log_joint(y), -1)
+        return evidence(self.log_joint(y))
 
     def log_joint(self, y: Tensor) -> Tensor:
-        """Return log π_n + log N(y; μ_n, σ_n²), ``(M, Y)`` to ``(M, N)``; its softmax is q."""
-        z = (y.unsqueeze(-2) - self.means) / self.scales
-        density = -0.5 * z.square() - self.scales.log() - 0.5 * math.log(2.0 * math.pi)
-        return self.weights.log() + density.sum(-1)
+        """Return log π_n + log N(y; μ_n, σ_n²), ``(M, Y)`` to ``(M, N)``; its softmax is q.
+
+        Where each target has a variable of its own it is ``(M, N, Y)``, and the softmax over N.
+        """
+        return joint(self.weights.log(), self.means, self.scales, y)
+
+
+def mean_of(weights: Tensor, means: Tensor) -> Tensor:
+    """Return Σ π_n μ_n, ``(M, Y)``, of ``(M, N)`` or ``(M, N, Y)`` and ``(M, N, Y)``."""
+    return ((weights if weights.dim() == means.dim() else weights.unsqueeze(-1)) * means).sum(1)
+
+
+def joint(log_weights: Tensor, means: Tensor, scales: Tensor, y: Tensor) -> Tensor:
+    """Return log p(z = n, y) as :meth:`IMVForecast.log_joint` does."""
+    z = (y.unsqueeze(-2) - means) / scales
+    density = -0.5 * z.square() - scales.log() - 0.5 * math.log(2.0 * math.pi)
+    return log_weights + (density.sum(-1) if log_weights.dim() < means.dim() else density)
+
+
+def evidence(log_joint: Tensor) -> Tensor:
+    """Return log p(y), ``(M,)``, of log p(z = n, y), ``(M, N)`` or ``(M, N, Y)``."""
+    log_p = log_joint.logsumexp(1)
+    return log_p if log_p.dim() == 1 else log_p.sum(-1)

@@ -23,9 +23,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pyro
-import pyro.distributions as dist
 import torch
-from pyro.ops.indexing import Vindex
 from pyro.optim import ExponentialLR, PyroOptim
 from torch import Tensor
 
@@ -36,8 +34,9 @@ from ..saved_fit import saved
 from ..settings import checked
 from .data import Data, check_windows, chunks, parts_of, take
 from .fitting import check_settings, end_epoch, make_svi, pyro_optim, run_epoch
-from .forecast import IMVForecast
+from .forecast import IMVForecast, evidence, joint, mean_of
 from .network import Mixture
+from .sites import sample_targets
 from .units import InUnits
 
 if TYPE_CHECKING:
@@ -63,6 +62,9 @@ class IMVLSTM(InUnits):
     :param int num_steps: T, where attention is to learn lags: its bias is then of each step. By
         default it is one, as in the paper, and T is free; T^n then has little contrast.
     :param float min_scale: what the standard deviations never fall below, in units of y's own.
+    :param bool by_target: each target, such as a step ahead, has a variable z of its own: π, q and
+        I are then of each target, ``(..., N, Y)``. By default all targets share one.
+    :param int num_layers: layers of units; each but the first is an LSTM of each variable alone.
     :raises ValueError: if one of them is out of range.
 
     Data are ``x`` ``(M, T, N)``, windows with the oldest step first; ``y`` ``(M, Y)``, or ``(M,)``
@@ -95,11 +97,13 @@ class IMVLSTM(InUnits):
         bound: float | None = None,
         num_steps: int | None = None,
         min_scale: float = 1e-3,
+        by_target: bool = False,
+        num_layers: int = 1,
     ) -> None:
         config: dict[str, Any] = {
             **{"num_variables": num_variables, "units": units, "cell": cell, "bound": bound},
             **{"num_targets": num_targets, "dropout": dropout, "min_scale": min_scale},
-            "num_steps": num_steps,
+            **{"num_steps": num_steps, "by_target": by_target, "num_layers": num_layers},
         }
         super().__init__(**config)
 
@@ -125,14 +129,9 @@ class IMVLSTM(InUnits):
         with pyro.plate("windows", len(x), subsample=index, device=x.device):
             chosen = (x, y, mask) if index is None else take((x, y, mask), index)
             log_weights, means, scales, _ = self._read(chosen[0], chosen[2])
-            z = pyro.sample(
-                "variable", dist.Categorical(logits=log_weights), infer={"enumerate": "parallel"}
-            )
-            rows = torch.arange(len(means), device=means.device)
-            normal = dist.Normal(Vindex(means)[rows, z, :], Vindex(scales)[rows, z, :])
-            pyro.sample("y", normal.to_event(1), obs=chosen[1])
+            sample_targets(log_weights, means, scales, chosen[1])
             if squared_error and chosen[1] is not None:
-                miss = (log_weights.exp().unsqueeze(-1) * means).sum(1) - chosen[1]
+                miss = mean_of(log_weights.exp(), means) - chosen[1]
                 miss = miss / self.y_unit
                 pyro.factor("squared_error", -squared_error * miss.square().sum(-1))
 
@@ -225,27 +224,30 @@ class IMVLSTM(InUnits):
         """Return p(y | X) of each window; its ``mean`` is the paper's forecast, Σ π_n μ_n."""
         log_weights, means, scales, _ = self._mixture(x, mask)
         weights = log_weights.exp()
-        return IMVForecast((weights.unsqueeze(-1) * means).sum(1), weights, means, scales)
+        return IMVForecast(mean_of(weights, means), weights, means, scales)
 
     def log_likelihood(
         self, x: Tensor | Windows, y: Tensor | None = None, *, mask: Tensor | None = None
     ) -> Tensor:
         """Return log p(y | X) of each window, ``(M,)``."""
-        return self._log_joint("log_likelihood", x, y, mask).logsumexp(-1)
+        return evidence(self._log_joint("log_likelihood", x, y, mask))
 
     def posterior(
         self, x: Tensor | Windows, y: Tensor | None = None, *, mask: Tensor | None = None
     ) -> Tensor:
-        """Return q, p(z = n | X, y) of each window, ``(M, N)``.
+        """Return q, p(z = n | X, y) of each window, ``(M, N)``; ``(M, N, Y)`` with ``by_target``.
 
         :raises ValueError: if there is no window, or the data do not fit the model or one another.
         """
-        return self._some("posterior", self._log_joint("posterior", x, y, mask)).softmax(-1)
+        return self._some("posterior", self._log_joint("posterior", x, y, mask)).softmax(1)
 
     def importance(
         self, x: Tensor | Windows, y: Tensor | None = None, *, mask: Tensor | None = None
     ) -> Tensor:
-        """Return I, the importance of each variable: the mean of :meth:`posterior`, ``(N,)``."""
+        """Return I, the importance of each variable: the mean of :meth:`posterior`, ``(N,)``.
+
+        With ``by_target`` it is that for each target, for instance each step ahead, ``(N, Y)``.
+        """
         return self.posterior(x, y, mask=mask).mean(0)
 
     def attention(self, x: Tensor | Windows, *, mask: Tensor | None = None) -> Tensor:
@@ -257,12 +259,11 @@ class IMVLSTM(InUnits):
         return self._some("temporal_importance", self.attention(x, mask=mask)).mean(0)
 
     def _log_joint(self, where: str, x: Any, y: Any, mask: Any) -> Tensor:
-        """log p(z = n, y | X) of each window, ``(M, N)``."""
+        """log p(z = n, y | X) of each window, ``(M, N)``, or ``(M, N, Y)``."""
         x, y, mask = self._check(where, x, y, mask)
         assert y is not None
         log_weights, means, scales, _ = self._mixture(x, mask)
-        normal = dist.Normal(means, scales, validate_args=False)
-        return log_weights + normal.log_prob(y.unsqueeze(1)).sum(-1)
+        return joint(log_weights, means, scales, y)
 
     @staticmethod
     def _some(where: str, values: Tensor) -> Tensor:

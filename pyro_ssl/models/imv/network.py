@@ -35,8 +35,8 @@ _LAYERS = {"tensor": IMVTensorLSTM, "full": IMVFullLSTM}
 class Mixture(NamedTuple):
     """What the network finds of B windows.
 
-    ``log_weights`` (log π) ``(B, N)``, ``means`` and ``scales`` ``(B, N, Y)``, and ``attention``
-    (α) ``(B, N, T)``.
+    ``log_weights`` (log π) ``(B, N)``, or ``(B, N, Y)`` where each target has its own; ``means``
+    and ``scales`` ``(B, N, Y)``, and ``attention`` (α) ``(B, N, T)``.
     """
 
     log_weights: Tensor
@@ -57,6 +57,9 @@ class IMVNetwork(nn.Module):
     :param int num_steps: T, for a b_n of each step, b_{n,t}; by default they are one, as in the
         paper, and T is free.
     :param float min_scale: what the standard deviations never fall below.
+    :param bool by_target: π of each target, in place of one for all.
+    :param int num_layers: layers of units; from the second on each is an LSTM of each variable over
+        its own units in the layer below, so that variables stay apart as far as the first one's do.
     :raises ValueError: if one of them is out of range.
 
     Example::
@@ -78,6 +81,8 @@ class IMVNetwork(nn.Module):
         bound: float | None = None,
         num_steps: int | None = None,
         min_scale: float = 1e-3,
+        by_target: bool = False,
+        num_layers: int = 1,
     ) -> None:
         super().__init__()
         if cell not in _LAYERS:
@@ -93,12 +98,15 @@ class IMVNetwork(nn.Module):
         self.dropout = nn.Dropout(check_share("IMVNetwork", "dropout", dropout))
         self.layer = _LAYERS[cell](num_variables, units)  # the first to draw weights
         N, d, Y = self.layer.num_variables, self.layer.units, self.num_targets
+        more = positive_size("num_layers", num_layers) - 1
+        self.upper = nn.ModuleList(nn.LSTM(d, d, more) for _ in range(N if more else 0))
         zeros = next(self.layer.parameters()).new_zeros
         self.attention_weight = nn.Parameter(zeros(N, 1, d))  # F
         self.attention_bias = nn.Parameter(zeros(self.num_steps or 1, N, 1))
         self.head_weight = nn.Parameter(zeros(N, 2 * Y, 2 * d))  # phi: means, then scales
         self.head_bias = nn.Parameter(zeros(N, 2 * Y, 1))
-        self.gate = nn.Linear(2 * d, 1)  # f
+        self.by_target = by_target
+        self.gate = nn.Linear(2 * d, Y if by_target else 1)  # f
         nn.init.uniform_(self.attention_weight, -(d**-0.5), d**-0.5)
         nn.init.uniform_(self.head_weight, -((2 * d) ** -0.5), (2 * d) ** -0.5)
 
@@ -108,16 +116,20 @@ class IMVNetwork(nn.Module):
         :param Tensor x: windows without gaps, oldest step first, ``(B, T, N)``.
         """
         h = self.layer(x)[0].permute(1, 2, 3, 0)  # (T, N, d, B)
+        if self.upper:
+            each = zip(self.upper, h.transpose(2, 3).unbind(1), strict=True)  # (T, B, d)
+            h = torch.stack([lstm(units.contiguous())[0].mT for lstm, units in each], 1)
         energy = torch.tanh((self.attention_weight @ h).squeeze(2) + self.attention_bias)
         alpha = torch.softmax(energy, 0)  # (T, N, B)
         g = (alpha.unsqueeze(2) * h).sum(0)  # (N, d, B)
         features = self.dropout(torch.cat([h[-1], g], 1))  # (N, 2d, B)
         means, raw = torch.baddbmm(self.head_bias, self.head_weight, features).chunk(2, 1)
-        logits = (self.gate.weight @ features).squeeze(1) + self.gate.bias  # (N, B)
+        logits = self.gate.weight @ features + self.gate.bias.unsqueeze(-1)  # (N, Y or 1, B)
         if self.bound is not None:
             logits = self.bound * torch.tanh(logits)
+        log_weights = torch.log_softmax(logits, 0).permute(2, 0, 1)
         return Mixture(
-            torch.log_softmax(logits, 0).T,
+            log_weights if self.by_target else log_weights.squeeze(-1),
             means.permute(2, 0, 1),
             (F.softplus(raw) + self.min_scale).permute(2, 0, 1),
             alpha.permute(2, 1, 0),
