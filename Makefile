@@ -1,6 +1,7 @@
-# `make` lists the targets. PYTHON, VENV, DEMO_ARGS, PYTEST_ARGS and BENCHMARKS may be overridden.
+# `make` lists the targets. PYTHON, VENV, CONSTRAINTS, DEMO_ARGS, PYTEST_ARGS and BENCHMARKS may be overridden.
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 BENCHMARKS ?= $(patsubst benchmarks/%.py,%,$(filter-out benchmarks/_%.py benchmarks/peers.py,$(wildcard benchmarks/*.py)))
@@ -9,7 +10,8 @@ RUN := $(VENV)/bin/python -m
 PYTEST := $(RUN) pytest -n auto --dist=worksteal --durations=10
 
 .DEFAULT_GOAL := help
-.PHONY: help demo curves tutorials test test-fast test-statistical test-nightly lint bench bench-peers bench-transformer clean
+.PHONY: help demo curves tutorials test test-fast test-statistical test-nightly lint docs dist release-check \
+	bench bench-peers bench-transformer clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -39,6 +41,23 @@ lint: $(VENV)/.installed-dev  ## ruff and mypy
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 
+docs: $(VENV)/.installed-docs  ## the documentation, in docs/_build/html; any warning is an error
+	$(RUN) sphinx -W --keep-going -n -q -E -b html docs docs/_build/html
+
+dist: $(VENV)/.installed-release  ## an sdist and a wheel
+	rm -rf build dist
+	$(RUN) build
+
+release-check: dist  ## the wheel in an empty environment, the tests from the unpacked sdist
+	$(RUN) twine check --strict dist/*
+	$(VENV)/bin/check-wheel-contents dist/*.whl
+	$(PYTHON) -m venv build/empty
+	build/empty/bin/python -m pip install --quiet -c $(CONSTRAINTS) dist/*.whl
+	cd build && CI=1 empty/bin/python ../tests/markdown.py ../README.md
+	mkdir build/sdist
+	tar -xzf dist/*.tar.gz --strip-components 1 -C build/sdist
+	$(MAKE) -C build/sdist test-fast VENV=$(CURDIR)/build/empty CONSTRAINTS=$(abspath $(CONSTRAINTS))
+
 bench: $(VENV)/.installed-plots  ## each benchmark in turn
 	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(RUN) benchmarks.$$name; done
 
@@ -51,15 +70,15 @@ bench-transformer:  ## beside a temporal fusion transformer, in an environment o
 	OMP_NUM_THREADS=1 .venv-transformer/bin/python -m benchmarks.imv_ahead --transformer --path "$(PM25)"
 
 clean:  ## remove what builds and tests leave behind (not the environment)
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist docs/_build docs/made docs/tutorials *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # One stamp for each extra: nothing is reinstalled until these files change.
-$(VENV)/.installed-%: pyproject.toml constraints.txt setup.py $(wildcard pyro_ssl/kernels/src/*) | $(VENV)/bin/python
-	$(RUN) pip install --quiet -c constraints.txt -e '.[$*]'
+$(VENV)/.installed-%: pyproject.toml $(CONSTRAINTS) setup.py $(wildcard pyro_ssl/kernels/src/*) | $(VENV)/bin/python
+	$(RUN) pip install --quiet -c $(CONSTRAINTS) -e '.[$*]'
 	@touch $@
 
 # pytorch-forecasting takes no pandas as new as the one that is pinned.

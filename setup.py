@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 SOURCES = Path("pyro_ssl/kernels/src")
@@ -39,8 +40,16 @@ class Libraries(build_ext):
             warnings.warn(f"{ext.name} is left out, and torch sweeps: {error}", stacklevel=1)
 
 
+class AnyPython(bdist_wheel):
+    """A wheel for one platform, and every version of Python."""
+
+    def get_tag(self):
+        """Return the tags of its name."""
+        return "py3", "none", super().get_tag()[2]
+
+
 setup(
-    cmdclass={"build_ext": Libraries},
+    cmdclass={"build_ext": Libraries, "bdist_wheel": AnyPython},
     ext_modules=[
         Extension(
             f"pyro_ssl.kernels._sweeps_{name}",

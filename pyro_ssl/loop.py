@@ -92,7 +92,7 @@ class SSLLoop(NamedTuple):
     def blocks(self) -> list[SSLLoop]:
         """Return what is drawn together, as loops: all chains that are not given, or each alone.
 
-        See :data:`MAX_TUPLES`.
+        See ``MAX_TUPLES``.
         """
         drawn, num_tuples = self.drawn, getattr(self.transition, "num_states", 1)
         together = num_tuples <= MAX_TUPLES or len(drawn) == 1

@@ -77,15 +77,15 @@ def ssl_transition(
     call in the ``for`` statement itself: an iterator that is kept elsewhere keeps its plates open
     when an exception leaves the body.
 
-    ======================  =============  ====================================================
-    run by                  ``t``          ``z``
-    ======================  =============  ====================================================
-    Pyro's own inference    ``arange(T)``  sample site ``name``, ``(..., B, T)``, event_dim 1;
-                                           the body sees it time first, ``(..., T, B)``
-    this library's samplers ``arange(T)``  every state, ``arange(K)`` as ``(K, 1, 1)``
-    ... over vectors, and   one step       the particles, ``(P, 1, B, D)``
-    no quadratic emission
-    ======================  =============  ====================================================
+    =======================  =============  ===================================================
+    run by                   ``t``          ``z``
+    =======================  =============  ===================================================
+    Pyro's own inference     ``arange(T)``  sample site ``name``, ``(..., B, T)``, event_dim 1;
+                                            the body sees it time first, ``(..., T, B)``
+    this library's samplers  ``arange(T)``  every state, ``arange(K)`` as ``(K, 1, 1)``
+    ... over vectors, if no  one step       the particles, ``(P, 1, B, D)``
+    quadratic emission
+    =======================  =============  ===================================================
 
     Where the transition is over vectors, D stands to the right of all: the site is ``(..., B, T,
     D)`` with event_dim 2, and the body sees ``(..., T, B, D)``, so that ``z @ C.T`` is a linear

@@ -28,6 +28,7 @@ from pyro_ssl import (
     exact,
     ssl_transition,
 )
+from tests.markdown import links, run_blocks
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -39,10 +40,7 @@ LENGTHS = torch.tensor([T, 2, 4])
 @pytest.mark.stage("statistical")
 def test_code_blocks_run(monkeypatch, capsys):
     monkeypatch.setenv("CI", "true")  # no progress bars
-    torch.set_default_dtype(torch.float32)
-    namespace = {}
-    for block in re.findall(r"```python\n(.*?)```", README, re.S):
-        exec(compile(block, "README.md", "exec"), namespace)
+    namespace = run_blocks(ROOT / "README.md")
     perplexity = float(re.search(r"held-out perplexity ([\d.]+)", capsys.readouterr().out)[1])
     assert 100 < perplexity < 300  # a unigram's is 320
     assert len(namespace["ssl"].topics()) == 20
@@ -81,8 +79,8 @@ def test_every_name_on_top_is_listed():
 
 
 def test_files_exist():
-    for link in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / link).exists(), link
+    for link in links(README):
+        assert "://" in link or (ROOT / link.partition("#")[0]).exists(), link
     for module in re.findall(r"python -m ([\w.]+)", README):
         path = ROOT.joinpath(*module.split("."))
         assert path.is_dir() or path.with_suffix(".py").exists(), module

@@ -14,27 +14,43 @@ from .._common import mean_sd
 from .methods import METHODS
 from .tasks import PLANTED, TASKS
 
-__all__ = ["rank_correlation", "report"]
+__all__ = ["rank_correlation", "report", "tables"]
 
 Runs = list[dict[str, Any]]
 
 
 def report(folder: Path) -> None:
     """Write ``tables.md`` and the pictures beside the results, and print the tables."""
+    for data in TASKS:
+        learned = learned_of(all_runs(folder, data))
+        if learned and data not in PLANTED:
+            draw(folder, data, learned)
+    text = tables(folder)
+    print(text)
+    (folder / "tables.md").write_text(text, encoding="utf-8")
+
+
+def tables(folder: Path) -> str:
+    """All data sets that have results, as Markdown."""
     blocks = []
     for data in TASKS:
-        by_method = {name: runs_of(folder / data / f"{name}.json") for name in METHODS}
+        by_method = all_runs(folder, data)
         if not any(by_method.values()):
             continue
         blocks.append(table(data, by_method))
-        learned = {n: runs for n, runs in by_method.items() if runs and "permutation" in runs[0]}
-        if learned:
+        if learned := learned_of(by_method):
             blocks.append(truth(learned) if data in PLANTED else importances(learned))
-        if data not in PLANTED:
-            draw(folder, data, learned)
-    text = "\n".join(blocks)
-    print(text)
-    (folder / "tables.md").write_text(text, encoding="utf-8")
+    return "\n".join(blocks)
+
+
+def all_runs(folder: Path, data: str) -> dict[str, Runs]:
+    """The runs on one data set, by method."""
+    return {name: runs_of(folder / data / f"{name}.json") for name in METHODS}
+
+
+def learned_of(by_method: dict[str, Runs]) -> dict[str, Runs]:
+    """Those methods whose importances were measured."""
+    return {n: runs for n, runs in by_method.items() if runs and "permutation" in runs[0]}
 
 
 def runs_of(path: Path) -> Runs:

@@ -14,7 +14,7 @@ __all__ = ["GaussianForecast", "Tracked"]
 class Tracked(NamedTuple):
     """``mean`` and ``scale`` (standard deviation) of C z_t + b, each ``(T, B, E)``.
 
-    An observation there varies by R more: its variance is ``scale``² plus R's diagonal.
+    An observation there varies by R too: its variance is R's diagonal more than ``scale`` squared.
     """
 
     mean: Tensor

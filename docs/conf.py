@@ -1,0 +1,117 @@
+"""Sphinx's settings; ``make docs`` builds the pages in docs/_build/html.
+
+What is not written by hand is made first (``generate.py``): tables of the benchmarks from their
+results, the gallery, and the tutorials as they are committed, with the outputs that they have.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+from docutils.nodes import Element
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # where ``docs`` and ``benchmarks`` are
+
+generate = importlib.import_module("docs.generate")
+package = importlib.import_module("pyro_ssl")
+
+project, author = "pyro_ssl", "The pyro_ssl developers"
+copyright = "the pyro_ssl developers"
+version = release = package.__version__
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx_design"]
+exclude_patterns = ["_build", "made"]
+templates_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
+html_theme, html_title = "furo", "pyro_ssl"
+html_show_sourcelink = False
+html_theme_options = {"navigation_with_keys": True, "top_of_page_buttons": []}
+
+nb_execution_mode = "off"
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+suppress_warnings = ["myst.header"]  # tutorials may go from a title to a third level
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_default_options = {
+    "members": True,
+    "undoc-members": True,  # fields: every method has a docstring, which a test checks
+    # of these, what is inherited is not ours
+    "inherited-members": "Module,TorchDistribution,TorchDistributionMixin,Distribution,"
+    "Exception,tuple,Sequence",
+    "show-inheritance": True,
+}
+python_use_unqualified_type_names = True
+maximum_signature_line_length = 88
+python_display_short_literal_types = True
+
+# Names of other packages, which have pages of their own, and those of modules that are not public.
+nitpick_ignore_regex = [
+    (r"py:.*", r"(torch|pyro|numpy|np|nn|dist|collections|contextlib|os|pathlib)\..*"),
+    (r"py:.*", r"(matplotlib|arviz|xarray|typing|inspect|abc|types|ctypes)\..*"),
+    (r"py:class", r"Tensor|Axes|CondIndepStackFrame|ScoreParts|Distribution"),
+    (r"py:class", r"Band|Chain|Verdict|dict\[str"),
+]
+
+
+def documented(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, shown: Element
+) -> Element | None:
+    """Resolve a name by its last parts: a class is documented in its room, wherever it is made.
+
+    One that no room lists, but that is there, stays text.
+    """
+    if node.get("refdomain") != "py":
+        return None
+    target = node["reftarget"].lstrip("~.")
+    path = target.split(".")
+    end = path[-1:] if path[0] == "pyro_ssl" else path
+    python = env.domains.python_domain
+    known = [
+        name
+        for name, found in python.objects.items()
+        if name.split(".")[-len(end) :] == end and not found.aliased
+    ]
+    if len(known) == 1:
+        return python.resolve_xref(env, node["refdoc"], app.builder, "obj", known[0], node, shown)
+    return shown if path[0] == "pyro_ssl" and not known and exists(target) else None
+
+
+def exists(target: str) -> bool:
+    """Whether there is such a module, or such a name in one."""
+    module, _, name = target.rpartition(".")
+    try:
+        return hasattr(importlib.import_module(module), name)
+    except ImportError:
+        return False
+
+
+def public_bases(app: Sphinx, name: str, thing: object, options: object, bases: list) -> None:
+    """Leave out bases that no room lists: their members stand with the class."""
+    rooms = {".".join(base.__module__.split(".")[:2]) for base in bases}
+    public = {n for room in rooms for n in getattr(importlib.import_module(room), "__all__", ())}
+    own = [base for base in bases if base.__module__.startswith("pyro_ssl")]
+    bases[:] = [base for base in bases if base not in own or base.__name__ in public] or [object]
+
+
+def without_aliases(
+    app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
+) -> None:
+    """Leave out what a NamedTuple says of its fields; their class describes them."""
+    if lines and lines[0].startswith("Alias for field number"):
+        lines.clear()
+
+
+def setup(app: Sphinx) -> None:
+    """Make the pages that are made, before Sphinx looks for pages."""
+    generate.make(Path(app.srcdir))
+    app.connect("missing-reference", documented)
+    app.connect("autodoc-process-bases", public_bases)
+    app.connect("autodoc-process-docstring", without_aliases)
