@@ -15,7 +15,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import _architectures_report, _planted_report, belief, characters, curves
+from benchmarks import (
+    _architectures_report,
+    _planted_report,
+    belief,
+    characters,
+    curves,
+)
 from benchmarks._results import RESULTS, Results
 from benchmarks.compare.methods import METHODS
 from benchmarks.compare.report import row as comparison_row
@@ -75,7 +81,10 @@ def compared_before(path: Path) -> str:
         "runs |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    titles = {"smc": "SSL, unconditional SMC", "pg_sweeps": "SSL, particle Gibbs, 4 sweeps"}
+    titles = {
+        "smc": "SSL, unconditional SMC",
+        "pg_sweeps": "SSL, particle Gibbs, 4 sweeps",
+    }
     titles = {name: method.title for name, method in METHODS.items()} | titles
     for name in sorted(store.content["runs"], key=list(titles).index):
         lines.append(comparison_row(titles[name], list(store.runs(name).values())))
@@ -108,7 +117,9 @@ def _learning(title: str, stem: str, command: str) -> Benchmark:
 
 def _before(title: str, stem: str) -> Benchmark:
     command = COMPARE.format(corpus=stem)
-    return Benchmark(title, f"comparison/{stem}.json", command, "2026-11-21", compared_before)
+    return Benchmark(
+        title, f"comparison/{stem}.json", command, "2026-11-21", compared_before
+    )
 
 
 BENCHMARKS = (
@@ -118,16 +129,24 @@ BENCHMARKS = (
         "python -m benchmarks.compare run --corpus python",
     ),
     _learning(
-        "Learned to the end: IMDB, 200 reviews", "imdb-200", COMPARE.format(corpus="imdb-200")
+        "Learned to the end: IMDB, 200 reviews",
+        "imdb-200",
+        COMPARE.format(corpus="imdb-200"),
     ),
-    _learning("Learned to the end: WikiText-2", "wikitext2", COMPARE.format(corpus="wikitext2")),
+    _learning(
+        "Learned to the end: WikiText-2",
+        "wikitext2",
+        COMPARE.format(corpus="wikitext2"),
+    ),
     _learning(
         "Learned to the end: WikiText-2, K = 100",
         "wikitext2-100",
         COMPARE.format(corpus="wikitext2") + " --states 100",
     ),
     _before("Equal epochs, before sweeps were twisted: IMDB, 200 reviews", "imdb-200"),
-    _before("Equal epochs, before sweeps were twisted: IMDB, 5,000 reviews", "imdb-5000"),
+    _before(
+        "Equal epochs, before sweeps were twisted: IMDB, 5,000 reviews", "imdb-5000"
+    ),
     _before("Equal epochs, before sweeps were twisted: WikiText-2", "wikitext2"),
     _before("Equal epochs, before sweeps were twisted: MSNBC", "msnbc"),
     Benchmark(
@@ -198,7 +217,10 @@ def text_of(benchmark: Benchmark) -> str:
         f"*{machine}; {known.get('date', benchmark.date)}; from "
         f"`benchmarks/results/{benchmark.results}`.*",
         benchmark.tables(path).strip(),
-        *(f"![{benchmark.title}](made/figures/{figure})" for figure in benchmark.figures),
+        *(
+            f"![{benchmark.title}](made/figures/{figure})"
+            for figure in benchmark.figures
+        ),
     ]
     return "\n\n".join(lines) + "\n"
 

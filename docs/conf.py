@@ -5,13 +5,17 @@ results, the gallery, and the tutorials as they are committed, with the outputs 
 """
 
 import importlib
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
-from docutils.nodes import Element
+from docutils.nodes import Element, SkipNode, math_block
+from latex2mathml.converter import convert
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # where ``docs`` and ``benchmarks`` are
@@ -23,12 +27,13 @@ project, author = "pyro_ssl", "The pyro_ssl developers"
 copyright = "the pyro_ssl developers"
 version = release = package.__version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx_design"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx_design"]
 exclude_patterns = ["_build", "made"]
 templates_path: list[str] = []
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 html_theme, html_title = "furo", "pyro_ssl"
+html_math_renderer, myst_update_mathjax = "mathml", False
 html_show_sourcelink = False
 html_theme_options = {"navigation_with_keys": True, "top_of_page_buttons": []}
 
@@ -80,7 +85,9 @@ def documented(
         if name.split(".")[-len(end) :] == end and not found.aliased
     ]
     if len(known) == 1:
-        return python.resolve_xref(env, node["refdoc"], app.builder, "obj", known[0], node, shown)
+        return python.resolve_xref(
+            env, node["refdoc"], app.builder, "obj", known[0], node, shown
+        )
     return shown if path[0] == "pyro_ssl" and not known and exists(target) else None
 
 
@@ -93,12 +100,20 @@ def exists(target: str) -> bool:
         return False
 
 
-def public_bases(app: Sphinx, name: str, thing: object, options: object, bases: list) -> None:
+def public_bases(
+    app: Sphinx, name: str, thing: object, options: object, bases: list
+) -> None:
     """Leave out bases that no room lists: their members stand with the class."""
     rooms = {".".join(base.__module__.split(".")[:2]) for base in bases}
-    public = {n for room in rooms for n in getattr(importlib.import_module(room), "__all__", ())}
+    public = {
+        n
+        for room in rooms
+        for n in getattr(importlib.import_module(room), "__all__", ())
+    }
     own = [base for base in bases if base.__module__.startswith("pyro_ssl")]
-    bases[:] = [base for base in bases if base not in own or base.__name__ in public] or [object]
+    bases[:] = [
+        base for base in bases if base not in own or base.__name__ in public
+    ] or [object]
 
 
 def without_aliases(
@@ -109,9 +124,24 @@ def without_aliases(
         lines.clear()
 
 
+def as_mathml(writer: Any, node: Element) -> None:
+    """Write a formula as MathML, which browsers draw by themselves: no script, no network."""
+    tex, block = node.astext(), isinstance(node, math_block)
+    if block and r"\\" in tex and r"\begin" not in tex:
+        tex = rf"\begin{{aligned}}{tex}\end{{aligned}}"
+    shown = convert(tex, display="block" if block else "inline")
+    if unknown := re.search(r">(\\\w+)<", shown):
+        logging.getLogger(__name__).warning(
+            "formula: %s is not known", unknown[1], location=node
+        )
+    writer.body.append(f'<div class="formula">{shown}</div>' if block else shown)
+    raise SkipNode
+
+
 def setup(app: Sphinx) -> None:
     """Make the pages that are made, before Sphinx looks for pages."""
     generate.make(Path(app.srcdir))
+    app.add_html_math_renderer("mathml", (as_mathml, None), (as_mathml, None))
     app.connect("missing-reference", documented)
     app.connect("autodoc-process-bases", public_bases)
     app.connect("autodoc-process-docstring", without_aliases)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import struct
 from base64 import b64decode
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ GALLERY = """# Tutorials
 Notebooks with the outputs that their code gave, from top to bottom; the tests run them all again.
 In the repository they are in `tutorials/`, and `make tutorials` runs them in full.
 
-::::{{grid}} 1 2 2 3
+::::{{grid}} 1 1 2 2
 :gutter: 3
 
 {cards}
@@ -54,7 +55,7 @@ class Tutorial(NamedTuple):
 
     title: str
     lesson: str  # the first thing that it teaches
-    picture: bytes  # the last one that it draws, PNG
+    picture: bytes  # the last one that it draws and that is wider than high, PNG
 
 
 def read_tutorial(path: Path) -> Tutorial:
@@ -63,9 +64,13 @@ def read_tutorial(path: Path) -> Tutorial:
     :raises ValueError: if it has no title, no list of what it teaches, or no picture.
     """
     cells: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    text = "\n".join(
+        "".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"
+    )
     outputs = [output for cell in cells for output in cell.get("outputs", ())]
-    pictures = [o["data"]["image/png"] for o in outputs if "image/png" in o.get("data", {})]
+    pictures = [
+        o["data"]["image/png"] for o in outputs if "image/png" in o.get("data", {})
+    ]
     title = re.search(r"^# (.+)", text, re.M)
     lesson = re.search(r"^\* (.+(?:\n  .+)*)", text, re.M)
     if not (title and lesson and pictures):
@@ -74,8 +79,18 @@ def read_tutorial(path: Path) -> Tutorial:
             f"{len(pictures)} pictures; expected a '# title', a list of what it teaches ('* ...') "
             "and a picture."
         )
+    decoded = [b64decode(picture) for picture in pictures]
+    fitting = [picture for picture in decoded if 1.2 < _shape(picture) < 3.2]
     first = " ".join(lesson[1].split()).rstrip(";.:")
-    return Tutorial(title[1], first[0].upper() + first[1:] + ".", b64decode(pictures[-1]))
+    return Tutorial(
+        title[1], first[0].upper() + first[1:] + ".", (fitting or decoded)[-1]
+    )
+
+
+def _shape(picture: bytes) -> float:
+    """Width over height, of a PNG's header."""
+    width, height = struct.unpack(">II", picture[16:24])
+    return width / height
 
 
 def make_tutorials(folder: Path) -> None:

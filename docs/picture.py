@@ -31,7 +31,12 @@ def main() -> None:
         )
         ax.set_axis_off()
     handles, names = panels[0].get_legend_handles_labels()
-    where = {"loc": "outside lower center", "ncols": 3, "frameon": False, "fontsize": 15}
+    where = {
+        "loc": "outside lower center",
+        "ncols": 3,
+        "frameon": False,
+        "fontsize": 15,
+    }
     figure.legend(handles, names, **where)
     figure.savefig(Path(__file__).parent / "_static" / "home.png", dpi=110)
 

@@ -35,6 +35,12 @@ def test_code_blocks_run(path, monkeypatch, tmp_path):
     run_blocks(path)
 
 
+@pytest.mark.parametrize("path", WITH_CODE, ids=name_of)
+def test_code_fits_a_page(path):
+    for block in python_blocks(path.read_text(encoding="utf-8")):
+        assert max(map(len, block.code.splitlines())) <= 88
+
+
 def test_every_page_that_teaches_use_has_code():
     taught = [p for p in PAGES if p.parent.name in ("howto", "coming_from") and p.stem != "index"]
     assert len(taught) >= 13
