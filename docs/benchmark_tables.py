@@ -222,7 +222,12 @@ def text_of(benchmark: Benchmark) -> str:
             for figure in benchmark.figures
         ),
     ]
-    return "\n\n".join(lines) + "\n"
+    return (
+        "\n\n".join(lines)
+        .replace(" ± ", "\u00a0±\u00a0")
+        .replace(" / ", "\u00a0/\u00a0")
+        + "\n"
+    )
 
 
 def measured(path: Path) -> dict[str, str]:

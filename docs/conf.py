@@ -51,7 +51,6 @@ autodoc_default_options = {
     # of these, what is inherited is not ours
     "inherited-members": "Module,TorchDistribution,TorchDistributionMixin,Distribution,"
     "Exception,tuple,Sequence",
-    "show-inheritance": True,
 }
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 88
@@ -100,28 +99,17 @@ def exists(target: str) -> bool:
         return False
 
 
-def public_bases(
-    app: Sphinx, name: str, thing: object, options: object, bases: list
-) -> None:
-    """Leave out bases that no room lists: their members stand with the class."""
-    rooms = {".".join(base.__module__.split(".")[:2]) for base in bases}
-    public = {
-        n
-        for room in rooms
-        for n in getattr(importlib.import_module(room), "__all__", ())
-    }
-    own = [base for base in bases if base.__module__.startswith("pyro_ssl")]
-    bases[:] = [
-        base for base in bases if base not in own or base.__name__ in public
-    ] or [object]
-
-
-def without_aliases(
+def described(
     app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
 ) -> None:
-    """Leave out what a NamedTuple says of its fields; their class describes them."""
+    """Add what a class extends, if a room lists it, and leave out what a NamedTuple adds by itself."""
     if lines and lines[0].startswith("Alias for field number"):
         lines.clear()
+    for base in thing.__bases__ if isinstance(thing, type) else ():
+        room = ".".join(base.__module__.split(".")[:2])
+        public = getattr(importlib.import_module(room), "__all__", ())
+        if room.startswith("pyro_ssl.") and base.__name__ in public:
+            lines += ["", f"Extends :class:`~{room}.{base.__name__}`.", ""]
 
 
 def as_mathml(writer: Any, node: Element) -> None:
@@ -143,5 +131,4 @@ def setup(app: Sphinx) -> None:
     generate.make(Path(app.srcdir))
     app.add_html_math_renderer("mathml", (as_mathml, None), (as_mathml, None))
     app.connect("missing-reference", documented)
-    app.connect("autodoc-process-bases", public_bases)
-    app.connect("autodoc-process-docstring", without_aliases)
+    app.connect("autodoc-process-docstring", described)
