@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import statistics
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from itertools import groupby
@@ -87,7 +88,12 @@ def compared_before(path: Path) -> str:
     }
     titles = {name: method.title for name, method in METHODS.items()} | titles
     for name in sorted(store.content["runs"], key=list(titles).index):
-        lines.append(comparison_row(titles[name], list(store.runs(name).values())))
+        runs = list(store.runs(name).values())
+        seconds = [
+            run["seconds_per_epoch"] for run in runs if "seconds_per_epoch" in run
+        ]
+        mean = statistics.fmean(seconds) if seconds else None
+        lines.append(comparison_row(titles[name], runs, mean))
     return "\n".join(lines)
 
 
