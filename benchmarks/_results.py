@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 from pathlib import Path
 from typing import Any
+
+import torch
+
+from pyro_ssl.bench import machine
 
 __all__ = ["RESULTS", "Results"]
 
@@ -41,8 +46,10 @@ class Results:
         return key in self.runs
 
     def add(self, key: str, result: Any) -> None:
-        """Store a run."""
+        """Store a run, and where and when it was made."""
         self.runs[key] = result
+        today, here = datetime.date.today().isoformat(), machine(torch.device("cpu"))
+        self.content["measured"] = {"date": today, "machine": here}
         self.write()
 
     def write(self) -> None:

@@ -238,7 +238,11 @@ def text_of(benchmark: Benchmark) -> str:
 
 def measured(path: Path) -> dict[str, str]:
     """What results know of where and when they were measured."""
-    return json.loads(path.read_text(encoding="utf-8")).get("measured", {})
+    content = json.loads(path.read_text(encoding="utf-8"))
+    by_method = content["runs"].values() if "corpus" in content else ()
+    runs = [run for seeds in by_method for run in seeds.values()]
+    machines = sorted({run["machine"] for run in runs if "machine" in run})
+    return {"machine": "; ".join(machines)} if machines else content.get("measured", {})
 
 
 def make(folder: Path) -> None:

@@ -3,6 +3,7 @@
 None of this needs Sphinx; ``make docs`` builds the pages, and fails at any warning.
 """
 
+import datetime
 import importlib
 import inspect
 import re
@@ -13,6 +14,8 @@ import pytest
 import torch
 
 import pyro_ssl
+from benchmarks._results import Results
+from benchmarks.compare.store import Store
 from docs import benchmark_tables, generate
 from tests.markdown import anchors, links, python_blocks, run_blocks
 
@@ -145,6 +148,17 @@ def test_benchmark_tables_follow_the_results(tmp_path):
     path.write_text(text.replace(perplexity, "912.5"), encoding="utf-8")
     before = benchmark.tables(benchmark_tables.RESULTS / benchmark.results)
     assert "212.0 ± 3.7" in before and "212.0 ± 3.7" not in benchmark.tables(path)
+
+
+def test_results_say_where_and_when(tmp_path):
+    results = Results(tmp_path / "one.json", {})
+    results.add("0", {"perplexity": 2.0})
+    found = benchmark_tables.measured(results.path)
+    assert found["date"] == datetime.date.today().isoformat() and "torch" in found["machine"]
+    store = Store("corpus", tmp_path)
+    store.add("pg", 0, {"machine": "one"})
+    store.add("pg", 1, {"machine": "another"})
+    assert benchmark_tables.measured(store.path) == {"machine": "another; one"}
 
 
 def test_every_result_has_a_section():

@@ -17,7 +17,7 @@ __all__ = ["Estimator", "NotFittedError", "seeded"]
 
 
 class NotFittedError(ValueError, AttributeError):
-    """An estimator is used before :meth:`fit`; of the same kinds as scikit-learn's own."""
+    """An estimator is used before ``fit``; of the same kinds as scikit-learn's own."""
 
 
 class Estimator:
