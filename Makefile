@@ -53,7 +53,7 @@ release-check: dist  ## the wheel in an empty environment, the tests from the un
 	$(VENV)/bin/check-wheel-contents dist/*.whl
 	$(PYTHON) -m venv build/empty
 	build/empty/bin/python -m pip install --quiet -c $(CONSTRAINTS) dist/*.whl
-	cd build && CI=1 empty/bin/python ../tests/markdown.py ../README.md
+	cd build && CI=1 empty/bin/python -P ../tests/markdown.py ../README.md
 	mkdir build/sdist
 	tar -xzf dist/*.tar.gz --strip-components 1 -C build/sdist
 	$(MAKE) -C build/sdist test-fast VENV=$(CURDIR)/build/empty CONSTRAINTS=$(abspath $(CONSTRAINTS))
