@@ -97,6 +97,18 @@ def compared_before(path: Path) -> str:
     return "\n".join(lines)
 
 
+def plain(path: Path) -> str:
+    """Make a table of figures that have names alone: a column for each run."""
+    runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    names = dict.fromkeys(name for run in runs.values() for name in run)
+    lines = [f"| | {' | '.join(runs)} |", "|---" * (1 + len(runs)) + "|"]
+    for name in names:
+        lines.append(
+            f"| {name} | {' | '.join(str(run.get(name, '–')) for run in runs.values())} |"
+        )
+    return "\n".join(lines)
+
+
 def committed(path: Path) -> str:
     """Take a table as the benchmark wrote it."""
     return path.read_text(encoding="utf-8")
@@ -200,6 +212,13 @@ BENCHMARKS = (
         "2026-11-21",
         printed(_architectures_report.report, whole=True),
         ("architectures.png",),
+    ),
+    Benchmark(
+        "Learning from 10⁸ words",
+        "large.json",
+        "python -m benchmarks.large",
+        "2026-11-26",
+        plain,
     ),
     Benchmark(
         "Characters: LSTM and multiplicative LSTM",
