@@ -82,7 +82,7 @@ $(VENV)/.installed-%: pyproject.toml $(CONSTRAINTS) setup.py $(wildcard pyro_ssl
 	@touch $@
 
 # pytorch-forecasting takes no pandas as new as the one that is pinned.
-$(VENV)/.installed-transformer: pyproject.toml constraints.txt setup.py | $(VENV)/bin/python
-	grep -v '^pandas==' constraints.txt > $(VENV)/constraints.txt
+$(VENV)/.installed-transformer: pyproject.toml $(CONSTRAINTS) setup.py | $(VENV)/bin/python
+	grep -v '^pandas==' $(CONSTRAINTS) > $(VENV)/constraints.txt
 	$(RUN) pip install --quiet -c $(VENV)/constraints.txt -e '.[transformer]'
 	@touch $@

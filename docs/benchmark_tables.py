@@ -1,7 +1,6 @@
 """The benchmarks' tables, from their results alone: each with its command, machine and date.
 
-A benchmark's own ``report`` makes its tables, here as on the command line; this file knows where
-the results are and how they were measured.
+A benchmark's own ``report`` makes them; this file knows where results are, and how measured.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import shutil
 import statistics
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,8 @@ from benchmarks import (
     belief,
     characters,
     curves,
+    imv_ahead,
+    intervene,
 )
 from benchmarks._results import RESULTS, Results
 from benchmarks.compare.methods import METHODS
@@ -97,6 +99,13 @@ def compared_before(path: Path) -> str:
     return "\n".join(lines)
 
 
+def errors_ahead(path: Path) -> str:
+    """Make the table of errors of ``benchmarks.imv_ahead``; its variables' names are the data's."""
+    nameless = partial(imv_ahead.report, names=tuple(map(str, range(100))))
+    lines = printed(nameless, whole=False)(path).splitlines()
+    return "\n".join(line for line in lines if line.startswith("|"))
+
+
 def plain(path: Path) -> str:
     """Make a table of figures that have names alone: a column for each run."""
     runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
@@ -117,7 +126,7 @@ def committed(path: Path) -> str:
 def as_markdown(text: str) -> str:
     """Set tables apart from the lines around them; lines in columns stay as they are."""
     blocks = []
-    for kind, lines in groupby(text.strip().splitlines(), key=_kind):
+    for kind, lines in groupby(text.strip("\n").splitlines(), key=_kind):
         block = "\n".join(lines)
         blocks.append(f"```text\n{block}\n```" if kind == "columns" else block)
     return "\n\n".join(block for block in blocks if block.strip())
@@ -221,10 +230,26 @@ BENCHMARKS = (
         plain,
     ),
     Benchmark(
-        "Characters: LSTM and multiplicative LSTM",
+        "A belief that is set",
+        "intervene.json",
+        "python -m benchmarks.intervene",
+        "2026-11-26",
+        printed(intervene.report, whole=True),
+        ("intervene.png",),
+    ),
+    Benchmark(
+        "PM2.5, six hours ahead",
+        "imv_ahead.json",
+        "make bench-transformer PM25=FOLDER",
+        "2026-11-26",
+        errors_ahead,
+        ("imv_ahead.png",),
+    ),
+    Benchmark(
+        "Bytes of text: LSTM and multiplicative LSTM",
         "characters.json",
         "python -m benchmarks.characters --path FOLDER",
-        "2026-11-21",
+        "2026-11-26",
         printed(characters.report, whole=False),
         ("characters.png",),
     ),
