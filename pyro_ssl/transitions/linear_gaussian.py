@@ -125,7 +125,7 @@ class LinearGaussianTransition(GaussianTransition):
             shape = state.batch.shape[:-1] + self.event_shape
             moments = Moments(self.initial_mean.expand(shape), self.initial_scale.expand(shape))
             return moments, state
-        mean = self._ahead(z_prev, inputs)
+        mean = self.ahead(z_prev, inputs)
         return Moments(mean, self.scale.expand_as(mean)), state
 
     def drift(self, inputs: Tensor | None) -> Tensor:
@@ -134,7 +134,8 @@ class LinearGaussianTransition(GaussianTransition):
             return self.offset
         return F.linear(inputs, self.input_matrix, self.offset)
 
-    def _ahead(self, z_prev: Tensor, inputs: Tensor | None) -> Tensor:
+    def ahead(self, z_prev: Tensor, inputs: Tensor | None = None) -> Tensor:
+        """A z_{t-1} + b + G u_t, the mean of z_t: ``(..., D)``."""
         if inputs is None:
             return F.linear(z_prev, self.matrix, self.offset)
         return F.linear(z_prev, self.matrix) + self.drift(inputs)
@@ -143,7 +144,7 @@ class LinearGaussianTransition(GaussianTransition):
         """Teacher-forced moments by one product; see the base class."""
         T, first = z.shape[-2], z.shape[:-2] + (1, self.dim)
         inputs = None if inputs is None else inputs[..., 1:, :]
-        later = self._ahead(z[..., :-1, :], inputs)
+        later = self.ahead(z[..., :-1, :], inputs)
         mean = torch.cat([self.initial_mean.expand(first), later], -2)
         scale = torch.cat([self.initial_scale.expand(first), self.scale.expand_as(later)], -2)
         return Moments(mean[..., :T, :], scale[..., :T, :])
