@@ -124,9 +124,7 @@ def _over_vectors(given: SweepArguments) -> _Kind | None:
         noise = given.randomness.normal(LATENTS, T, P * D, emission.center.dtype)
         noise = noise.reshape(T, B, P, D)
         last = None if given.start is None else given.start.state.last
-        swept, last = sweep_vectors(
-            found, weights, emission, twist, noise, drift, settings, last
-        )
+        swept, last = sweep_vectors(found, weights, emission, twist, noise, drift, settings, last)
         return swept, ReadState(LSTMState(swept.h, swept.c), last)
 
     return _Kind((*emission, *(twist or ()), *cell[1:], *of_head, drift), run)
