@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 __all__ = [
@@ -142,4 +141,4 @@ def as_numbers(value: Any) -> Any:
     tables = _tables(value)
     if tables is None:
         return value
-    return [torch.as_tensor(table.to_numpy(dtype=float)) for table in tables]
+    return [np.array(table.to_numpy(dtype=float)) for table in tables]

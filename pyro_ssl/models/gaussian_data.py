@@ -49,6 +49,13 @@ class Series(NamedTuple):
         return seen_sensors(self.x, self.lengths, self.mask)
 
     @property
+    def ends(self) -> Tensor:
+        """Where each series ends, ``(B,)``."""
+        T, B = self.x.shape[:2]
+        whole = torch.full((B,), T, device=self.x.device, dtype=torch.long)
+        return whole if self.lengths is None else self.lengths
+
+    @property
     def within(self) -> Tensor:
         """Which steps there are, bool ``(T, B)``."""
         return active_cells(self.x, self.lengths)

@@ -162,10 +162,8 @@ def crps(samples: Tensor, truth: Tensor) -> Tensor:
 
 def _origins(data: Series, start: int, every: int, horizon: int) -> Iterator[tuple[int, Tensor]]:
     """Steps to forecast from, each with the series that are so long."""
-    T, B = data.x.shape[:2]
-    ends = torch.full((B,), T, device=data.x.device) if data.lengths is None else data.lengths
-    for end in range(max(start, 1), T - horizon + 1, every):
-        which = (ends >= end + horizon).nonzero().squeeze(-1)
+    for end in range(max(start, 1), len(data.x) - horizon + 1, every):
+        which = (data.ends >= end + horizon).nonzero().squeeze(-1)
         if len(which):
             yield end, which
 

@@ -58,7 +58,9 @@ def region_of(z: Tensor) -> Region:
     else:
         others = wide
     mean = wide.mean(0)
-    places = mean[torch.linspace(0, len(mean) - 1, min(len(mean), PLACES)).round().long()]
+    count = min(len(mean), PLACES)
+    which = torch.arange(count, device=mean.device) * len(mean) // count
+    places = mean[which]
     away = mean - mean.mean(0)
     values, vectors = torch.linalg.eigh(away.T @ away / len(mean))
     scale = values.clamp(min=0.0).sqrt()

@@ -148,8 +148,7 @@ class Tracker(Model):
             up to its length + S.
         """
         data = self._take("forecast", x, lengths, mask, inputs, horizon=horizon)
-        T, B = data.x.shape[:2]
-        ends = torch.full((B,), T, device=data.x.device) if data.lengths is None else data.lengths
+        ends = data.ends
         each: list[tuple[Tensor, GaussianForecast]] = []
         for end in ends.unique().tolist():  # those of one length together
             which = (ends == end).nonzero().squeeze(-1)
@@ -212,12 +211,12 @@ class Tracker(Model):
         D = self.transition.dim
         sizes: dict[str, tuple[int, ...]] = {"loading": (E, D), "offset": (E,)}
         sizes["covariance"] = (E, E)
-        if REGION[0] in tensors:
-            places = tensors[REGION[0]].shape[0]
-            sizes |= dict(zip(REGION, ((places, D), (D, D), ()), strict=True))
+        if not tensors.keys().isdisjoint(REGION):
+            shapes = ((_rows(tensors, REGION[0]), D), (D, D), ())
+            sizes |= dict(zip(REGION, shapes, strict=True))
         if "iterates" in tensors:
             num_weights = sum(parameter.numel() for parameter in self.transition.parameters())
-            sizes["iterates"] = (tensors["iterates"].shape[0], num_weights)
+            sizes["iterates"] = (_rows(tensors, "iterates"), num_weights)
         return sizes
 
     def _check_values(self) -> None:
@@ -280,3 +279,8 @@ class Tracker(Model):
             input_size=self.transition.input_size,
             sensors=self.sensors,
         )
+
+
+def _rows(tensors: dict[str, Tensor], name: str) -> int:
+    """How many rows one of the tensors has, of any number; 1 if it is missing, or has none."""
+    return tensors[name].shape[0] if name in tensors and tensors[name].dim() else 1

@@ -159,7 +159,7 @@ def _digest(value: Any) -> Any:
     if isinstance(value, Corpus):
         return f"corpus {value.digest}"
     if isinstance(value, list | tuple):
-        if any(isinstance(one, Tensor | np.ndarray | Corpus) for one in value):
+        if any(isinstance(one, Tensor | np.ndarray | Corpus) or is_table(one) for one in value):
             return [_digest(one) for one in value]
         found = hashlib.sha256(repr(value).encode()).hexdigest()[:8]
         return f"{len(value)} entries {found}"

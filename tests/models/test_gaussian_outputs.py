@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pyro_ssl import GaussianSSL
+from pyro_ssl.errors import CheckpointError
 from pyro_ssl.exact import kalman_filter, kalman_smoother
 from pyro_ssl.models import GaussianForecast
 from pyro_ssl.models.gaussian_iterates import kept_with, weights_of
@@ -129,8 +130,8 @@ def test_scores_are_those_of_the_exact_forecasts():
 def test_scores_are_from_every_origin_that_has_so_many_steps_after_it():
     x = sensors(20, 3).nan_to_num(20.0)
     ssl = fitted(x, linear=True)
-    found = ssl.score(x, 4, torch.tensor([20, 13, 3]), start=5, every=4, num_particles=10)
-    # 5, 9, 13 (16 is past 20 - 4) of the first; 5 and 9 of the second; none of the third
+    found = ssl.score(x, 4, torch.tensor([20, 14, 3]), start=5, every=4, num_particles=10)
+    # 5, 9, 13 (17 is past 20 - 4) of the first; 5 and 9 of the second; none of the third
     assert (found.num_observed == 5).all() and found.crps.shape == (4, 6)
     with pytest.raises(ValueError, match="nothing was observed in 4 steps from step 18 on"):
         ssl.score(x, 4, start=18)
@@ -204,6 +205,21 @@ def test_inputs_come_as_tables_too():
         torch.manual_seed(0)
         found.append(ssl.forecast(x, 3, inputs=inputs, num_particles=9).samples)
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+def test_a_saved_fit_knows_other_tables_from_its_own(tmp_path):
+    """Two that are printed alike, as data and as validation data."""
+    one = pd.DataFrame(sensors(200, 1).nan_to_num(20.0)[:, 0].numpy())
+    other = one.copy()
+    other.iloc[100, 3] += 1.0
+    assert repr(one) == repr(other)
+    how = {"linear_steps": 1, "num_particles": 2, "num_valid_particles": 2, **QUICK}
+    for name, given in (("x", {"x": other}), ("valid", {"valid": (other,)})):
+        given = {"x": one, "valid": (one,)} | given
+        ssl = GaussianSSL(1, hidden_size=2, linear=True, noise="diagonal")
+        ssl.fit(one, valid=(one,), checkpoint=tmp_path / name, **how)
+        with pytest.raises(CheckpointError, match=name):
+            ssl.fit(**given, checkpoint=tmp_path / name, resume=True, **how)
 
 
 def test_bad_tables_are_told():

@@ -7,8 +7,9 @@ import pyro
 import pytest
 import torch
 from pyro import poutine
+from pyro.optim import Adam
 
-from pyro_ssl import GaussianSSL, ParticleGibbs
+from pyro_ssl import GaussianSSL, ParticleGibbs, StochasticEM
 from pyro_ssl.exact import (
     LinearEmission,
     LinearGaussianEM,
@@ -16,7 +17,9 @@ from pyro_ssl.exact import (
     kalman_smoother,
     sample_kalman_paths,
 )
+from pyro_ssl.models.gaussian_data import Series
 from pyro_ssl.models.gaussian_linear import start_around
+from pyro_ssl.models.gaussian_model import em_epoch
 from pyro_ssl.transitions import LinearGaussianTransition
 from tests.smc.test_gaussian import p_values
 from tests.statistics import ALPHA
@@ -156,15 +159,17 @@ def test_minibatches_are_of_the_sequences_that_they_name():
     """Copies of a sequence share its data, its length and its inputs."""
     ssl, x, given, _ = world("full")
     z, index = torch.randn(2 * B, T, D), torch.tensor([4, 0, 2])
-    arguments = x, given["lengths"], given["mask"], 2, given["inputs"]
 
-    def log_p(z, *more):
-        trace = poutine.trace(pyro.condition(ssl.model, {"z": z})).get_trace(*arguments, *more)
+    def log_p(z, num_paths, *more):
+        arguments = x, given["lengths"], given["mask"], num_paths, given["inputs"], *more
+        trace = poutine.trace(pyro.condition(ssl.model, {"z": z})).get_trace(*arguments)
         trace.compute_log_prob()
         return trace.nodes["x"]["unscaled_log_prob"], trace.nodes["z"]["unscaled_log_prob"]
 
-    for whole, part in zip(log_p(z), log_p(z[index], index), strict=True):
-        torch.testing.assert_close(whole[..., index], part)
+    one, other = log_p(z[:B], 1), log_p(z[B:], 1)
+    for i, whole in enumerate(log_p(z, 2)):
+        torch.testing.assert_close(whole, torch.cat([one[i], other[i]], -1))
+        torch.testing.assert_close(whole[..., index], log_p(z[index], 2, index)[i])
 
 
 # ------------------------------------------------------------------------------------- learning
@@ -233,6 +238,9 @@ def test_minibatches_learn_and_renew_all_paths():
     history = ssl.fit(x, disable_progbar=True, **how)
     assert all(math.isfinite(record.loss) for record in history)
     assert history[-1].change_rate > 0.3
+    em = StochasticEM(ssl.model, Adam({"lr": 0.01}), 5)
+    em_epoch(em, Series(x), 2, 2)
+    assert em.paths.shape == (10, 20, D) and (em.paths != 0).all()
 
 
 @pytest.mark.stage("statistical")
