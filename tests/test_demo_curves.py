@@ -33,7 +33,7 @@ def test_demo_prints_a_table_and_writes_a_picture(quick, tmp_path, monkeypatch, 
     printed = capsys.readouterr().out
     number = r" +\d+\.\d{3}"
     for kind in curves.CURVES:
-        row = rf"^{kind}{number * 4} +\d+%{number} +\d+\.\d$"
+        row = rf"^{kind}{number * 4} +\d+% +\d+%{number} +\d+\.\d$"
         assert re.search(row, printed, re.MULTILINE), row
     assert str(out) in printed
     assert out.read_bytes().startswith(b"\x89PNG")
@@ -51,7 +51,7 @@ def test_what_is_drawn_and_scored_is_what_the_model_said(quick):
     assert found.scores["smoothed"] == pytest.approx(float(off))
     off = (mean - curve.z[100:, 0]).square().mean().sqrt()
     assert found.scores["forecast"] == pytest.approx(float(off))
-    assert 0 <= found.scores["covered"] <= 1
+    assert 0 <= found.scores["covered"] <= 1 and 0 <= found.scores["beyond"] <= 1
 
     figure = draw({"circle": found, "again": found})
     assert [ax.get_title() for ax in figure.axes] == ["circle", "again"]

@@ -68,6 +68,7 @@ def follow(
         "observed": _rmse(curve.x, curve.z),
         "forecast": _rmse(ahead.mean, curve.z[TRAIN:]),
         "covered": float(((low < later) & (later < high)).double().mean()),
+        "beyond": float(ahead.extrapolates.double().mean()),
         "noise": float(noise.diagonal().mean().sqrt()),
         "seconds": time.perf_counter() - started,
     }
@@ -135,7 +136,7 @@ def _report(found: dict[str, Followed]) -> None:
     columns = list(next(iter(found.values())).scores)
     print(f"{'':<12}" + "".join(f"{name:>10}" for name in columns))
     for kind, one in found.items():
-        digits = {"covered": ".0%", "seconds": ".1f"}
+        digits = {"covered": ".0%", "beyond": ".0%", "seconds": ".1f"}
         cells = (f"{one.scores[name]:>10{digits.get(name, '.3f')}}" for name in columns)
         print(f"{kind:<12}" + "".join(cells))
     print(_NOTES)
@@ -149,6 +150,8 @@ The first four are root mean squared errors, per coordinate:
   forecast  of the path at the {HORIZON} steps after t = {TRAIN}, given the points up to there
 covered     held-out points in the forecast's {_LEVEL:.0%} intervals, which have the noise in
             them; the picture's tubes are of the path, without it
+beyond      steps of the forecast at which it extrapolates: a quarter of its draws or more is where
+            no latent of the fit was, and its intervals there are not to be relied on
 noise       estimate of the noise's standard deviation, {NOISE}
 Forecasts differ much from seed to seed: try --seed, or see benchmarks/curves.py for five."""
 

@@ -1,4 +1,4 @@
-"""Exact answers: enumeration, forward-backward, the Kalman filter and smoother."""
+"""Exact answers: enumeration, forward-backward, the Kalman filter and smoother, EM with them."""
 
 from .chains import (
     Enumeration,
@@ -16,12 +16,14 @@ from .kalman import (
     kalman_smoother,
     sample_kalman_paths,
 )
+from .linear_em import LinearGaussianEM
 
 __all__ = [
     "Enumeration",
     "KalmanFilter",
     "KalmanSmoother",
     "LinearEmission",
+    "LinearGaussianEM",
     "enumerate_paths",
     "kalman_filter",
     "kalman_smoother",

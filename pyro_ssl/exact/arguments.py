@@ -61,13 +61,19 @@ def check_chain(where: str, initial: Any, matrix: Any, log_emission: Any, length
 
 
 def check_kalman(
-    where: str, transition: Any, emission: Any, x: Any, mask: Any, lengths: Any
+    where: str,
+    transition: Any,
+    emission: Any,
+    x: Any,
+    mask: Any,
+    lengths: Any,
+    inputs: Any = None,
 ) -> Tensor:
-    """Check what would broadcast to another model; return which x_t were observed, ``(T, B)``.
+    """Check what would broadcast to another model; return what was observed, bool ``(T, B, E)``.
 
     :raises TypeError: if an argument is of another class.
     :raises ValueError: naming what does not fit.
-    :raises NonFiniteError: if an x_t that was observed is not finite.
+    :raises NonFiniteError: if an observation is infinite, or an input is not finite.
     """
     check_kind(where, "transition", transition, LinearGaussianTransition, _HOW)
     if not all(isinstance(getattr(emission, name, None), Tensor) for name in _PARTS):
@@ -84,28 +90,52 @@ def check_kalman(
     check_tensor(where, "x", x, ("T", "B", E), like=like, some="T", write=write)
     T, B = x.shape[:2]
     check_lengths(where, lengths, T, B, x.device)
-    seen = torch.ones(T, B, dtype=torch.bool, device=x.device)
+    _check_inputs(where, inputs, (T, B, transition.input_size), like)
+    seen = ~x.isnan()
     if mask is not None:
-        seen = _mask(where, mask, (T, B), x.device)
+        seen = seen & _mask(where, mask, (T, B, E), x.device)
     if lengths is not None:
-        seen = seen & steps_within(lengths, T)
+        seen = seen & steps_within(lengths, T).unsqueeze(-1)
     if may_read(x):
         _check_values(where, emission.covariance, x, seen)
     return seen
 
 
-def _mask(where: str, mask: Any, shape: tuple[int, int], device: torch.device) -> Tensor:
+def _check_inputs(where: str, inputs: Any, shape: tuple[int, int, int], like: Tensor) -> None:
+    T, _, size = shape
+    if (inputs is not None) != bool(size):
+        raise ValueError(
+            f"{where}: the transition reads input_size={size} inputs, but inputs "
+            f"{'were' if inputs is not None else 'were not'} given; write "
+            "LinearGaussianTransition(..., input_size=u.shape[-1]) and inputs=u, or neither."
+        )
+    if inputs is None:
+        return
+    shared = isinstance(inputs, Tensor) and inputs.dim() == 2
+    write = "u[:, None].expand(-1, B, -1) for inputs (T, U) that all sequences share"
+    expected = (T, size) if shared else shape
+    check_tensor(where, "inputs", inputs, expected, like=like, write=write)
+    if may_read(inputs) and not bool(inputs.isfinite().all()):
+        raise NonFiniteError(
+            f"{where}: inputs hold NaN or inf, expected finite numbers at every step; write "
+            "inputs.nan_to_num(), or make what may be missing a sensor of x."
+        )
+
+
+def _mask(where: str, mask: Any, shape: tuple[int, int, int], device: torch.device) -> Tensor:
     if isinstance(mask, Tensor) and mask.dtype != torch.bool:
         raise ValueError(
             f"{where}: mask has dtype {mask.dtype}, expected bool, true where x_t is observed; "
             "write mask=mask.bool()."
         )
     like, numbers = torch.empty(0, device=device), mask
+    by_sensor = isinstance(mask, Tensor) and mask.dim() == 3
     if isinstance(mask, Tensor):
         numbers = mask.long()
-    write = "one flag for each x_t, time first"
-    check_tensor(where, "mask", numbers, shape, like=like, integer=True, write=write)
-    return mask
+    write = "one flag for each x_t, time first, or one for each sensor"
+    expected = shape if by_sensor else shape[:2]
+    check_tensor(where, "mask", numbers, expected, like=like, integer=True, write=write)
+    return mask if by_sensor else mask.unsqueeze(-1)
 
 
 def _check_values(where: str, covariance: Tensor, x: Tensor, seen: Tensor) -> None:
@@ -115,17 +145,17 @@ def _check_values(where: str, covariance: Tensor, x: Tensor, seen: Tensor) -> No
             f"{where}: emission.covariance is not symmetric and positive definite, expected R of "
             "the noise; write R @ R.mT for a root, or add 1e-6 * torch.eye(len(R))."
         )
-    bad = seen & ~x.isfinite().all(-1)
+    bad = seen & x.isinf()
     if bool(bad.any()):
-        t, b = bad.nonzero()[0].tolist()
+        t, b, _ = bad.nonzero()[0].tolist()
         raise NonFiniteError(
             f"{where}: x is {x[t, b].tolist()} at step {t} of sequence {b}, expected finite "
-            "numbers where it is observed; write mask=x.isfinite().all(-1)."
+            "numbers, or NaN for sensors that were not observed; write mask=x.isfinite()."
         )
 
 
 _PARTS = ("matrix", "offset", "covariance")
 _HOW = (
     "kalman_filter(transition, LinearEmission(C, d, R), x) with C (E, D), d (E,), R (E, E), "
-    "x (T, B, E), mask (T, B), lengths (B,)"
+    "x (T, B, E), mask (T, B) or (T, B, E), lengths (B,), inputs (T, B, U)"
 )

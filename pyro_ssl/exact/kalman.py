@@ -2,15 +2,17 @@ r"""Exact answers where all is linear and Gaussian: the Kalman filter, the smoot
 
 .. math::
     z_1 \sim \mathrm{N}(m, \mathrm{diag}\, s^2), \quad
-    z_t \sim \mathrm{N}(A z_{t-1} + b, \mathrm{diag}\, q^2), \quad
+    z_t \sim \mathrm{N}(A z_{t-1} + b + G u_t, \mathrm{diag}\, q^2), \quad
     x_t \sim \mathrm{N}(C z_t + d, R)
 
 for a :class:`~pyro_ssl.transitions.LinearGaussianTransition` and a :class:`LinearEmission` (Zheng
 et al. 2017, arXiv 1711.11179, eq. 10). The samplers over R^D are tested against them.
 
 All covariances are carried as triangular roots, and conditioning is one QR decomposition (the
-square-root array form): nothing is subtracted, so they stay positive in float32. A step that is
-not observed, or past a sequence's length, is treated as a measurement with C = 0.
+square-root array form): nothing is subtracted, so they stay positive in float32. A sensor that is
+not observed at a step (NaN, masked, or past a sequence's length) is left out of its measurement.
+
+Next files to read: ``measurements.py``, how; ``linear_em.py``, which learns the parameters.
 
 *Reference*: Särkkä, "Bayesian Filtering and Smoothing", 2013: theorem 4.2 (filter), theorem 8.2
 (smoother of Rauch, Tung & Striebel); Kailath, Sayed & Hassibi, "Linear Estimation", 2000, chapter
@@ -19,7 +21,6 @@ not observed, or past a sequence's length, is treated as a measurement with C = 
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,7 @@ from ..arguments import sizes_of
 from ..steps import steps_within
 from ..transitions import LinearGaussianTransition
 from .arguments import check_kalman
+from .measurements import LinearEmission, measurements
 
 __all__ = [
     "KalmanFilter",
@@ -38,18 +40,6 @@ __all__ = [
     "kalman_smoother",
     "sample_kalman_paths",
 ]
-
-
-class LinearEmission(NamedTuple):
-    """x_t ~ N(C z_t + d, R).
-
-    ``matrix`` C, ``(E, D)``; ``offset`` d, ``(E,)``; ``covariance`` R, ``(E, E)``, positive
-    definite.
-    """
-
-    matrix: Tensor
-    offset: Tensor
-    covariance: Tensor
 
 
 class KalmanFilter(NamedTuple):
@@ -68,11 +58,12 @@ class KalmanSmoother(NamedTuple):
     """What :func:`kalman_smoother` found.
 
     ``mean`` E[z_t | x_{1:T}], ``(T, B, D)``; ``covariance`` Cov[z_t | x_{1:T}],
-    ``(T, B, D, D)``.
+    ``(T, B, D, D)``; ``lagged`` Cov[z_{t+1}, z_t | x_{1:T}], ``(T - 1, B, D, D)``.
     """
 
     mean: Tensor
     covariance: Tensor
+    lagged: Tensor
 
 
 def kalman_filter(
@@ -82,19 +73,22 @@ def kalman_filter(
     *,
     mask: Tensor | None = None,
     lengths: Tensor | None = None,
+    inputs: Tensor | None = None,
 ) -> KalmanFilter:
     """Filter: p(z_t | x_{1:t}) of every step, and the evidence step by step. Differentiable.
 
     :param LinearGaussianTransition transition: of dimension D.
     :param LinearEmission emission: of x_t given z_t.
-    :param Tensor x: data, time first, ``(T, B, E)``; what is not observed may hold anything.
-    :param Tensor mask: bool ``(T, B)``, true where x_t is observed; the rest adds 0 to the
-        log-likelihood.
+    :param Tensor x: data, time first, ``(T, B, E)``; NaN is a sensor that was not observed.
+    :param Tensor mask: bool ``(T, B)``, true where x_t is observed, or ``(T, B, E)``, sensor by
+        sensor; the rest may hold anything, and adds 0 to the log-likelihood.
     :param Tensor lengths: integers ``(B,)``: steps at or past a sequence's length are not
         observed, and their moments are predictions.
+    :param Tensor inputs: u, ``(T, B, U)``, or ``(T, U)`` for all sequences, where the transition
+        reads any.
     :returns: :class:`KalmanFilter`.
     :raises ValueError: if shapes, dtypes or devices do not fit, or the covariance is none.
-    :raises NonFiniteError: if an x_t that was observed is not finite.
+    :raises NonFiniteError: if an observation is infinite, or an input is not finite.
 
     Example::
 
@@ -105,8 +99,8 @@ def kalman_filter(
         >>> found.log_likelihood.shape, found.covariance.shape
         (torch.Size([5, 3]), torch.Size([5, 3, 2, 2]))
     """
-    seen = check_kalman("kalman_filter", transition, emission, x, mask, lengths)
-    scores, means, roots = _filter(transition, emission, x, seen)
+    seen = check_kalman("kalman_filter", transition, emission, x, mask, lengths, inputs)
+    scores, means, roots = _filter(transition, emission, x, seen, inputs)
     return KalmanFilter(scores, means, roots @ roots.mT)
 
 
@@ -118,6 +112,7 @@ def kalman_smoother(
     *,
     mask: Tensor | None = None,
     lengths: Tensor | None = None,
+    inputs: Tensor | None = None,
 ) -> KalmanSmoother:
     """Smooth: p(z_t | x_{1:T}) of every step; takes what :func:`kalman_filter` takes.
 
@@ -131,18 +126,38 @@ def kalman_smoother(
         >>> found.mean.shape
         torch.Size([5, 3, 2])
     """
-    seen = check_kalman("kalman_smoother", transition, emission, x, mask, lengths)
-    _, filtered, roots = _filter(transition, emission, x, seen)
+    seen = check_kalman("kalman_smoother", transition, emission, x, mask, lengths, inputs)
+    return smoothed_with_scores(transition, emission, x, seen, inputs)[1]
+
+
+@torch.no_grad()
+def smoothed_with_scores(
+    transition: LinearGaussianTransition,
+    emission: LinearEmission,
+    x: Tensor,
+    seen: Tensor,
+    inputs: Tensor | None,
+) -> tuple[Tensor, KalmanSmoother]:
+    """Return log p(x_t | x_{1:t-1}), ``(T, B)``, and the smoother; nothing is checked.
+
+    :param Tensor seen: what was observed, bool ``(T, B, E)``.
+    """
+    scores, filtered, roots = _filter(transition, emission, x, seen, inputs)
+    drift = _drift(transition, inputs, len(x))
     mean, root = filtered[-1], roots[-1]
-    means, smoothed = [mean], [root]
+    means, smoothed, gains = [mean], [root], []
     for t in range(len(x) - 2, -1, -1):
-        ahead, _, gain, rest = _look_back(transition, filtered[t], roots[t])
+        ahead, _, gain, rest = _look_back(transition, filtered[t], roots[t], drift[t + 1])
         mean = filtered[t] + _apply(gain, mean - ahead)
         root = _root_of_sum(rest, gain @ root)
         means.append(mean)
         smoothed.append(root)
+        gains.append(gain)
     root = torch.stack(smoothed[::-1])
-    return KalmanSmoother(torch.stack(means[::-1]), root @ root.mT)
+    covariance = root @ root.mT
+    gain = torch.stack(gains[::-1]) if gains else covariance[:0]
+    found = KalmanSmoother(torch.stack(means[::-1]), covariance, covariance[1:] @ gain.mT)
+    return scores, found
 
 
 @torch.no_grad()
@@ -154,6 +169,7 @@ def sample_kalman_paths(
     *,
     mask: Tensor | None = None,
     lengths: Tensor | None = None,
+    inputs: Tensor | None = None,
 ) -> Tensor:
     """Draw whole paths z_{1:T} ~ p(z | x), by forward filtering, backward sampling.
 
@@ -169,15 +185,16 @@ def sample_kalman_paths(
         >>> sample_kalman_paths(chain, emission, x, (100,)).shape
         torch.Size([100, 5, 3, 2])
     """
-    seen = check_kalman("sample_kalman_paths", transition, emission, x, mask, lengths)
+    seen = check_kalman("sample_kalman_paths", transition, emission, x, mask, lengths, inputs)
     sizes = sizes_of("sample_kalman_paths", "sample_shape", sample_shape)
-    _, means, roots = _filter(transition, emission, x, seen)
+    _, means, roots = _filter(transition, emission, x, seen, inputs)
+    drift = _drift(transition, inputs, len(x))
     shape = sizes + means.shape
     noise = torch.randn(shape, dtype=means.dtype, device=means.device)
     z = means[-1] + _apply(roots[-1], noise[..., -1, :, :])  # sample_shape + (B, D)
     path = [z]
     for t in range(len(x) - 2, -1, -1):
-        ahead, _, gain, rest = _look_back(transition, means[t], roots[t])
+        ahead, _, gain, rest = _look_back(transition, means[t], roots[t], drift[t + 1])
         z = means[t] + _apply(gain, z - ahead) + _apply(rest, noise[..., t, :, :])
         path.append(z)
     drawn = torch.stack(path[::-1], -3)
@@ -188,27 +205,38 @@ def sample_kalman_paths(
 
 
 def _filter(
-    transition: LinearGaussianTransition, emission: LinearEmission, x: Tensor, seen: Tensor
+    transition: LinearGaussianTransition,
+    emission: LinearEmission,
+    x: Tensor,
+    seen: Tensor,
+    inputs: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log-likelihoods ``(T, B)``, filtered means ``(T, B, D)`` and roots ``(T, B, D, D)``."""
     B, D = x.shape[1], transition.dim
-    noise = torch.linalg.cholesky(emission.covariance)
+    drift = _drift(transition, inputs, len(x))
+    matrix, value, constant = measurements(emission, x, seen)
+    unit = torch.eye(value.shape[-1], dtype=value.dtype, device=value.device)
+    there = seen.any(-1)
     mean = transition.initial_mean.expand(B, D)
     root = transition.initial_scale.diag().expand(B, D, D)
     scores, means, roots = [], [], []
     for t in range(len(x)):
         if t:
-            mean, root, _, _ = _look_back(transition, mean, root)
-        C = torch.where(seen[t, :, None, None], emission.matrix, 0.0)  # (B, E, D)
-        predicted = _apply(C, mean) + emission.offset
-        # Selected, not multiplied by 0: data that are not observed may be NaN.
-        residual = torch.where(seen[t, :, None], x[t] - predicted, 0.0)
-        root_x, gain, root = _condition(root, C, noise)
-        scores.append(torch.where(seen[t], _log_normal(residual, root_x), 0.0))
+            mean, root, _, _ = _look_back(transition, mean, root, drift[t])
+        residual = value[t] - _apply(matrix[t], mean)
+        root_x, gain, root = _condition(root, matrix[t], unit)
+        scores.append(torch.where(there[t], constant[t] + _log_normal(residual, root_x), 0.0))
         mean = mean + _apply(gain, residual)
         means.append(mean)
         roots.append(root)
     return torch.stack(scores), torch.stack(means), torch.stack(roots)
+
+
+def _drift(transition: LinearGaussianTransition, inputs: Tensor | None, T: int) -> Tensor:
+    """What each step adds to A z_{t-1}: ``(T, 1 or B, D)``."""
+    if inputs is None:
+        return transition.offset.expand(T, 1, -1)
+    return transition.drift(inputs if inputs.dim() == 3 else inputs.unsqueeze(1))
 
 
 def _condition(root: Tensor, matrix: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -229,10 +257,10 @@ def _condition(root: Tensor, matrix: Tensor, noise: Tensor) -> tuple[Tensor, Ten
 
 
 def _look_back(
-    transition: LinearGaussianTransition, mean: Tensor, root: Tensor
+    transition: LinearGaussianTransition, mean: Tensor, root: Tensor, drift: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """From p(z_t): mean and root of z_{t+1}, then gain and root of z_t given z_{t+1}."""
-    ahead = mean @ transition.matrix.T + transition.offset
+    ahead = mean @ transition.matrix.T + drift
     return ahead, *_condition(root, transition.matrix, transition.scale.diag())
 
 
@@ -247,8 +275,7 @@ def _apply(matrix: Tensor, vector: Tensor) -> Tensor:
 
 
 def _log_normal(residual: Tensor, root: Tensor) -> Tensor:
-    """log N(residual; 0, root rootᵀ), ``(B, E)`` and ``(B, E, E)`` to ``(B,)``."""
+    """log N(residual; 0, root rootᵀ) but for its 2π: ``(B, E)`` and ``(B, E, E)`` to ``(B,)``."""
     white = torch.linalg.solve_triangular(root, residual.unsqueeze(-1), upper=False).squeeze(-1)
     log_det = root.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
-    constant = 0.5 * residual.shape[-1] * math.log(2 * math.pi)
-    return -0.5 * white.square().sum(-1) - log_det - constant
+    return -0.5 * white.square().sum(-1) - log_det

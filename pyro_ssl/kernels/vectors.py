@@ -20,7 +20,8 @@ _QUADRATIC = ("center", "constant", "linear", "precision")
 _OWN = (
     *_QUADRATIC,
     *(f"twist_{name}" for name in _QUADRATIC),
-    *("noise", "min_scale", "initial", "per_increment", "last", "last_start"),
+    *("noise", "min_scale", "initial", "per_increment", "unit", "matrix", "drift"),
+    *("last", "last_start"),
 )
 
 
@@ -44,6 +45,7 @@ def sweep_vectors(
     emission: Sequence[Tensor],
     twist: Sequence[Tensor] | None,
     noise: Tensor,
+    drift: Tensor | None,
     settings: SweepSettings,
     last_start: Tensor | None = None,
 ) -> VectorsSwept:
@@ -52,6 +54,7 @@ def sweep_vectors(
     :param emission: center, constant, linear and precision of log p(x_t | z_t) + log β_t(z_t);
         ``twist`` has those of the latter.
     :param Tensor noise: standard normal, ``(T, B, P, D)``.
+    :param Tensor drift: b + G u_t of the chain that the cell corrects, ``(T, B, D)``.
     :param Tensor last_start: ``last`` of the particles that the sweep goes on from.
     """
     _, B, P, D = noise.shape
@@ -59,7 +62,7 @@ def sweep_vectors(
     last = noise.new_empty(B * P, D + 1 if reads_increments else 0)
     cell, *of_head = weights
     functions = (*emission, *((None,) * 4 if twist is None else twist))
-    own = (*functions, noise, *of_head)
+    own = (*functions, noise, *of_head, drift)
     own += (last, last_start) if reads_increments else (None, None)
     swept = run_sweep(
         library.sweep_vectors,

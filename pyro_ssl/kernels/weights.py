@@ -11,6 +11,7 @@ from ..cells import LSTMCell, MultiplicativeLSTMCell, RecurrentCell
 from ..transitions import (
     GaussianLSTMTransition,
     GaussianMultiplicativeLSTMTransition,
+    LinearGaussianTransition,
     LSTMTransition,
     MultiplicativeLSTMTransition,
     RecurrentGaussianTransition,
@@ -53,6 +54,9 @@ class VectorsWeights(NamedTuple):
     initial: Tensor | None
     #: 1 / ``increment_scale``, ``()``, where the cell reads increments
     per_increment: Tensor | None
+    #: of the chain that the cell corrects: q, ``(D,)``, and A, ``(D, D)``
+    unit: Tensor | None
+    matrix: Tensor | None
 
 
 def weights_of_states(transition: Transition) -> CellWeights | None:
@@ -84,11 +88,17 @@ def weights_of_vectors(transition: Transition) -> VectorsWeights | None:
     if cell is None:
         return None
     initial, per_increment = None, None
-    if transition.residual:
+    if transition._steps_from_last:
         initial = _plain(torch.stack([*transition._initial_moments()]))
     if transition.reads == "increments":
         per_increment = _plain(transition.increment_scale.reciprocal())
-    return VectorsWeights(cell, _plain(transition.min_scale), initial, per_increment)
+    around = transition.around
+    chain: tuple[Tensor | None, Tensor | None] = (None, None)
+    if around is not None:
+        if type(around) is not LinearGaussianTransition:
+            return None
+        chain = _plain(around.scale), _plain(around.matrix)
+    return VectorsWeights(cell, _plain(transition.min_scale), initial, per_increment, *chain)
 
 
 def _cell_weights(

@@ -6,7 +6,7 @@ from .choose import NumTopics, choose_num_topics
 from .dynamic import DynamicEvaluation
 from .epochs import FitState, fit_epochs
 from .gaussian import GaussianSSL
-from .gaussian_results import GaussianForecast, Tracked
+from .gaussian_results import GaussianForecast, Imputed, Scores, Simulated, Tracked
 from .imv import (
     IMVLSTM,
     IMVForecast,
@@ -29,11 +29,14 @@ __all__ = [
     "IMVForecast",
     "IMVLSTM",
     "IMVNetwork",
+    "Imputed",
     "LanguageModel",
     "Model",
     "PartRecord",
     "NumTopics",
+    "Scores",
     "SeededImportance",
+    "Simulated",
     "Topic",
     "TopicalSSL",
     "Tracked",

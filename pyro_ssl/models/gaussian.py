@@ -6,17 +6,18 @@ r"""The Gaussian SSL, ready-made (Zheng et al. 2017, arXiv 1711.11179, Example 1
 
 Fitted by stochastic EM: paths by conditional SMC, whose proposal is exact here; the LSTM by
 gradient; R, and C and b if asked, in closed form. C and b are fixed by default: the LSTM's head
-could take up any change of them.
+could take up any change of them. With ``linear=True`` the fit starts from exact EM of a
+linear-Gaussian model, which finds C, and the LSTM learns what that leaves.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyro
-import pyro.distributions as dist
 import torch
 from pyro.optim import AdamW
 from torch import Tensor
@@ -28,18 +29,23 @@ from ..transitions import GaussianLSTMTransition, GaussianMultiplicativeLSTMTran
 from . import gaussian_closed_form as closed_form
 from .base import EpochRecord
 from .epochs import fit_epochs, whole_or_not
-from .gaussian_data import observed, seen_steps, take_emission, take_valid
-from .gaussian_tracking import Tracker
+from .gaussian_data import Series, take_emission, take_valid
+from .gaussian_iterates import kept_with
+from .gaussian_linear import chain_to_fill, linear_start, start_around
+from .gaussian_model import em_epoch, observe
+from .gaussian_outputs import Outputs
+from .gaussian_regression import EmissionRegression
 from .saved_fit import saved
 from .settings import checked
 
 __all__ = ["GaussianSSL"]
 
 INFERENCE = ("particle_gibbs", "smc")
+NOISES = ("full", "diagonal")
 _TRANSITIONS = {"lstm": GaussianLSTMTransition, "mlstm": GaussianMultiplicativeLSTMTransition}
 
 
-class GaussianSSL(Tracker):
+class GaussianSSL(Outputs):
     r"""A path in R^D with long memory behind observations in R^E.
 
     :param int dim: D, dimension of the latents.
@@ -50,11 +56,20 @@ class GaussianSSL(Tracker):
     :param bool residual: the transition's mean is a step from z_{t-1}; increments ask for it.
     :param float dropout: dropout of the LSTM's output while it learns. Where the data are one short
         sequence, an LSTM without it soon takes the noise for the path.
+    :param bool linear: let the transition be a linear chain, A z_{t-1} + b + G u_t, that the LSTM
+        corrects, in place of ``residual``. The fit starts from exact EM of the chain and C, and is
+        that model until the LSTM has found something: for many sensors of one process. C, and with
+        it the latents, is identified as in :class:`~pyro_ssl.exact.LinearGaussianEM`.
+    :param int input_size: U, exogenous inputs of the transition, known at every step.
+    :param str noise: R is ``"full"``, or ``"diagonal"``: for many sensors, or many holes.
+    :param sensors: names of the sensors; by default the columns of the table that is fitted.
 
-    Data are time first, ``x`` ``(T, B, E)``, with ``lengths`` ``(B,)`` and ``mask`` ``(T, B)``,
-    true where x_t was observed: tensors, arrays or lists of any number type. Steps that are not
-    finite in all E sensors count as not observed. Origin and unit of x do not matter.
-    :attr:`model` is the Pyro model, for any other inference.
+    Data are time first, ``x`` ``(T, B, E)``, with ``lengths`` ``(B,)``, ``mask`` ``(T, B)``, true
+    where x_t was observed, or ``(T, B, E)``, sensor by sensor, and ``inputs`` ``(T, B, U)``, or
+    ``(T, U)`` for all series: tensors, arrays or lists of any number type. NaN is a sensor that was
+    not observed. Origin and unit of x and of inputs do not matter. A DataFrame is one series, and a
+    list of them several, with a column for each sensor; results then go on with its index, in their
+    ``to_frame()``. :attr:`model` is the Pyro model, for any other inference.
 
     Example::
 
@@ -78,12 +93,21 @@ class GaussianSSL(Tracker):
         reads: str = "increments",
         residual: bool = True,
         dropout: float = 0.5,
+        linear: bool = False,
+        input_size: int = 0,
+        noise: str = "full",
+        sensors: Sequence[str] | None = None,
     ) -> None:
+        if noise not in NOISES:
+            raise ValueError(f'noise is "{noise}", expected one of {NOISES}.')
         if cell not in _TRANSITIONS:
             raise ValueError(f'cell is "{cell}", expected one of {sorted(_TRANSITIONS)}.')
         options: dict[str, Any] = {"reads": reads, "residual": residual, "dropout": dropout}
-        super().__init__(dim=dim, hidden_size=hidden_size, cell=cell, **options)
-        self.transition = _TRANSITIONS[cell](dim, hidden_size, **options)
+        more: dict[str, Any] = {"linear": linear, "input_size": input_size, "noise": noise}
+        more |= {} if sensors is None else {"sensors": list(map(str, sensors))}
+        super().__init__(dim=dim, hidden_size=hidden_size, cell=cell, **options, **more)
+        options |= {"around": chain_to_fill(dim, input_size)} if linear else {}
+        self.transition = _TRANSITIONS[cell](dim, hidden_size, input_size=input_size, **options)
         self.dim = self.transition.dim
         self._origin: Tensor | None = None  # of x, while data must stay the same: in a fit
 
@@ -93,6 +117,8 @@ class GaussianSSL(Tracker):
         lengths: Tensor | None = None,
         mask: Tensor | None = None,
         num_paths: int = 1,
+        inputs: Tensor | None = None,
+        index: Tensor | None = None,
     ) -> None:
         """Run the generative process of the class's docstring, as a Pyro model.
 
@@ -100,17 +126,19 @@ class GaussianSSL(Tracker):
         differences of x would drown in rounding.
 
         :param int num_paths: copies of each sequence side by side, which share its data.
+        :param Tensor index: of all copies ``(B num_paths,)`` those to run it on; by default all.
         """
         loading, b, covariance = self.emission
         pyro.module("transition", self.transition)
         origin = b if self._origin is None else self._origin
-        x, there = observed(x - origin, mask)
-        x, there = x.repeat(1, num_paths, 1), there.repeat(1, num_paths)
-        lengths = None if lengths is None else lengths.repeat(num_paths)
-        with pyro.plate("sequences", x.shape[1]):
-            for t, z in ssl_transition("z", self.transition, len(x), lengths=lengths):
-                seen = dist.MultivariateNormal(z @ loading.T + (b - origin), covariance)
-                pyro.sample("x", seen.mask(there[t]), obs=x[t])
+        B = x.shape[1]
+        which = torch.arange(B * num_paths, device=x.device) if index is None else index
+        data = Series(x, lengths, mask, self._standard_inputs(inputs)).select(which % B, len(x))
+        given = {"lengths": data.lengths, "inputs": data.inputs}
+        seen, x = observe(data.x - origin, data.mask, covariance, self.config["noise"])
+        with pyro.plate("sequences", B * num_paths, subsample=index):
+            for t, z in ssl_transition("z", self.transition, len(x), **given):
+                pyro.sample("x", seen(z @ loading.T + (b - origin), t), obs=x[t])
 
     @checked
     @whole_or_not
@@ -121,11 +149,14 @@ class GaussianSSL(Tracker):
         lengths: Tensor | None = None,
         *,
         mask: Tensor | None = None,
+        inputs: Tensor | None = None,
         valid: tuple[Any, ...] | None = None,
         loading: Tensor | None = None,
         offset: Tensor | None = None,
         learn_loading: bool = False,
         num_epochs: int = 60,
+        batch_size: int | None = None,
+        linear_steps: int = 100,
         num_particles: int = 10,
         num_paths: int = 8,
         inference: str = "particle_gibbs",
@@ -146,14 +177,19 @@ class GaussianSSL(Tracker):
         """Fit by stochastic EM, from start values that the data give.
 
         R starts from second differences of x, noise alone where the path is smooth; the transition
-        starts with steps well below the noise, so that the first paths are smooth.
+        starts with steps well below the noise, so that the first paths are smooth. With ``linear``
+        the first epoch is exact EM of the linear-Gaussian model alone.
 
         :param Tensor x: ``(T, B, E)``.
-        :param valid: ``(x, lengths)`` to choose by, with NaN where nothing was observed; the epoch
-            of the lowest mean negative log-likelihood of a step is the one that is kept.
+        :param valid: ``(x, lengths)`` or ``(x, lengths, inputs)`` to choose by, with NaN where
+            nothing was observed; the epoch of the lowest mean negative log-likelihood of a step is
+            the one that is kept.
         :param Tensor loading: C, ``(E, D)``, and ``offset`` b, ``(E,)``. By default each latent is
             a coordinate of x, standardised (E = D), or a principal component of x (E > D).
-        :param bool learn_loading: estimate C and b too, by regression of x on the paths.
+        :param bool learn_loading: estimate C and b too, by regression of x on the paths: of C what
+            does not only move the latents to other coordinates.
+        :param int batch_size: sequences in a step of EM; by default all, at the price of memory.
+        :param int linear_steps: of exact EM at most, where the model is ``linear``.
         :param int num_particles: P.
         :param int num_paths: paths drawn of each sequence, of which the M-step is the average.
         :param str inference: ``"particle_gibbs"``; or ``"smc"``, unconditional, which at one
@@ -170,11 +206,15 @@ class GaussianSSL(Tracker):
         """
         if inference not in INFERENCE:
             raise ValueError(f'inference is "{inference}", expected one of {INFERENCE}.')
-        x, lengths, mask = self._take("fit", x, lengths, mask, anew=True)
-        valid = take_valid("GaussianSSL.fit", valid, self.transition.like, x.shape[2])
-        self.start(x, lengths, mask=mask, loading=loading, offset=offset)
-        seen = seen_steps(x, lengths, mask)
-        regression = closed_form.EmissionRegression(x, seen, num_paths, learn_loading, averaging)
+        data = self._take("fit", x, lengths, mask, inputs, anew=True)
+        self._name_sensors(data.labels)
+        sizes = self.transition.like, data.x.shape[2], self.transition.input_size
+        valid_data = take_valid("GaussianSSL.fit", valid, *sizes, self.sensors)
+        linear_loss = self._start(data, loading, offset, linear_steps)
+        regression = EmissionRegression(
+            *(data.x, data.seen, num_paths, self.emission, learn_loading, averaging),
+            self.config["noise"] == "diagonal",
+        )
         em = StochasticEM(
             self.model,
             AdamW({"lr": learning_rate, "weight_decay": weight_decay}),
@@ -186,17 +226,25 @@ class GaussianSSL(Tracker):
         )
 
         def step() -> tuple[float, float]:
-            loss = em.step(x, lengths, mask, num_paths) / regression.num_observed
+            if linear_loss is not None and not self.history:
+                return linear_loss, math.nan
+            loss, moved = em_epoch(em, data, num_paths, batch_size)
             self._set_emission(regression.update(em.paths, self.emission))
-            return loss, em.change_rate
+            self._set_region(em.paths.transpose(0, 1), data.within)
+            self.iterates = kept_with(self.iterates, self.transition, len(self.history) + 1)
+            return loss / regression.num_observed, moved
 
-        def score(*data: Any) -> dict[str, float]:
-            log_p = self.log_likelihood(*data[:2], num_particles=num_valid_particles)
-            return {"nll": -float(log_p.sum() / seen_steps(*data).sum())}
+        def score(*valid: Any) -> dict[str, float]:
+            found = Series(*valid)
+            P = num_valid_particles
+            log_p = self.log_likelihood(
+                found.x, found.lengths, inputs=found.inputs, num_particles=P
+            )
+            return {"nll": -float(log_p.sum() / found.num_seen)}
 
         how_it_ends: dict[str, Any] = {"patience": patience, "callback": callback}
-        how_it_ends |= {"valid": valid, "score": score, "monitor": "nll"}
-        how_it_ends |= {"disable_progbar": disable_progbar}
+        how_it_ends |= {"valid": valid_data, "score": score, "monitor": "nll"}
+        how_it_ends["disable_progbar"] = disable_progbar
         how_it_ends |= {"parts": {"em": em, "regression": regression}}
         self._origin = self.emission.offset.clone()
         try:
@@ -204,6 +252,7 @@ class GaussianSSL(Tracker):
         finally:
             self._origin = None
 
+    @checked
     @torch.no_grad()
     def start(
         self,
@@ -211,22 +260,40 @@ class GaussianSSL(Tracker):
         lengths: Tensor | None = None,
         *,
         mask: Tensor | None = None,
+        inputs: Tensor | None = None,
         loading: Tensor | None = None,
         offset: Tensor | None = None,
+        linear_steps: int = 100,
     ) -> None:
         """Set the start values of :meth:`fit` alone, as for a fit of :attr:`model` by Pyro's SVI.
 
-        The transition's mean is then z_{t-1}, nearly; see :meth:`fit` for the parameters.
+        The transition's mean is then z_{t-1}, nearly, or that of the linear chain; see :meth:`fit`
+        for the parameters.
         """
-        x, lengths, mask = self._take("fit", x, lengths, mask, anew=True)
-        like = self.transition.like
-        loading, offset = take_emission(
-            "GaussianSSL.fit", loading, offset, x.shape[2], self.dim, like
-        )
-        seen = seen_steps(x, lengths, mask)
-        found = closed_form.start_values(x, seen, self.dim, loading, offset)
-        self._set_emission(found.emission)
-        closed_form.start_transition(self.transition, found)
+        data = self._take("fit", x, lengths, mask, inputs, anew=True)
+        self._start(data, loading, offset, linear_steps)
+
+    def _start(self, data: Series, loading: Any, offset: Any, linear_steps: int) -> float | None:
+        """Set start values; return the linear model's loss, where it is what they are."""
+        sizes = data.x.shape[2], self.dim, self.transition.like
+        loading, offset = take_emission("GaussianSSL.fit", loading, offset, *sizes)
+        self._set_inputs_unit(data)
+        self.iterates = None
+        if self.transition.around is None:
+            found = closed_form.start_values(data.x, data.seen, self.dim, loading, offset)
+            self._set_emission(found.emission)
+            closed_form.start_transition(self.transition, found)
+            return None
+        if loading is not None or offset is not None:
+            raise ValueError(
+                "GaussianSSL.fit: loading or offset was given to a linear model, expected neither: "
+                "exact EM finds them; write GaussianSSL(..., linear=False) to choose them."
+            )
+        data = data._replace(inputs=self._standard_inputs(data.inputs))
+        linear, loss, z = linear_start(data, self.dim, linear_steps)
+        self._set_emission(start_around(self.transition, linear))
+        self._set_region(z, data.within)
+        return loss
 
     def _set_emission(self, emission: LinearEmission) -> None:
         # Clones: C and b may be the caller's, and load_state_dict writes into buffers.

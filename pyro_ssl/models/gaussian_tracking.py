@@ -8,19 +8,27 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..exact import LinearEmission
+from ..exact.standard import unit_of
 from ..infer import ParticleFilter, ParticleGibbs
 from ..reading.context import private_store
 from ..transitions import RecurrentGaussianTransition
 from .base import Model
+from .frames import Labels
 from .gaussian_data import Series, take_series
+from .gaussian_iterates import shares, weights_of, with_weights
+from .gaussian_region import Region, region_of
 from .gaussian_results import GaussianForecast, Tracked
 from .settings import checked
 
 __all__ = ["Tracker"]
+
+#: buffers that say where the latents of a fit were; see ``Region``
+REGION = ("region_places", "region_root", "region_reach")
+#: buffers that came later than the first saved models: these, and weights of several epochs
+LATER = (*REGION, "iterates")
 
 
 class Tracker(Model):
@@ -35,11 +43,19 @@ class Tracker(Model):
     loading: Tensor | None
     offset: Tensor | None
     covariance: Tensor | None
+    #: mean and standard deviation of each input over the data of the fit, ``(U,)``
+    inputs_origin: Tensor
+    inputs_unit: Tensor
+    #: the transition's weights after several epochs of the fit, ``(M, N)``, or ``None``
+    iterates: Tensor | None
 
     def __init__(self, **config: Any) -> None:
         super().__init__(**config)
-        for name in ("loading", "offset", "covariance"):
+        for name in ("loading", "offset", "covariance", *LATER):
             self.register_buffer(name, None)
+        if size := config.get("input_size", 0):
+            self.register_buffer("inputs_origin", torch.zeros(size))
+            self.register_buffer("inputs_unit", torch.ones(size))
 
     def model(self, x: Tensor, lengths: Tensor | None, mask: Tensor | None) -> None:
         """Run the Pyro model."""
@@ -52,15 +68,16 @@ class Tracker(Model):
         lengths: Tensor | None = None,
         *,
         mask: Tensor | None = None,
+        inputs: Tensor | None = None,
         num_particles: int = 1000,
     ) -> Tensor:
         """Return log p̂(x_t | x_{1:t-1}), float64 ``(T, B)``, by a particle filter.
 
         It is in nats, over all E coordinates together, and 0 where nothing was observed.
         """
-        data = self._take("log_likelihood", x, lengths, mask)
+        data = self._take("log_likelihood", x, lengths, mask, inputs)
         with private_store():
-            return ParticleFilter(self.model, num_particles).log_likelihood(*data)
+            return ParticleFilter(self.model, num_particles).log_likelihood(*data.arguments)
 
     @checked
     @torch.no_grad()
@@ -70,13 +87,15 @@ class Tracker(Model):
         lengths: Tensor | None = None,
         *,
         mask: Tensor | None = None,
+        inputs: Tensor | None = None,
         num_particles: int = 1000,
     ) -> Tracked:
-        """Return where C z_t + b is, given x_{1:t}."""
-        data = self._take("filter", x, lengths, mask)
+        """Return where C z_t + b is, and z_t, given x_{1:t}."""
+        data = self._take("filter", x, lengths, mask, inputs)
         with private_store():
-            sweep = ParticleFilter(self.model, num_particles).sweep(*data)
-        return Tracked.of_paths(*self._moved(sweep.z.movedim(2, 0)))  # (P, T, B, E)
+            sweep = ParticleFilter(self.model, num_particles).sweep(*data.arguments)
+        z = sweep.z.movedim(2, 0)  # (P, T, B, D)
+        return Tracked.of_paths(*self._moved(z), z, data.labels)
 
     @checked
     @torch.no_grad()
@@ -86,18 +105,25 @@ class Tracker(Model):
         lengths: Tensor | None = None,
         *,
         mask: Tensor | None = None,
+        inputs: Tensor | None = None,
         num_samples: int = 100,
         warmup_steps: int = 20,
         num_chains: int = 4,
         num_particles: int = 20,
     ) -> Tracked:
-        """Return where C z_t + b is, given all of x, by particle Gibbs."""
-        data = self._take("smooth", x, lengths, mask)
+        """Return where C z_t + b is, and z_t, given all of x, by particle Gibbs."""
+        data = self._take("smooth", x, lengths, mask, inputs)
+        how = {"num_samples": num_samples, "warmup_steps": warmup_steps}
+        z = self._paths(data, num_particles, num_chains, **how)
+        return Tracked.of_paths(*self._moved(z), z, data.labels)
+
+    def _paths(self, data: Series, num_particles: int, num_chains: int, **how_long: int) -> Tensor:
+        """Draws of z given all of the data, ``(S, T, B, D)``."""
         with private_store():
             sampler = ParticleGibbs(self.model, num_particles)
-            how_long = {"num_samples": num_samples, "warmup_steps": warmup_steps}
-            sampler.run(*data, num_chains=num_chains, disable_progbar=True, **how_long)
-        return Tracked.of_paths(*self._moved(sampler.get_samples()["z"].transpose(1, 2)))
+            how: dict[str, Any] = {"num_chains": num_chains, "disable_progbar": True, **how_long}
+            sampler.run(*data.arguments, **how)
+        return sampler.get_samples()["z"].transpose(1, 2)
 
     @checked
     @torch.no_grad()
@@ -105,22 +131,54 @@ class Tracker(Model):
         self,
         x: Tensor,
         horizon: int,
+        lengths: Tensor | None = None,
         *,
         mask: Tensor | None = None,
+        inputs: Tensor | None = None,
         num_particles: int = 1000,
     ) -> GaussianForecast:
-        """Return x_{T+1:T+S} given x_{1:T}, a mixture over particles that are rolled out.
+        """Return the S steps after each series' end, a mixture over particles that are rolled out.
+
+        The particles go by the weights of several epochs of the fit, which were kept: by how these
+        differ the forecast knows how unsure they are.
 
         :param int horizon: S.
+        :param Tensor lengths: where each series ends, ``(B,)``; by default after T steps.
+        :param Tensor inputs: those of the steps to come too, ``(T + S, B, U)``; a series uses those
+            up to its length + S.
         """
-        x, _, mask = self._take("forecast", x, None, mask)
-        longer = F.pad(x, (0, 0, 0, 0, 0, horizon), value=torch.nan)
-        mask = None if mask is None else F.pad(mask, (0, 0, 0, horizon))
-        with private_store():
-            particles = ParticleFilter(self.model, num_particles)
-            paths = particles.forecast(longer, None, mask, start=len(x)).paths  # (P, B, S, D)
-        moved = self._moved(paths.transpose(1, 2))  # (P, S, B, E)
-        return GaussianForecast.of_paths(*moved, self.emission.covariance)
+        data = self._take("forecast", x, lengths, mask, inputs, horizon=horizon)
+        ends = data.ends
+        each: list[tuple[Tensor, GaussianForecast]] = []
+        for end in ends.unique().tolist():  # those of one length together
+            which = (ends == end).nonzero().squeeze(-1)
+            past = data.select(which, end, horizon)._replace(lengths=None)
+            each.append((which, self._forecast_from(past, end, horizon, num_particles)))
+        labels = None if data.labels is None else data.labels.moved(ends.tolist(), horizon)
+        return GaussianForecast.together(each, labels)
+
+    def _forecast_from(
+        self, past: Series, end: int, horizon: int, num_particles: int
+    ) -> GaussianForecast:
+        """Forecast from one step of all series; inputs are those of the steps to come too."""
+        later = torch.nn.functional.pad
+        x = later(past.x, (0, 0, 0, 0, 0, horizon), value=torch.nan)
+        mask = past.mask
+        if mask is not None:
+            mask = later(mask, (0, 0) * (mask.dim() - 1) + (0, horizon))
+        given = Series(x, None, mask, past.inputs).arguments
+        own = weights_of(self.transition).unsqueeze(0)
+        several = own if self.iterates is None else self.iterates
+        paths = []
+        for P, weights in zip(shares(num_particles, len(several)), several, strict=True):
+            if P:
+                with private_store(), with_weights(self.transition, weights):
+                    paths.append(ParticleFilter(self.model, P).forecast(*given, start=end).paths)
+        z = torch.cat(paths).transpose(1, 2)  # (P, S, B, D)
+        found = GaussianForecast.of_paths(*self._moved(z), self.emission.covariance, z)
+        if self.region is not None:
+            found.outside = self.region.outside(z)
+        return found
 
     @property
     def emission(self) -> LinearEmission:
@@ -128,11 +186,38 @@ class Tracker(Model):
 
         :raises RuntimeError: if the model was neither fitted nor started.
         """
-        return LinearEmission(*self._fitted())
+        return LinearEmission(*self._fitted()[:3])
+
+    @property
+    def region(self) -> Region | None:
+        """Where the latents of the fit were; ``None`` of a model that was only started."""
+        values = [getattr(self, name) for name in REGION]
+        return None if values[0] is None else Region(*values)
+
+    def _set_region(self, z: Tensor, within: Tensor) -> None:
+        """Take it from draws of all latents, ``(T, M B, D)``, within the lengths, ``(T, B)``."""
+        draws = z.unflatten(1, (-1, within.shape[1])).movedim(1, 0)  # (M, T, B, D)
+        for name, value in zip(REGION, region_of(draws[:, within]), strict=True):
+            setattr(self, name, value)
+
+    def _fitted(self) -> tuple[Tensor, ...]:
+        buffers = self._buffers
+        if any(value is None for name, value in buffers.items() if name not in LATER):
+            return super()._fitted()
+        return tuple(value for value in buffers.values() if value is not None)
 
     def _sizes_of_buffers(self, tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
         E = len(tensors["offset"]) if "offset" in tensors else 0
-        return {"loading": (E, self.transition.dim), "offset": (E,), "covariance": (E, E)}
+        D = self.transition.dim
+        sizes: dict[str, tuple[int, ...]] = {"loading": (E, D), "offset": (E,)}
+        sizes["covariance"] = (E, E)
+        if not tensors.keys().isdisjoint(REGION):
+            shapes = ((_rows(tensors, REGION[0]), D), (D, D), ())
+            sizes |= dict(zip(REGION, shapes, strict=True))
+        if "iterates" in tensors:
+            num_weights = sum(parameter.numel() for parameter in self.transition.parameters())
+            sizes["iterates"] = (_rows(tensors, "iterates"), num_weights)
+        return sizes
 
     def _check_values(self) -> None:
         super()._check_values()
@@ -148,9 +233,54 @@ class Tracker(Model):
         loading, offset, _ = self.emission
         return z @ loading.T, offset
 
-    def _take(self, method: str, x: Any, lengths: Any, mask: Any, anew: bool = False) -> Series:
+    def _set_inputs_unit(self, data: Series) -> None:
+        """Take origin and unit of the inputs from data of a fit."""
+        if data.inputs is None:
+            return
+        within = data.within.unsqueeze(-1).expand_as(data.inputs)
+        origin, unit = unit_of(data.inputs, within)
+        self.inputs_origin.copy_(origin)
+        self.inputs_unit.copy_(unit)
+
+    def _standard_inputs(self, inputs: Tensor | None) -> Tensor | None:
+        return None if inputs is None else (inputs - self.inputs_origin) / self.inputs_unit
+
+    @property
+    def sensors(self) -> list[str] | None:
+        """Names of the sensors, if there are any."""
+        return self.config.get("sensors")
+
+    def _name_sensors(self, labels: Labels | None) -> None:
+        if labels is not None:
+            self.config["sensors"] = list(labels.sensors)
+
+    def _labels(self) -> Labels | None:
+        return None if self.sensors is None else Labels(tuple(self.sensors))
+
+    def _take(
+        self,
+        method: str,
+        x: Any,
+        lengths: Any,
+        mask: Any,
+        inputs: Any,
+        *,
+        anew: bool = False,
+        horizon: int = 0,
+    ) -> Series:
         """The data as tensors, checked; for a fit, of any number of sensors."""
         self._check_dtype(f"GaussianSSL.{method}")
         num_sensors = None if anew else len(self.emission.offset)
         like = self.transition.like
-        return take_series(f"GaussianSSL.{method}", x, lengths, mask, like, num_sensors)
+        return take_series(
+            *(f"GaussianSSL.{method}", x, lengths, mask, like, num_sensors),
+            inputs=inputs,
+            horizon=horizon,
+            input_size=self.transition.input_size,
+            sensors=self.sensors,
+        )
+
+
+def _rows(tensors: dict[str, Tensor], name: str) -> int:
+    """How many rows one of the tensors has, of any number; 1 if it is missing, or has none."""
+    return tensors[name].shape[0] if name in tensors and tensors[name].dim() else 1

@@ -33,7 +33,8 @@ from ..storage import reading
 from ..transitions.base import like_of
 from .base import EpochRecord, Model
 from .corpus_words import Corpus
-from .gaussian_closed_form import EmissionRegression
+from .frames import as_numbers, is_table
+from .gaussian_regression import EmissionRegression
 
 __all__ = ["SavedFit", "saved"]
 
@@ -142,7 +143,7 @@ def saved(fit: F) -> F:
 
 
 def _is_data(value: Any) -> bool:
-    plain = isinstance(value, Tensor | np.ndarray | list | tuple | Corpus)
+    plain = isinstance(value, Tensor | np.ndarray | list | tuple | Corpus) or is_table(value)
     return plain or hasattr(value, "x") and hasattr(value, "y")
 
 
@@ -150,6 +151,7 @@ def _digest(value: Any) -> Any:
     """Data of any form in a few words, and so that other data have others."""
     if hasattr(value, "x") and hasattr(value, "y"):
         return [_digest(getattr(value, name, None)) for name in ("x", "y", "mask")]
+    value = as_numbers(value)
     if isinstance(value, np.ndarray) and value.dtype != object:
         value = torch.as_tensor(np.ascontiguousarray(value), device="cpu")
     if isinstance(value, Tensor):
@@ -157,7 +159,7 @@ def _digest(value: Any) -> Any:
     if isinstance(value, Corpus):
         return f"corpus {value.digest}"
     if isinstance(value, list | tuple):
-        if any(isinstance(one, Tensor | np.ndarray | Corpus) for one in value):
+        if any(isinstance(one, Tensor | np.ndarray | Corpus) or is_table(one) for one in value):
             return [_digest(one) for one in value]
         found = hashlib.sha256(repr(value).encode()).hexdigest()[:8]
         return f"{len(value)} entries {found}"

@@ -19,19 +19,23 @@ F = TypeVar("F", bound=Callable[..., Any])
 _WHOLE = {
     **dict.fromkeys(["dim", "embedding_size", "hidden_size", "num_steps", "num_targets"], 1),
     **dict.fromkeys(["num_topics", "num_variables", "units", "vocab_size"], 1),
-    **dict.fromkeys(["batch_size", "markov_starts", "num_gradient_steps", "num_particles"], 1),
-    **dict.fromkeys(["every", "num_paths", "num_sweeps", "num_valid_particles", "patience"], 1),
     **dict.fromkeys(
-        ["horizon", "num_chains", "num_samples", "num_layers", "num_words", "window"], 1
+        ["batch_size", "linear_steps", "markov_starts", "num_gradient_steps", "num_particles"], 1
     ),
+    **dict.fromkeys(["every", "num_paths", "num_sweeps", "num_valid_particles", "patience"], 1),
+    **dict.fromkeys(["horizon", "num_chains", "num_samples", "num_layers", "num_series"], 1),
+    **dict.fromkeys(["num_words", "window"], 1),
     **dict.fromkeys(["ancestor_sampling", "markov_steps", "num_epochs", "start"], 0),
-    **dict.fromkeys(["memory", "transition_steps", "warmup_steps"], 0),
+    **dict.fromkeys(["input_size", "memory", "transition_steps", "warmup_steps"], 0),
 }
 
 _OPTIONAL = {"callback", "patience"}  # None means never, whatever the default
 
 #: arguments that are True or False; anything else would count as True
-_FLAGS = {"by_target", "disable_progbar", "draw_topics", "learn_loading", "residual", "resume"}
+_FLAGS = {
+    *("by_target", "disable_progbar", "draw_topics", "learn_loading", "linear", "residual"),
+    "resume",
+}
 
 #: arguments that are numbers: test and words for it
 _REAL: dict[str, tuple[Callable[[float], bool], str]] = {

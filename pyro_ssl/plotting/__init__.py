@@ -14,6 +14,7 @@ from .importance import (
     plot_importance,
     plot_temporal_importance,
 )
+from .sensors import plot_imputed, plot_scores, plot_simulated
 from .topics import plot_topic_path, plot_topics
 from .tracks import plot_coordinates, plot_track
 
@@ -30,9 +31,12 @@ __all__ = [
     "plot_forecast",
     "plot_importance",
     "plot_importance_ahead",
+    "plot_imputed",
     "plot_linear_gap",
     "plot_memory_horizon",
     "plot_perplexity",
+    "plot_scores",
+    "plot_simulated",
     "plot_temporal_importance",
     "plot_topic_path",
     "plot_topics",

@@ -84,7 +84,7 @@ def plot_track(
     # Of a Gaussian in the plane the squared radius is exponential.
     squared_radius = -2.0 * math.log(1.0 - _checked_level(caller, level))
     if ax is None:
-        ax = _new_figure((5.2, 5.4)).add_subplot()
+        ax = new_figure((5.2, 5.4)).add_subplot()
     T = len(track.past[0])
     _draw_points(ax, track.x[:T].T, track.x[T:].T)
     if track.truth is not None:
@@ -130,7 +130,7 @@ def plot_coordinates(
     T, E = track.past[0].shape
     reach = NormalDist().inv_cdf(0.5 + 0.5 * _checked_level(caller, level))
     if axes is None:
-        figure = _new_figure((8.4, 0.9 + 1.9 * E))
+        figure = new_figure((8.4, 0.9 + 1.9 * E))
         axes = figure.subplots(E, 1, sharex=True, squeeze=False)[:, 0].tolist()
     if len(axes) < E:
         raise ValueError(f"{caller}: found {len(axes)} axes, expected one for each of {E}.")
@@ -262,7 +262,7 @@ def _lists(points: Tensor) -> list[list[float]]:
     return points.T.tolist()
 
 
-def _new_figure(size: tuple[float, float]) -> Any:
+def new_figure(size: tuple[float, float]) -> Any:
     import matplotlib.pyplot as plt
 
     return plt.figure(figsize=size, layout="constrained")

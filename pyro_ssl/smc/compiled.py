@@ -21,7 +21,7 @@ from ..kernels.step import CompiledStep
 from ..kernels.sweeps import SweepSettings, Swept, trace_back
 from ..kernels.vectors import MAX_DIM, sweep_vectors
 from ..kernels.weights import weights_of_states, weights_of_vectors
-from ..transitions import ReadState, RecurrentGaussianTransition
+from ..transitions import LinearGaussianTransition, ReadState, RecurrentGaussianTransition
 from ..transitions.gaussian import GaussianStepper, Moments
 from .emissions import QuadraticEmission, TableEmission
 from .particles import Particles, Standing, SweepArguments
@@ -116,15 +116,28 @@ def _over_vectors(given: SweepArguments) -> _Kind | None:
     weights = found_weights
     cell, *of_head = weights
     twist = given.twist.function if isinstance(given.twist, QuadraticEmission) else None
+    around, drift = getattr(given.transition, "around", None), None
+    if around is not None:
+        drift = _drift(around, given.inputs).expand(T, B, D)
 
     def run(settings: SweepSettings) -> tuple[Swept, Any]:
         noise = given.randomness.normal(LATENTS, T, P * D, emission.center.dtype)
         noise = noise.reshape(T, B, P, D)
         last = None if given.start is None else given.start.state.last
-        swept, last = sweep_vectors(found, weights, emission, twist, noise, settings, last)
+        swept, last = sweep_vectors(found, weights, emission, twist, noise, drift, settings, last)
         return swept, ReadState(LSTMState(swept.h, swept.c), last)
 
-    return _Kind((*emission, *(twist or ()), *cell[1:], *of_head), run)
+    return _Kind((*emission, *(twist or ()), *cell[1:], *of_head, drift), run)
+
+
+@torch.no_grad()
+def _drift(chain: LinearGaussianTransition, inputs: Tensor | None) -> Tensor:
+    """b + G u_t, input by input: a product's rounding would depend on the batch."""
+    drift = chain.offset
+    if inputs is not None and chain.input_matrix is not None:
+        for i, column in enumerate(chain.input_matrix.unbind(1)):
+            drift = drift + inputs[..., i, None] * column
+    return drift
 
 
 def compiled_trace_back(ancestors: Tensor, slot: Tensor) -> Tensor | None:

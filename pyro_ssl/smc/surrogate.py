@@ -197,9 +197,9 @@ def fit_surrogate(
         return MarkovSurrogate(transition.transition_logits.softmax(-1), floor=1e-6)
     if type(transition) is LinearGaussianTransition:
         covariance = torch.diag(transition.scale.square())
-        return LinearSurrogate(
-            transition.matrix, transition.offset, covariance, transition.initial_mean
-        )
+        # The chain has one offset for all steps and sequences: the mean one.
+        drift = transition.drift(None if inputs is None else inputs.mean((0, 1)))
+        return LinearSurrogate(transition.matrix, drift, covariance, transition.initial_mean)
     num_paths = num_paths or min(max(NUM_STEPS // max(num_steps, 1), 50), 2000)
     if inputs is not None:
         num_paths = max(num_paths, inputs.shape[1])

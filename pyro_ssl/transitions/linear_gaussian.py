@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..arguments import check_positive, check_tensor
+from ..arguments import check_positive, check_tensor, whole
 from .gaussian import GaussianTransition, Moments
 
 __all__ = ["LinearGaussianState", "LinearGaussianTransition"]
@@ -26,9 +26,11 @@ class LinearGaussianState(NamedTuple):
 class LinearGaussianTransition(GaussianTransition):
     """z_1 ~ N(m, diag s²) and z_t ~ N(A z_{t-1} + b, diag q²): a vector autoregression.
 
+    With exogenous inputs u_t the mean of z_t is A z_{t-1} + b + G u_t; z_1 reads none.
+
     Tensors that are given are kept as they are, and may be sampled in the model. Those left out are
     parameters, of the dtype and device of the others, and start as the standard random walk: A = 1,
-    b = m = 0, q = s = 1.
+    b = m = G = 0, q = s = 1.
 
     :param int dim: D.
     :param Tensor matrix: A, ``(D, D)``.
@@ -36,6 +38,8 @@ class LinearGaussianTransition(GaussianTransition):
     :param Tensor scale: q, ``(D,)``, positive.
     :param Tensor initial_mean: m, ``(D,)``.
     :param Tensor initial_scale: s, ``(D,)``, positive.
+    :param int input_size: U, how many exogenous inputs a step reads.
+    :param Tensor input_matrix: G, ``(D, U)``.
     :raises ValueError: on a shape that does not fit.
 
     Example::
@@ -52,6 +56,8 @@ class LinearGaussianTransition(GaussianTransition):
     log_scale: Tensor
     initial_mean: Tensor
     log_initial_scale: Tensor
+    #: G, ``(D, U)``; ``None`` where there are no inputs
+    input_matrix: Tensor | None
 
     def __init__(
         self,
@@ -62,24 +68,35 @@ class LinearGaussianTransition(GaussianTransition):
         scale: Tensor | None = None,
         initial_mean: Tensor | None = None,
         initial_scale: Tensor | None = None,
+        input_size: int = 0,
+        input_matrix: Tensor | None = None,
     ) -> None:
         super().__init__(dim)
+        self.input_size = whole("LinearGaussianTransition", "input_size", input_size, 0)
         values = {"matrix": matrix, "offset": offset, "log_scale": scale}
         values |= {"initial_mean": initial_mean, "log_initial_scale": initial_scale}
+        if self.input_size or input_matrix is not None:
+            values["input_matrix"] = input_matrix
         for name, value in values.items():
             if value is not None:
                 self._keep(name, value)
         zeros = self.like.new_zeros(self.dim)
+        starts = {"matrix": torch.diag(zeros + 1.0)}
+        starts["input_matrix"] = zeros.new_zeros(self.dim, self.input_size)
         for name, value in values.items():
             if value is None:
-                start = torch.diag(zeros + 1.0) if name == "matrix" else zeros.clone()
-                self.register_parameter(name, nn.Parameter(start))
+                self.register_parameter(name, nn.Parameter(starts.get(name, zeros).clone()))
+        if "input_matrix" not in values:
+            self.input_matrix = None
 
     def _keep(self, name: str, value: Tensor) -> None:
         """Make a given value a buffer, through which gradients pass."""
-        shape, given_as = (self.dim,) * (2 if name == "matrix" else 1), name.removeprefix("log_")
-        where = "LinearGaussianTransition"
-        write = f"{where}({self.dim}, matrix=A, scale=q) with A (D, D) and the others (D,)"
+        D, given_as, where = self.dim, name.removeprefix("log_"), "LinearGaussianTransition"
+        shapes = {"matrix": (D, D), "input_matrix": (D, self.input_size)}
+        shape = shapes.get(name, (D,))
+        write = f"{where}({D}, matrix=A, scale=q) with A (D, D) and the others (D,)"
+        if name == "input_matrix":
+            write = f"{where}({D}, input_matrix=G, input_size=U) with G (D, U)"
         like = next(iter(self._buffers.values()), None)  # the first that was given
         check_tensor(where, given_as, value, shape, like=like, write=write)
         if name != given_as:
@@ -108,13 +125,26 @@ class LinearGaussianTransition(GaussianTransition):
             shape = state.batch.shape[:-1] + self.event_shape
             moments = Moments(self.initial_mean.expand(shape), self.initial_scale.expand(shape))
             return moments, state
-        mean = F.linear(z_prev, self.matrix, self.offset)
+        mean = self.ahead(z_prev, inputs)
         return Moments(mean, self.scale.expand_as(mean)), state
+
+    def drift(self, inputs: Tensor | None) -> Tensor:
+        """b + G u_t, what a step adds to A z_{t-1}: ``(..., U)`` to ``(..., D)``."""
+        if inputs is None or self.input_matrix is None:
+            return self.offset
+        return F.linear(inputs, self.input_matrix, self.offset)
+
+    def ahead(self, z_prev: Tensor, inputs: Tensor | None = None) -> Tensor:
+        """A z_{t-1} + b + G u_t, the mean of z_t: ``(..., D)``."""
+        if inputs is None:
+            return F.linear(z_prev, self.matrix, self.offset)
+        return F.linear(z_prev, self.matrix) + self.drift(inputs)
 
     def path_moments(self, z: Tensor, inputs: Tensor | None = None) -> Moments:
         """Teacher-forced moments by one product; see the base class."""
         T, first = z.shape[-2], z.shape[:-2] + (1, self.dim)
-        later = F.linear(z[..., :-1, :], self.matrix, self.offset)
+        inputs = None if inputs is None else inputs[..., 1:, :]
+        later = self.ahead(z[..., :-1, :], inputs)
         mean = torch.cat([self.initial_mean.expand(first), later], -2)
         scale = torch.cat([self.initial_scale.expand(first), self.scale.expand_as(later)], -2)
         return Moments(mean[..., :T, :], scale[..., :T, :])

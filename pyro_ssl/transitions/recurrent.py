@@ -55,7 +55,9 @@ class RecurrentTransition(RecurrentBase, DiscreteTransition):
     def _encode(self, previous: Tensor, at_start: bool, state: Any) -> list[Tensor]:
         return [F.one_hot(previous, self.encoding_size).to(self.head.weight.dtype)]
 
-    def _score(self, out: Tensor, z: Tensor, previous: Tensor, at_start: bool) -> Tensor:
+    def _score(
+        self, out: Tensor, z: Tensor, previous: Tensor, at_start: bool, inputs: Tensor | None
+    ) -> Tensor:
         return torch.log_softmax(out, -1).gather(-1, z.unsqueeze(-1)).squeeze(-1)
 
     def _look_up(self, z_prev: Tensor | None, inputs: Tensor | None) -> Tensor:

@@ -90,7 +90,9 @@ class RecurrentBase(Transition):
         """
         raise NotImplementedError
 
-    def _score(self, out: Tensor, z: Tensor, previous: Tensor, at_start: bool) -> Tensor:
+    def _score(
+        self, out: Tensor, z: Tensor, previous: Tensor, at_start: bool, inputs: Tensor | None
+    ) -> Tensor:
         """log p(z_s | z_{1:s-1}), ``(S, N)``, from the output layer's ``out``, all time first."""
         raise NotImplementedError
 
@@ -146,7 +148,8 @@ class RecurrentBase(Transition):
         at_start, previous = z_prev is None, self._previous(z, z_prev)
         h = self._replay_cell(previous, at_start, state, inputs)
         out = linear_add(h.flatten(0, 1), self.head.weight.detach(), self.head.bias.detach())
-        return self._score(out.unflatten(0, h.shape[:2]), z, previous, at_start).transpose(0, 1)
+        out = out.unflatten(0, h.shape[:2])
+        return self._score(out, z, previous, at_start, inputs).transpose(0, 1)
 
     def _replay_cell(
         self, previous: Tensor, at_start: bool, state: Any, inputs: Tensor | None

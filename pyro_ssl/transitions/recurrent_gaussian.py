@@ -7,7 +7,8 @@ r"""A Gaussian head over a recurrent cell that reads the latents.
 With an LSTM it is Zheng et al. 2017 (arXiv 1711.11179), section 3, Example 1, eq. (9). At the first
 step z_0 = 0, and the start flag distinguishes it from a latent that happens to be 0. A cell may
 read the increments z_{t-1} - z_{t-2} in place of z_{t-1}: its prediction of the next increment then
-does not depend on where the path is.
+does not depend on where the path is. And it may only correct a linear chain, A z_{t-1} + b + G u_t:
+what the chain explains need not be learned by the cell.
 
 Next files to read: ``recurrent_base.py``, what it shares with the categorical head; ``lstm.py``,
 the ready-made ones.
@@ -23,9 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..arguments import check_share
+from ..arguments import check_kind, check_share
 from ..cells import RecurrentCell
 from .gaussian import GaussianStepper, GaussianTransition, Moments
+from .linear_gaussian import LinearGaussianTransition
 from .recurrent_base import RecurrentBase
 
 __all__ = ["ReadState", "RecurrentGaussianTransition"]
@@ -63,8 +65,11 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
         ``increment_scale`` and 0 while there is no z_{t-2}; these need ``residual=True``.
     :param float increment_scale: about the size of an increment, positive, so that the cell reads
         numbers of about 1; a buffer.
-    :raises ValueError: if the cell's ``input_size`` is less than D+1, a scale is not positive, or
-        increments are read without ``residual``.
+    :param LinearGaussianTransition around: a chain that the cell corrects: μ_t is its mean
+        A z_{t-1} + b + G u_t and q (W_μ h_t + b_μ), and σ_t is q (softplus(W_σ h_t + b_σ) +
+        ``min_scale``). z_1 is the chain's. With ``head.weight`` 0 it is the chain, but for σ_t.
+    :raises ValueError: if ``around`` does not fit, the cell's ``input_size`` is less than D+1, a
+        scale is not positive, or increments are read without ``residual``.
 
     *Reference*: Zheng et al., "State Space LSTM Models with Particle MCMC Inference", 2017,
     section 3, eq. (9).
@@ -90,14 +95,21 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
         min_scale: float = 1e-3,
         reads: str = "positions",
         increment_scale: float = 1.0,
+        around: LinearGaussianTransition | None = None,
     ) -> None:
         super().__init__(dim)
         scales = {"min_scale": min_scale, "increment_scale": increment_scale}
-        self.check_options(dropout=dropout, residual=residual, reads=reads, **scales)
+        self.check_options(dropout=dropout, residual=residual, reads=reads, around=around, **scales)
         of = "the latent's dimensions and the start flag"
         self._build(cell, self.dim + 1, of, 2 * self.dim, dropout)
-        self.residual, self.reads = bool(residual), reads
-        if self.residual:
+        self.residual, self.reads, self.around = bool(residual), reads, around
+        if around is not None and (around.dim, around.input_size) != (self.dim, self.input_size):
+            raise ValueError(
+                f"{type(self).__name__}: around has {around.dim} latents and {around.input_size} "
+                f"inputs, expected {self.dim} and {self.input_size}, as the cell; write "
+                f"LinearGaussianTransition({self.dim}, input_size={self.input_size})."
+            )
+        if self.residual and around is None:
             zeros = self.head.bias.new_zeros
             self.initial_mean = nn.Parameter(zeros(self.dim))
             self.log_initial_scale = nn.Parameter(zeros(self.dim))
@@ -113,11 +125,17 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
         min_scale: float = 1e-3,
         reads: str = "positions",
         increment_scale: float = 1.0,
+        around: LinearGaussianTransition | None = None,
     ) -> None:
         """Check the constructor's options, before a cell is made, which draws its weights.
 
+        :raises TypeError: if ``around`` is of another class.
         :raises ValueError: if one is out of range.
         """
+        if around is not None:
+            write = f"{cls.__name__}(dim, ..., around=LinearGaussianTransition(dim))"
+            check_kind(cls.__name__, "around", around, LinearGaussianTransition, write)
+            residual = True
         check_share(cls.__name__, "dropout", dropout)
         for name, value in {"min_scale": min_scale, "increment_scale": increment_scale}.items():
             if not 0 < value < math.inf:
@@ -175,32 +193,50 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
 
     def _initial_moments(self) -> Moments:
         """Moments of z_1, each ``(D,)``, where the mean is a step from z_{t-1}."""
+        if self.around is not None:
+            return Moments(self.around.initial_mean, self.around.initial_scale)
         scale = self.log_initial_scale.exp().clamp(min=self.min_scale)
         return Moments(self.initial_mean, scale)
 
-    def _moments(self, out: Tensor, z_prev: Tensor | None) -> Moments:
+    @property
+    def _steps_from_last(self) -> bool:
+        """Whether the mean is a step from z_{t-1}, so that z_1 has moments of its own."""
+        return self.residual or self.around is not None
+
+    def _moments(self, out: Tensor, z_prev: Tensor | None, inputs: Tensor | None = None) -> Moments:
         """Moments from the output layer's ``(..., 2D)``; ``z_prev`` is ``None`` at the start."""
         mean, raw = out.chunk(2, -1)
-        if self.residual:
-            if z_prev is None:
-                return Moments(*(v.expand_as(mean) for v in self._initial_moments()))
-            mean = mean + z_prev
+        if self._steps_from_last and z_prev is None:
+            return Moments(*(v.expand_as(mean) for v in self._initial_moments()))
         # Contiguous: softplus of strided numbers is not vectorised.
-        return Moments(mean, F.softplus(raw.contiguous()) + self.min_scale)
+        scale = F.softplus(raw.contiguous()) + self.min_scale
+        if z_prev is None:
+            return Moments(mean, scale)
+        if self.around is not None:
+            unit = self.around.scale
+            return Moments(self.around.ahead(z_prev, inputs) + unit * mean, unit * scale)
+        return Moments(mean + z_prev if self.residual else mean, scale)
 
     def _path_moments(
-        self, out: Tensor, previous: Tensor, at_start: bool, time_dim: int
+        self,
+        out: Tensor,
+        previous: Tensor,
+        at_start: bool,
+        time_dim: int,
+        inputs: Tensor | None,
     ) -> Moments:
         """Moments of all steps of paths; if ``at_start``, no latent is before the first."""
-        later, T = self._moments(out, previous), out.shape[time_dim]
-        if not (self.residual and at_start and T):
+        later, T = self._moments(out, previous, inputs), out.shape[time_dim]
+        if not (self._steps_from_last and at_start and T):
             return later
         first = self._moments(out.narrow(time_dim, 0, 1), None)
         pairs = zip(first, later, strict=True)
         return Moments(*(torch.cat([a, b.narrow(time_dim, 1, T - 1)], time_dim) for a, b in pairs))
 
-    def _score(self, out: Tensor, z: Tensor, previous: Tensor, at_start: bool) -> Tensor:
-        moments = self._path_moments(out, previous, at_start, 0)
+    def _score(
+        self, out: Tensor, z: Tensor, previous: Tensor, at_start: bool, inputs: Tensor | None
+    ) -> Tensor:
+        moments = self._path_moments(out, previous, at_start, 0, inputs)
         return dist.Normal(*moments, validate_args=False).log_prob(z).sum(-1)
 
     def step_moments(
@@ -214,12 +250,13 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
         if inputs is not None:
             projected = projected + F.linear(inputs, exogenous)
         cell = self.cell.advance(projected, state.cell)
-        return self._moments(self.head(cell.h), z_prev), ReadState(cell, last)
+        return self._moments(self.head(cell.h), z_prev, inputs), ReadState(cell, last)
 
     def path_moments(self, z: Tensor, inputs: Tensor | None = None) -> Moments:
         """Teacher-forced moments by one call of the cell over the sequence; see the base class."""
         previous = F.pad(z, (0, 0, 1, 0))[..., :-1, :]  # z_{0:T-1} with z_0 = 0
-        return self._path_moments(self.head(self._hidden(z, inputs)), previous, True, -2)
+        out = self.head(self._hidden(z, inputs))
+        return self._path_moments(out, previous, True, -2, inputs)
 
     @torch.no_grad()
     def stepper(self, inputs: Tensor | None = None) -> GaussianStepper:
@@ -238,7 +275,7 @@ class RecurrentGaussianTransition(RecurrentBase, GaussianTransition):
             else:
                 projected = torch.addmm(addend, read, latent, out=buffer)
             cell = advance(projected, state.cell)
-            moments = self._moments(head(cell.h), z_prev)
+            moments = self._moments(head(cell.h), z_prev, None if inputs is None else inputs[t])
             # A view of a parameter requires grad even under no_grad.
             return Moments(*(value.detach() for value in moments)), ReadState(cell, last)
 

@@ -13,6 +13,7 @@ from pyro_ssl.exact.kalman import (
 from pyro_ssl.transitions import LinearGaussianTransition
 
 SIZES = [(1, 1, 1), (1, 2, 3), (2, 1, 4), (3, 2, 5), (2, 4, 3)]  # D, E, T
+U = 2  # inputs of a driven chain
 B = 4
 TIGHT = {"rtol": 0.0, "atol": 1e-10}
 
@@ -21,6 +22,7 @@ class Problem:
     """A random linear Gaussian model, and data that are not drawn from it."""
 
     def __init__(self, D, E, T, how="whole"):
+        driven = {"input_matrix": torch.randn(D, U), "input_size": U} if how == "driven" else {}
         self.chain = LinearGaussianTransition(
             D,
             matrix=torch.randn(D, D) * 0.7,
@@ -28,49 +30,61 @@ class Problem:
             scale=torch.rand(D) + 0.2,
             initial_mean=torch.randn(D),
             initial_scale=torch.rand(D) + 0.2,
+            **driven,
         )
         root = torch.randn(E, E)
         covariance = root @ root.T + 0.1 * torch.eye(E)
         self.emission = LinearEmission(torch.randn(E, D), torch.randn(E), covariance)
         self.x, self.T = 2.0 * torch.randn(T, B, E), T
-        self.seen = torch.ones(T, B, dtype=torch.bool)
+        self.seen = torch.ones(T, B, E, dtype=torch.bool)
         self.options = {}
+        if driven:
+            self.options["inputs"] = torch.randn(T, B, U)
+        if how in ("sensors", "driven"):
+            self.x[torch.rand(T, B, E) < 0.3] = torch.nan
+            self.x[:, 1, 0] = torch.nan  # a sensor that was out all the time
+            self.x[0, 2] = torch.nan
+            self.options["mask"] = torch.rand(T, B, E) < 0.9
+            self.seen &= self.options["mask"] & ~self.x.isnan()
         if how in ("masked", "both"):
             self.options["mask"] = torch.rand(T, B) < 0.6
             self.options["mask"][:, 0] = False  # and one without any observation
-            self.seen &= self.options["mask"]
+            self.seen &= self.options["mask"].unsqueeze(-1)
         if how in ("ragged", "both"):
             self.options["lengths"] = torch.tensor([T, 0, (T + 1) // 2, T])
-            self.seen &= torch.arange(T)[:, None] < self.options["lengths"]
+            self.seen &= (torch.arange(T)[:, None] < self.options["lengths"]).unsqueeze(-1)
 
     def args(self):
         return self.chain, self.emission, self.x
 
-    def prior(self):
+    def prior(self, b):
         """Mean ``(T D,)`` and covariance of z_{1:T}: z = F⁻¹ (drift + noise), F z_t = z_t - A z."""
         D, T = self.chain.dim, self.T
         F = torch.eye(T * D)
         for t in range(1, T):
             F[t * D : (t + 1) * D, (t - 1) * D : t * D] = -self.chain.matrix
         drift = torch.cat([self.chain.initial_mean, self.chain.offset.repeat(T - 1)])
+        if "inputs" in self.options:
+            moved = self.options["inputs"][1:, b] @ self.chain.input_matrix.T
+            drift[D:] += moved.flatten()
         noise = torch.cat([self.chain.initial_scale, self.chain.scale.repeat(T - 1)]).square()
         inverse = torch.linalg.inv(F)
         return inverse @ drift, inverse @ noise.diag() @ inverse.T
 
     def posterior(self, b, upto=None):
         """Mean and covariance of z_{1:T} given x_{1:upto} of a sequence, and log p(x_{1:upto})."""
-        mean, covariance = self.prior()
+        mean, covariance = self.prior(b)
         C, d, R = self.emission
-        steps = [t for t in range(self.T if upto is None else upto) if self.seen[t, b]]
-        if not steps:
+        seen = self.seen[:, b].clone()
+        seen[self.T if upto is None else upto :] = False
+        rows = seen.flatten()
+        if not rows.any():
             return mean, covariance, torch.zeros(())
-        pick = torch.eye(self.T)[steps]
-        H = torch.kron(pick, C)
-        p_x = dist.MultivariateNormal(
-            H @ mean + d.repeat(len(steps)),
-            H @ covariance @ H.T + torch.kron(torch.eye(len(steps)), R),
-        )
-        x = self.x[steps, b].flatten()
+        T = self.T
+        H = torch.kron(torch.eye(T), C)[rows]
+        noise = torch.kron(torch.eye(T), R)[rows][:, rows]
+        p_x = dist.MultivariateNormal(H @ mean + d.repeat(T)[rows], H @ covariance @ H.T + noise)
+        x = self.x[:, b].flatten()[rows]
         gain = covariance @ H.T @ torch.linalg.inv(p_x.covariance_matrix)
         return mean + gain @ (x - p_x.mean), covariance - gain @ H @ covariance, p_x.log_prob(x)
 
@@ -80,7 +94,7 @@ class Problem:
         return mean[rows], covariance[rows, rows]
 
 
-KINDS = pytest.mark.parametrize("how", ["whole", "masked", "ragged", "both"])
+KINDS = pytest.mark.parametrize("how", ["whole", "masked", "ragged", "both", "sensors", "driven"])
 
 
 @KINDS
@@ -97,7 +111,7 @@ def test_filter_is_the_joint_gaussian(D, E, T, how):
             torch.testing.assert_close(found.mean[t, b], expected[0], **TIGHT)
             torch.testing.assert_close(found.covariance[t, b], expected[1], **TIGHT)
             evidence = upto
-    assert (found.log_likelihood[~problem.seen] == 0).all()
+    assert (found.log_likelihood[~problem.seen.any(-1)] == 0).all()
 
 
 @KINDS
@@ -111,6 +125,9 @@ def test_smoother_is_the_joint_gaussian(D, E, T, how):
             expected = problem.block(mean, covariance, t)
             torch.testing.assert_close(found.mean[t, b], expected[0], **TIGHT)
             torch.testing.assert_close(found.covariance[t, b], expected[1], **TIGHT)
+            if t:
+                across = covariance[t * D : (t + 1) * D, (t - 1) * D : t * D]
+                torch.testing.assert_close(found.lagged[t - 1, b], across, **TIGHT)
 
 
 @KINDS
@@ -166,24 +183,42 @@ def test_gradient_of_the_evidence_is_that_of_the_joint(how):
     problem = Problem(2, 3, 5, how)
     C, d, R = problem.emission
     d.requires_grad_()
-    x = problem.x.masked_fill(~problem.seen.unsqueeze(-1), torch.nan)
+    x = problem.x.masked_fill(~problem.seen, torch.nan)
     found = kalman_filter(problem.chain, problem.emission, x, **problem.options)
     (gradient,) = torch.autograd.grad(found.log_likelihood.sum(), d)
     smoothed = kalman_smoother(*problem.args(), **problem.options).mean
-    residual = (problem.x - smoothed @ C.T - d.detach()) * problem.seen.unsqueeze(-1)
-    expected = torch.linalg.solve(R, residual.sum((0, 1)))
+    residual = problem.x - smoothed @ C.T - d.detach()
+    expected = torch.zeros_like(d)
+    for t, b in problem.seen.any(-1).nonzero().tolist():
+        there = problem.seen[t, b]
+        expected[there] += torch.linalg.solve(R[there][:, there], residual[t, b, there])
     torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_what_is_not_observed_is_not_read():
     problem = Problem(2, 2, 6, "both")
-    hidden = problem.x.masked_fill(~problem.seen.unsqueeze(-1), torch.nan)
+    hidden = problem.x.masked_fill(~problem.seen, torch.nan)
     for infer in (kalman_filter, kalman_smoother):
         expected = infer(*problem.args(), **problem.options)
         found = infer(problem.chain, problem.emission, hidden, **problem.options)
         assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
     draws = sample_kalman_paths(problem.chain, problem.emission, hidden, **problem.options)
     assert draws.isfinite().all()
+
+
+@KINDS
+def test_gradients_of_all_parameters_are_finite_and_right(how):
+    """Against those of the dense joint Gaussian, with fewer and with more sensors than latents."""
+    for D, E in ((3, 2), (2, 4)):
+        problem = Problem(D, E, 4, how)
+        chain, emission, x = problem.args()
+        parts = [chain.matrix, chain.log_scale, *emission[:2]]
+        parts = [part.requires_grad_() for part in parts]
+        found = kalman_filter(chain, emission, x, **problem.options).log_likelihood.sum()
+        joint = sum(problem.posterior(b)[2] for b in range(B))
+        gradients = (torch.autograd.grad(value, parts) for value in (found, joint))
+        for one, other in zip(*gradients, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-9)
 
 
 def test_float32_stays_near_float64_over_a_long_sequence():
@@ -212,7 +247,7 @@ def test_float32_stays_near_float64_over_a_long_sequence():
 
 
 @pytest.mark.parametrize("device", ["meta", pytest.param("cuda", marks=pytest.mark.cuda)])
-@pytest.mark.parametrize("how", ["whole", "both"])
+@pytest.mark.parametrize("how", ["whole", "both", "driven"])
 def test_device_and_dtype_are_those_of_the_data(device, how):
     problem = Problem(2, 3, 4, how)
     like = {"device": device, "dtype": torch.float32}
@@ -221,7 +256,10 @@ def test_device_and_dtype_are_those_of_the_data(device, how):
         LinearEmission(*(value.to(**like) for value in problem.emission)),
         problem.x.to(**like),
     )
-    options = {name: value.to(device) for name, value in problem.options.items()}
+    options = {
+        name: value.to(device, like["dtype"]) if name == "inputs" else value.to(device)
+        for name, value in problem.options.items()
+    }
     found = [
         *kalman_filter(*args, **options),
         *kalman_smoother(*args, **options),

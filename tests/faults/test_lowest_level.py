@@ -104,6 +104,11 @@ KALMAN = {
 }
 
 
+def DRIVEN(w):
+    """A linear chain that reads one input."""
+    return tr.LinearGaussianTransition(w.linear.dim, input_size=1)
+
+
 def noisy(**parts):
     """An emission of which one part is made of what it is in the world."""
     return lambda w: w.noisy._replace(**{k: v(getattr(w.noisy, k)) for k, v in parts.items()})
@@ -245,7 +250,21 @@ OF_KALMAN = {
     "E": (dict(x=lambda w: w.path), r"expected \(T, B, 1\) with T at least 1"),
     "T=0": (dict(x=lambda w: w.x[:0]), "with T at least 1"),
     "float32": (dict(x=lambda w: w.x.float()), "x is torch.float32, expected torch.float64"),
-    "nan": (dict(x=lambda w: w.x * NAN), r"x is \[nan\] at step 0 of sequence 0"),
+    "inf": (dict(x=lambda w: w.x * INF), r"x is \[-?inf\] at step 0 of sequence 0"),
+    "inputs none read": (
+        dict(inputs=lambda w: w.u),
+        "reads input_size=0 inputs, but inputs were given",
+    ),
+    "inputs none given": (dict(transition=DRIVEN), "input_size=1 inputs, but inputs were not"),
+    "inputs nan": (dict(transition=DRIVEN, inputs=lambda w: w.u * NAN), "inputs hold NaN or inf"),
+    "inputs short": (
+        dict(transition=DRIVEN, inputs=lambda w: w.u[:2]),
+        r"inputs has shape \(2, 3, 1\), expected \(4, 3, 1\)",
+    ),
+    "mask by sensor": (
+        dict(mask=torch.ones(4, 3, 2).bool()),
+        r"mask has shape \(4, 3, 2\), expected \(4, 3, 1\)",
+    ),
     "mask": (dict(mask=lambda w: torch.ones(B, T).bool()), r"mask has shape \(3, 4\)"),
     "mask int": (dict(mask=lambda w: torch.ones(T, B).int()), "mask has dtype torch.int32"),
     "mask list": (dict(mask=lambda w: [True]), "mask is a list"),

@@ -42,7 +42,7 @@ FACTORS = {
     "inputs": (False, True),
     "scaled": (False, True),
     "twist": (False, True),
-    "means": ("absolute", "residual", "increments"),
+    "means": ("absolute", "residual", "increments", "around", "around increments"),
 }
 CASES = covering_list(FACTORS, lambda case: True, 120)
 
@@ -56,8 +56,19 @@ def single():
 
 def transition_of(case):
     D, H, inputs = case["D"], case["H"], 3 if case["inputs"] else 0
-    options = {"residual": case["means"] != "absolute", "min_scale": 0.05}
-    if case["means"] == "increments":
+    around = case["means"].startswith("around")
+    options = {"residual": case["means"] in ("residual", "increments"), "min_scale": 0.05}
+    if around:
+        options["around"] = LinearGaussianTransition(
+            D,
+            matrix=0.9 * torch.eye(D) + 0.1 * torch.randn(D, D),
+            offset=torch.randn(D),
+            scale=0.3 + torch.rand(D),
+            initial_mean=torch.randn(D),
+            initial_scale=0.3 + torch.rand(D),
+            **({"input_size": 3, "input_matrix": torch.randn(D, 3)} if inputs else {}),
+        )
+    if case["means"].endswith("increments"):
         options |= {"reads": "increments", "increment_scale": 0.7}
     if case["cell"] == "lstm":
         transition = GaussianLSTMTransition(D, H, input_size=inputs, **options)

@@ -13,7 +13,7 @@ from pyro_ssl import ParticleGibbs
 from pyro_ssl.datasets import CURVES, noisy_curve, noisy_rotation
 from pyro_ssl.exact.kalman import LinearEmission, kalman_filter, kalman_smoother
 from pyro_ssl.models import GaussianSSL
-from pyro_ssl.models.gaussian_closed_form import EmissionRegression
+from pyro_ssl.models.gaussian_regression import EmissionRegression
 from pyro_ssl.transitions import LinearGaussianTransition
 
 T, B, D, E = 12, 3, 2, 3
@@ -91,19 +91,55 @@ def test_forecast_is_the_filter_carried_on(linear):
 
 @pytest.mark.parametrize("learn", [False, True])
 def test_emission_is_the_regression_of_the_data_on_the_paths(learn):
+    """With C learned: the part of it that does not move the latents to other coordinates."""
     z, C, b = torch.randn(200, D), torch.randn(E, D), torch.randn(E)
     x = z @ C.T + b + 0.1 * torch.randn(200, E)
-    given = LinearEmission(C, b, torch.eye(E))
-    seen = torch.ones(200, 1, dtype=torch.bool)
-    regression = EmissionRegression(x.unsqueeze(1), seen, 1, learn, averaging=0.5)
-    found = regression.update(z.unsqueeze(0), given)
+    start = LinearEmission(C + 0.1 * torch.randn(E, D), b, torch.diag(torch.rand(E) + 0.1))
+    seen = torch.ones(200, 1, E, dtype=torch.bool)
+    regression = EmissionRegression(x.unsqueeze(1), seen, 1, start, learn, averaging=0.5)
+    found = regression.update(z.unsqueeze(0), start)
     if learn:
         design = torch.cat([z, torch.ones(200, 1)], -1)
-        weight = torch.linalg.lstsq(design, x).solution.T
-        torch.testing.assert_close(found.matrix, weight[:, :D], rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(found.offset, weight[:, D], rtol=1e-4, atol=1e-4)
+        weight = torch.linalg.lstsq(design, x).solution.T[:, :D]
+        sd = start.covariance.diagonal().sqrt().unsqueeze(-1)
+        reader = torch.linalg.pinv(start.matrix / sd)
+        close = {"rtol": 1e-4, "atol": 1e-4}
+        torch.testing.assert_close(reader @ (found.matrix / sd), torch.eye(D))
+        blind = torch.linalg.svd(start.matrix / sd).U[:, D:].T  # to what the reader sees
+        torch.testing.assert_close(blind @ (found.matrix / sd), blind @ (weight / sd), **close)
+        offset = (x - z @ found.matrix.T).mean(0)
+        torch.testing.assert_close(found.offset, offset, **close)
     rest = x - z @ found.matrix.T - found.offset
     torch.testing.assert_close(found.covariance, rest.T @ rest / 200, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_missing_sensors_count_with_their_expectation(diagonal):
+    """E[x xᵀ] of every frame by the conditional Gaussian, written out; R from their mean."""
+    N = 40
+    z, C, b = torch.randn(N, D), torch.randn(E, D), torch.randn(E)
+    root = torch.randn(E, E)
+    R = root @ root.T + 0.2 * torch.eye(E)
+    R = R.diagonal().diag() if diagonal else R
+    law = LinearEmission(C, b, R)
+    x, seen = z @ C.T + b + torch.randn(N, E) @ root.T, torch.rand(N, E) < 0.6
+    seen[0] = True
+    x = x.masked_fill(~seen, torch.nan)
+    there = seen.any(-1)
+    regression = EmissionRegression(x.unsqueeze(1), seen.unsqueeze(1), 1, law, False, 0.0, diagonal)
+    assert regression.num_observed == there.sum()
+    found = regression.update(z.unsqueeze(0), law).covariance
+    expected = torch.zeros(E, E)
+    for n in there.nonzero().squeeze(-1).tolist():
+        o, m = seen[n], ~seen[n]
+        away, more = torch.zeros(E), torch.zeros(E, E)
+        away[o] = (x[n] - z[n] @ C.T - b)[o]
+        gain = R[m][:, o] @ torch.linalg.inv(R[o][:, o])
+        away[m] = gain @ away[o]
+        more[m.unsqueeze(-1) & m] = (R[m][:, m] - gain @ R[o][:, m]).flatten()
+        expected += (torch.outer(away, away) + more) / there.sum()
+    expected = expected.diagonal().diag() if diagonal else expected
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.stage("statistical")

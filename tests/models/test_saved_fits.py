@@ -71,6 +71,10 @@ FITS = {
         *(lambda: GaussianSSL(2, hidden_size=4, cell="mlstm"), series),
         {"num_paths": 2, "learn_loading": True, "valid": (series(8),), "num_valid_particles": 5},
     ),
+    "Gaussian, linear": (
+        *(lambda: GaussianSSL(2, hidden_size=4, linear=True, noise="diagonal"), series),
+        {"num_paths": 2, "linear_steps": 2, "batch_size": 1, "valid": (series(8),)},
+    ),
     "language": (language, words, {"batch_size": 3, **scored}),
     "IMV": (lambda: IMVLSTM(2, 3, dropout=0.3), windows, {"batch_size": 7, **pairs}),
     "IMV, plateau": (

@@ -61,6 +61,26 @@ class TestMultiplicativeWithInputs(GaussianTransitionContract):
         )
 
 
+def chain_of(dim, input_size=0):
+    """A linear chain, of parameters that are learned."""
+    chain = LinearGaussianTransition(dim, input_size=input_size)
+    for parameter in chain.parameters():
+        parameter.data.normal_().mul_(0.5)
+    return chain
+
+
+class TestAroundAChain(GaussianTransitionContract):
+    def make(self, dim=D):
+        return GaussianLSTMTransition(dim, H, around=chain_of(dim), min_scale=0.1)
+
+
+class TestAroundAChainWithInputs(GaussianTransitionContract):
+    def make(self, dim=D):
+        return GaussianMultiplicativeLSTMTransition(
+            dim, H, input_size=2, around=chain_of(dim, 2), reads="increments"
+        )
+
+
 class PlainState(NamedTuple):
     h: torch.Tensor
 
@@ -90,6 +110,28 @@ class TestOwnCell(GaussianTransitionContract):
 
 
 # ------------------------------------------------------------------------------- by hand
+
+
+def test_around_a_chain_the_head_corrects_in_units_of_its_steps():
+    chain = chain_of(D, 1)
+    transition = GaussianLSTMTransition(D, H, input_size=1, around=chain, min_scale=0.25)
+    plain = GaussianLSTMTransition(D, H, input_size=1, min_scale=0.25)
+    plain.load_state_dict({k: v for k, v in transition.state_dict().items() if "around" not in k})
+    z, u = torch.randn(3, T, D), torch.randn(3, T, 1)
+    found, base, correction = (t.path_moments(z, u) for t in (transition, chain, plain))
+    for one, other in zip(found, base, strict=True):
+        torch.testing.assert_close(one[:, 0], other[:, 0])
+    mean = base.mean + chain.scale * correction.mean
+    torch.testing.assert_close(found.mean[:, 1:], mean[:, 1:])
+    torch.testing.assert_close(found.scale[:, 1:], (chain.scale * correction.scale)[:, 1:])
+
+
+def test_a_chain_that_does_not_fit_is_told():
+    message = r"around has 2 latents and 1 inputs, expected 3 and 1, as the cell"
+    with pytest.raises(ValueError, match=message):
+        GaussianLSTMTransition(3, H, input_size=1, around=chain_of(2, 1))
+    with pytest.raises(TypeError, match="around is a float, expected a LinearGaussianTransition"):
+        GaussianLSTMTransition(3, H, around=0.9)
 
 
 @pytest.mark.parametrize("residual", [False, True])

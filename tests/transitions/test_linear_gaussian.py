@@ -33,6 +33,14 @@ class TestLinearGiven(GaussianTransitionContract):
         )
 
 
+class TestLinearWithInputs(GaussianTransitionContract):
+    def make(self, dim=D):
+        chain = LinearGaussianTransition(dim, input_size=3)
+        for parameter in chain.parameters():
+            parameter.data.normal_().mul_(0.5)
+        return chain
+
+
 def joint_of_chain(chain, T):
     """Mean ``(T D,)`` and covariance of z_{1:T}, from z = L (noise) with unit lower blocks."""
     D, A = chain.dim, chain.matrix

@@ -53,6 +53,8 @@ struct VectorsArguments : SweepArguments<float> {
   const float *min_scale;       // one number
   const float *initial;         // (2, D), moments of z_1, where means are steps from z_{t-1}
   const float *per_increment;   // one number, where the cell reads increments
+  const float *unit, *matrix;   // q (D) and A (D, D) of the chain that the cell corrects,
+  const float *drift;           // and its b + G u_t, (T, B, D), where there is one
   float *last;                  // (B, P, D + 1), [z_{t-2}; 1], where it does
   const float *last_start;      // the same of the particles that it goes on from
 };

@@ -55,7 +55,8 @@ template <int D> class VectorsHead {
     for (int block = 0; block < blocks; block++) {
       const auto particle = [&](int l) { return std::min(block * VL + l, P - 1); };
       const auto prior = moments(t, [&](int l) { return y + particle(l) * out; },
-                                 [&](int l) { return z + particle(l) * D; });
+                                 [&](int l) { return z + particle(l) * D; },
+                                 [&](int) { return tb; });
       if (redraw) {
         vec ref[D];
         for (int d = 0; d < D; d++) ref[d] = splat(a.reference[tb * D + d]);
@@ -100,7 +101,8 @@ template <int D> class VectorsHead {
         return a.reference + ((size_t)s * a.B + lane_of(row(l)).b) * D;
       };
       const auto prior = moments(s, [&](int l) { return y + row(l) * out; },
-                                 [&](int l) { return ref(s - 1, l); });
+                                 [&](int l) { return ref(s - 1, l); },
+                                 [&](int l) { return (size_t)s * a.B + lane_of(row(l)).b; });
       vec z[D];
       for (int l = 0; l < VL; l++)
         for (int d = 0; d < D; d++) z[d][l] = ref(s, l)[d];
@@ -138,9 +140,16 @@ template <int D> class VectorsHead {
     return gamma.data + (size_t)(i * blocks + block) * ENTRIES * VL;
   }
 
-  // p(z_t | z_{1:t-1}) of VL rows: `y` has the outputs of each, `z` its z_{t-1}.
-  template <class Outputs, class Last>
-  INLINE Moments<D> moments(int t, Outputs y, Last z) const {
+  // A z_{t-1} + b + G u_t and q times the output, of one dimension
+  INLINE float corrected(int d, float output, const float *last, const float *drift) const {
+    float sum = drift[d] + a.unit[d] * output;
+    for (int e = 0; e < D; e++) sum += a.matrix[d * D + e] * last[e];
+    return sum;
+  }
+
+  // p(z_t | z_{1:t-1}) of VL rows: `y` has the outputs of each, `z` its z_{t-1}, `cell` its t B + b.
+  template <class Outputs, class Last, class Cell>
+  INLINE Moments<D> moments(int t, Outputs y, Last z, Cell cell) const {
     Moments<D> found;
     if (a.initial && t == 0 && !a.z_start) {
       for (int d = 0; d < D; d++)
@@ -150,11 +159,15 @@ template <int D> class VectorsHead {
     for (int l = 0; l < VL; l++) {
       const float *outputs = y(l), *last = a.initial ? z(l) : nullptr;
       for (int d = 0; d < D; d++) {
-        found.mean[d][l] = outputs[d] + (last ? last[d] : 0.f);
+        found.mean[d][l] = a.matrix ? corrected(d, outputs[d], last, a.drift + cell(l) * D)
+                                    : outputs[d] + (last ? last[d] : 0.f);
         found.scale[d][l] = outputs[D + d];
       }
     }
-    for (int d = 0; d < D; d++) found.scale[d] = softplus(found.scale[d]) + *a.min_scale;
+    for (int d = 0; d < D; d++) {
+      found.scale[d] = softplus(found.scale[d]) + *a.min_scale;
+      if (a.unit) found.scale[d] *= a.unit[d];
+    }
     return found;
   }
 

@@ -1,0 +1,81 @@
+"""Parts of a Gaussian SSL's model and fit: the observed distribution, and an epoch of EM.
+
+Next file to read: ``gaussian.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from ..infer import StochasticEM
+from .gaussian_data import Series, observed
+
+__all__ = ["em_epoch", "observe"]
+
+#: standard deviation at which a residual of 0 has density 1, so that it counts for nothing
+NOTHING = 1.0 / math.sqrt(2.0 * math.pi)
+
+
+def observe(
+    x: Tensor, mask: Tensor | None, covariance: Tensor, noise: str
+) -> tuple[Callable[[Tensor, Tensor], Any], Tensor]:
+    """Return p(x_t | its mean, t) as a function, sensors that were not observed left out, and x.
+
+    :param Tensor x: ``(T, B, E)``.
+    :param str noise: ``"full"`` or ``"diagonal"``.
+    """
+    x, there = observed(x, mask)
+    if noise == "diagonal":
+        scale = covariance.diagonal().sqrt()
+
+        def apart(mean: Tensor, t: Tensor) -> Any:
+            return dist.Normal(mean, scale).mask(there[t]).to_event(1)
+
+        return apart, x
+    some = there.any(-1)
+    if bool((there.all(-1) == some).all()):
+
+        def together(mean: Tensor, t: Tensor) -> Any:
+            return dist.MultivariateNormal(mean, covariance).mask(some[t])
+
+        return together, x
+    root = _roots(covariance, there)
+
+    def in_part(mean: Tensor, t: Tensor) -> Any:
+        return dist.MultivariateNormal(torch.where(there[t], mean, 0.0), scale_tril=root[t])
+
+    return in_part, x
+
+
+def _roots(covariance: Tensor, there: Tensor) -> Tensor:
+    """Cholesky factors of the noise of what was observed, ``(T, B, E, E)``."""
+    patterns, index = there.flatten(0, 1).unique(dim=0, return_inverse=True)
+    pair = patterns.unsqueeze(-1) & patterns.unsqueeze(-2)
+    own = torch.eye(len(covariance), dtype=torch.bool, device=covariance.device)
+    root = torch.linalg.cholesky(torch.where(pair | own, covariance, 0.0))
+    root = torch.where(own & ~pair, NOTHING, root)
+    return root[index].unflatten(0, there.shape[:2])
+
+
+def em_epoch(
+    em: StochasticEM, data: Series, num_paths: int, batch_size: int | None
+) -> tuple[float, float]:
+    """One pass over all sequences; return the loss of all, and the share of latents renewed."""
+    x, lengths, mask, inputs, _ = data
+    B = x.shape[1]
+    if batch_size is None or batch_size >= B:
+        return em.step(x, lengths, mask, num_paths, inputs), em.change_rate
+    copies = B * torch.arange(num_paths, device=x.device).unsqueeze(-1)
+    loss = moved = 0.0
+    for batch in torch.randperm(B, device=x.device).split(batch_size):
+        share = len(batch) / B
+        index = (batch + copies).flatten()
+        loss += share * em.step(x, lengths, mask, num_paths, inputs, index)
+        moved += share * em.change_rate
+    return loss, moved
