@@ -18,6 +18,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from ..transitions.base import like_of
+
 __all__ = ["kept_with", "shares", "weights_of", "with_weights"]
 
 #: epochs from one that is kept to the next, and how many are
@@ -25,8 +27,9 @@ EVERY, KEPT = 5, 8
 
 
 def weights_of(module: nn.Module) -> Tensor:
-    """Return all parameters as one vector, ``(N,)``."""
-    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
+    """Return all parameters as one vector, ``(N,)``; a chain that was given has none."""
+    values = [parameter.detach().flatten() for parameter in module.parameters()]
+    return torch.cat(values) if values else like_of(module).new_empty(0)
 
 
 def kept_with(kept: Tensor | None, module: nn.Module, epoch: int) -> Tensor | None:
