@@ -5,16 +5,11 @@ A benchmark's own ``report`` makes them; this file knows where results are, and 
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
-import statistics
 from collections.abc import Callable
-from contextlib import redirect_stdout
-from functools import partial
-from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from benchmarks import (
     _architectures_report,
@@ -22,15 +17,21 @@ from benchmarks import (
     belief,
     characters,
     curves,
-    imv_ahead,
     intervene,
+    sensors,
 )
-from benchmarks._results import RESULTS, Results
-from benchmarks.compare.methods import METHODS
-from benchmarks.compare.report import row as comparison_row
-from benchmarks.compare.report import table as comparison_table
-from benchmarks.compare.store import Store
+from benchmarks._results import RESULTS
 from benchmarks.imv.report import tables as imv_tables
+
+from .benchmark_reports import (
+    as_markdown,
+    committed,
+    compared,
+    compared_before,
+    errors_ahead,
+    plain,
+    printed,
+)
 
 __all__ = ["BENCHMARKS", "Benchmark", "as_markdown", "make", "text_of"]
 
@@ -50,96 +51,11 @@ class Benchmark(NamedTuple):
     machine: str = CPU
 
 
-def printed(report: Callable[[Any], None], whole: bool) -> Callable[[Path], str]:
-    """Make tables of what a benchmark's report prints.
-
-    :param bool whole: it takes the :class:`Results`, and not what they hold.
-    """
-
-    def tables(path: Path) -> str:
-        store = Results(path, json.loads(path.read_text(encoding="utf-8"))["settings"])
-        with redirect_stdout(io.StringIO()) as out:
-            report(store if whole else store.content)
-        return as_markdown(out.getvalue())
-
-    return tables
-
-
-def compared(path: Path) -> str:
-    """Make the table of one corpus of ``benchmarks.compare``, without its heading."""
-    return comparison_table(Store(path.stem, path.parent)).split("\n", 2)[2]
-
-
-def compared_before(path: Path) -> str:
-    """Make the table of runs of ``benchmarks.compare`` from before sweeps were twisted."""
-    store = Store(path.stem, path.parent)
-    settings = store.content["settings"]
-    lines = [
-        f"{settings['num_train_tokens']:,} training tokens, {settings['num_test_tokens']:,} test "
-        f"tokens, V = {settings['vocab_size']:,}, K = {settings['num_states']}, H = "
-        f"{settings['hidden_size']}, {settings['num_epochs']} epochs, Dirichlet prior "
-        f"{settings['concentration']}; scored by plain filters.",
-        "",
-        "| method | perplexity | P = 30 / 100 / 300 | prior | parameters | s/epoch | kept epoch | "
-        "runs |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    titles = {
-        "smc": "SSL, unconditional SMC",
-        "pg_sweeps": "SSL, particle Gibbs, 4 sweeps",
-    }
-    titles = {name: method.title for name, method in METHODS.items()} | titles
-    for name in sorted(store.content["runs"], key=list(titles).index):
-        runs = list(store.runs(name).values())
-        seconds = [
-            run["seconds_per_epoch"] for run in runs if "seconds_per_epoch" in run
-        ]
-        mean = statistics.fmean(seconds) if seconds else None
-        lines.append(comparison_row(titles[name], runs, mean))
-    return "\n".join(lines)
-
-
-def errors_ahead(path: Path) -> str:
-    """Make the table of errors of ``benchmarks.imv_ahead``; its variables' names are the data's."""
-    nameless = partial(imv_ahead.report, names=tuple(map(str, range(100))))
-    lines = printed(nameless, whole=False)(path).splitlines()
-    return "\n".join(line for line in lines if line.startswith("|"))
-
-
-def plain(path: Path) -> str:
-    """Make a table of figures that have names alone: a column for each run."""
-    runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
-    names = dict.fromkeys(name for run in runs.values() for name in run)
-    lines = [f"| | {' | '.join(runs)} |", "|---" * (1 + len(runs)) + "|"]
-    for name in names:
-        lines.append(
-            f"| {name} | {' | '.join(str(run.get(name, '–')) for run in runs.values())} |"
-        )
-    return "\n".join(lines)
-
-
-def committed(path: Path) -> str:
-    """Take a table as the benchmark wrote it."""
-    return path.read_text(encoding="utf-8")
-
-
-def as_markdown(text: str) -> str:
-    """Set tables apart from the lines around them; lines in columns stay as they are."""
-    blocks = []
-    for kind, lines in groupby(text.strip("\n").splitlines(), key=_kind):
-        block = "\n".join(lines)
-        blocks.append(f"```text\n{block}\n```" if kind == "columns" else block)
-    return "\n\n".join(block for block in blocks if block.strip())
-
-
-def _kind(line: str) -> str:
-    if line.startswith("|"):
-        return "table"
-    return "columns" if "  " in line.strip() else "text"
-
-
-def _learning(title: str, stem: str, command: str) -> Benchmark:
-    return Benchmark(title, f"learning/{stem}.json", command, "2026-11-26", compared)
+def _learning(
+    title: str, stem: str, command: str, figures: tuple[str, ...] = ()
+) -> Benchmark:
+    path = f"learning/{stem}.json"
+    return Benchmark(title, path, command, "2026-11-26", compared, figures)
 
 
 def _before(title: str, stem: str) -> Benchmark:
@@ -154,6 +70,7 @@ BENCHMARKS = (
         "Learned to the end: Python's reference",
         "python",
         "python -m benchmarks.compare run --corpus python",
+        ("learning/learning_curves.png",),
     ),
     _learning(
         "Learned to the end: IMDB, 200 reviews",
@@ -163,12 +80,27 @@ BENCHMARKS = (
     _learning(
         "Learned to the end: WikiText-2",
         "wikitext2",
-        COMPARE.format(corpus="wikitext2"),
+        COMPARE.format(corpus="wikitext2") + " --device cuda",
     ),
     _learning(
         "Learned to the end: WikiText-2, K = 100",
         "wikitext2-100",
         COMPARE.format(corpus="wikitext2") + " --states 100",
+    ),
+    _learning(
+        "Learned to the end: WikiText-2, K = 200",
+        "wikitext2-200",
+        COMPARE.format(corpus="wikitext2") + " --states 200 --device cuda",
+    ),
+    _learning(
+        "Learned to the end: WikiText-2, K = 500",
+        "wikitext2-500",
+        COMPARE.format(corpus="wikitext2") + " --states 500 --device cuda",
+    ),
+    _learning(
+        "Learned for 20 epochs: MSNBC",
+        "msnbc",
+        COMPARE.format(corpus="msnbc") + " --epochs 20 --device cuda",
     ),
     _before("Equal epochs, before sweeps were twisted: IMDB, 200 reviews", "imdb-200"),
     _before(
@@ -198,6 +130,13 @@ BENCHMARKS = (
         "python -m benchmarks.degenerate",
         "2026-11-26",
         committed,
+    ),
+    Benchmark(
+        "Many sensors",
+        "sensors.json",
+        "python -m benchmarks.sensors --sml2010 FOLDER --pm25 FILE",
+        "2026-11-26",
+        printed(sensors.report, whole=True),
     ),
     Benchmark(
         "Which variable, and when",
@@ -268,7 +207,7 @@ def text_of(benchmark: Benchmark) -> str:
         f"`benchmarks/results/{benchmark.results}`.*",
         benchmark.tables(path).strip(),
         *(
-            f"![{benchmark.title}](made/figures/{figure})"
+            f"![{benchmark.title}](made/figures/{Path(figure).name})"
             for figure in benchmark.figures
         ),
     ]

@@ -32,6 +32,7 @@ from tests.markdown import links, run_blocks
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 
 T, B, K, D, V, I = 5, 3, 2, 2, 4, 2  # noqa: E741
 LENGTHS = torch.tensor([T, 2, 4])
@@ -87,7 +88,7 @@ def test_files_exist():
 
 
 def test_rooms_are_those_of_the_package():
-    laid_out = README.split("## How the package is laid out")[1].split("\n## ")[0]
+    laid_out = CONTRIBUTING.split("## How the package is laid out")[1].split("\n## ")[0]
     rooms = re.findall(r"^\| `([\w./]+)` \|", laid_out, re.M)
     package = {p.name + "/" * p.is_dir() for p in (ROOT / "pyro_ssl").iterdir()}
     package -= {"__init__.py", "__pycache__/", "py.typed", "mini.py"}

@@ -160,5 +160,5 @@ def draw_curves(stores: list[Store]) -> None:
     axes[0][-1].legend(
         [shown[title] for title in titles], titles, fontsize=7, frameon=False, **where
     )
-    fig.savefig(RESULTS / "curves.png", dpi=110)
+    fig.savefig(RESULTS / "learning_curves.png", dpi=110)
     plt.close(fig)
