@@ -125,40 +125,44 @@ def draw(stores: list[Store]) -> None:
 
 
 def draw_curves(stores: list[Store]) -> None:
-    """A panel per corpus: validation perplexity by seconds of learning, a line per seed."""
+    """A panel per corpus: validation perplexity by epoch, a line per seed."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(
-        1, len(stores), figsize=(1.5 + 3.6 * len(stores), 3.6), layout="constrained", squeeze=False
-    )
+    columns = min(4, len(stores))
+    rows = -(-len(stores) // columns)
+    size = (1.5 + 3.2 * columns, 0.4 + 2.9 * rows)
+    fig, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    shown = [name for name in METHODS if any(learned(store, name) for store in stores)]
     colors = plt.get_cmap("tab10")
-    for ax, store in zip(axes[0], stores, strict=True):
-        for i, (name, method) in enumerate(METHODS.items()):
-            for j, run in enumerate(store.runs(name).values()):
-                epochs, of_one = len(run.get("valid_perplexity", [])), rate(store, name)
-                if epochs < 2 or of_one is None:
-                    continue
-                seconds = [of_one * epoch for epoch in range(1, epochs + 1)]
-                label = method.title if j == 0 else None
-                style = {"color": colors(i % 10), "linewidth": 1.2, "label": label}
-                ax.plot(seconds, run["valid_perplexity"], "--" if name == "lm" else "-", **style)
+    for ax in axes.flat[len(stores) :]:
+        ax.set_axis_off()
+    for ax, store in zip(axes.flat, stores, strict=False):
+        for i, name in enumerate(shown):
+            for valid in learned(store, name):
+                style = {"color": colors(i), "linewidth": 1.2, "label": METHODS[name].title}
+                line = "--" if name == "lm" else "-"
+                ax.plot(range(1, len(valid) + 1), valid, line, **style)
         ax.set_xscale("log")
-        ax.set_title(store.content["settings"]["title"], size=10)
-        ax.set_xlabel("seconds of learning, after the HMM")
+        ax.set_title(store.content["settings"]["title"], size=9)
+        ax.set_xlabel("epoch, after the HMM")
         ax.spines[["top", "right"]].set_visible(False)
-    axes[0][0].set_ylabel("validation perplexity")
-    shown = {
+    for ax in axes[:, 0]:
+        ax.set_ylabel("validation perplexity")
+    handles = {
         label: handle
-        for ax in axes[0]
+        for ax in axes.flat
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
-    titles = [method.title for method in METHODS.values() if method.title in shown]
-    where = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
-    axes[0][-1].legend(
-        [shown[title] for title in titles], titles, fontsize=7, frameon=False, **where
-    )
-    fig.savefig(RESULTS / "learning_curves.png", dpi=110)
+    titles = [METHODS[name].title for name in shown]
+    fig.legend([handles[t] for t in titles], titles, loc="outside right center", frameon=False)
+    fig.savefig(RESULTS / "learning_curves.png", dpi=100)
     plt.close(fig)
+
+
+def learned(store: Store, method: str) -> list[list[float]]:
+    """Validation perplexities of each run of a method that learned by epochs."""
+    curves = [run.get("valid_perplexity", []) for run in store.runs(method).values()]
+    return [curve for curve in curves if len(curve) > 1]
