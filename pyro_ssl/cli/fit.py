@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -58,8 +59,10 @@ def _learn(
     arguments["disable_progbar"] = not call.log.has_bar
     progress.show("running")
     try:
-        found.model.fit(**arguments)
-    except KeyboardInterrupt:  # before its first epoch
+        with warnings.catch_warnings():  # of a stop it tells what to write in Python
+            warnings.filterwarnings("ignore", ".*stopped before an epoch was over", RuntimeWarning)
+            found.model.fit(**arguments)
+    except KeyboardInterrupt:  # before its start
         call.stopped = call.stopped or signal.SIGINT
     except BaseException as error:
         progress.failed(error)
