@@ -455,6 +455,8 @@ def main(name, folder):
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(1)
     pyro.enable_validation(True)
+    # A shell's background jobs ignore it, and so do their children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with ranks(timeout=4.0 if name == "stops:hangs" else 60.0) as here:
         if name.startswith("saves:"):
             made = globals()[name.removeprefix("saves:")](here, Path(folder) / "run")
