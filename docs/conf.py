@@ -61,7 +61,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(torch|pyro|numpy|np|nn|dist|collections|contextlib|os|pathlib)\..*"),
     (r"py:.*", r"(matplotlib|arviz|xarray|typing|inspect|abc|types|ctypes)\..*"),
     (r"py:class", r"Tensor|Axes|CondIndepStackFrame|ScoreParts|Distribution"),
-    (r"py:class", r"Band|Chain|TokenFiles|Verdict|dict\[str"),
+    (r"py:class", r"Band|Chain|Labels|TokenFiles|Verdict|dict\[str"),
 ]
 
 
