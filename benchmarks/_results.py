@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import os
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm.auto import tqdm
 
 from pyro_ssl.bench import machine
 
-__all__ = ["RESULTS", "Results"]
+__all__ = ["RESULTS", "Results", "by_seed"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -58,3 +62,30 @@ class Results:
         part = self.path.with_name(self.path.name + ".part")
         part.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
         os.replace(part, self.path)
+
+
+def by_seed(
+    name: str,
+    about: str,
+    settings: Any,
+    run: Callable[[int, Any], Any],
+    show: Callable[[Results, Path], None],
+) -> None:
+    """Command line of a benchmark of one run a seed: run what is not done yet, and show all.
+
+    :param str name: of the results' file.
+    :param about: what ``--help`` says.
+    :param settings: a dataclass.
+    :param run: of a seed and the settings.
+    :param show: of the results, and where a picture may go.
+    """
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=RESULTS / f"{name}.json")
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    store = Results(options.results, asdict(settings))
+    for seed in tqdm(range(options.seeds), unit="seed", disable=bool(os.environ.get("CI"))):
+        if str(seed) not in store:
+            store.add(str(seed), run(seed, settings))
+    show(store, options.results.with_suffix(".png"))

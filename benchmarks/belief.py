@@ -14,20 +14,17 @@ Each seed is stored in ``--results`` when it is done, and skipped the next time;
 first seed, is written beside it.
 """
 
-import argparse
-import os
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from benchmarks._common import mean_sd
-from benchmarks._results import RESULTS, Results
+from benchmarks._results import Results, by_seed
 from pyro_ssl import LanguageModel
 from pyro_ssl.belief import (
     ExtractedHMM,
@@ -159,21 +156,11 @@ def plot(store: Results, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def main() -> None:
-    """Run what is not done yet; print the table, and plot."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=RESULTS / "belief.json")
-    parser.add_argument("--seeds", type=int, default=3)
-    o = parser.parse_args()
-    torch.set_num_threads(1)
-    s = Settings()
-    store = Results(o.results, asdict(s))
-    for seed in tqdm(range(o.seeds), unit="seed", disable=bool(os.environ.get("CI"))):
-        if str(seed) not in store:
-            store.add(str(seed), run(seed, s))
+def show(store: Results, picture: Path) -> None:
+    """Print the table, and plot."""
     report(store)
-    plot(store, o.results.with_suffix(".png"))
+    plot(store, picture)
 
 
 if __name__ == "__main__":
-    main()
+    by_seed("belief", __doc__, Settings(), run, show)

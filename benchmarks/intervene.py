@@ -18,19 +18,16 @@ Each seed is stored in ``--results`` when it is done, and skipped the next time;
 written beside it.
 """
 
-import argparse
-import os
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from benchmarks._common import mean_sd
-from benchmarks._results import RESULTS, Results
+from benchmarks._results import Results, by_seed
 from benchmarks.belief import Settings as LSTMSettings
 from benchmarks.belief import T, V, train_lstm, true_hmm
 from pyro_ssl import LanguageModel
@@ -182,21 +179,11 @@ def plot(store: Results, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def main() -> None:
-    """Run what is not done yet; print the table, and plot."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=RESULTS / "intervene.json")
-    parser.add_argument("--seeds", type=int, default=3)
-    o = parser.parse_args()
-    torch.set_num_threads(1)
-    s = Settings()
-    store = Results(o.results, asdict(s))
-    for seed in tqdm(range(o.seeds), unit="seed", disable=bool(os.environ.get("CI"))):
-        if str(seed) not in store:
-            store.add(str(seed), run(seed, s))
+def show(store: Results, picture: Path) -> None:
+    """Print the table, and plot."""
     report(store)
-    plot(store, o.results.with_suffix(".png"))
+    plot(store, picture)
 
 
 if __name__ == "__main__":
-    main()
+    by_seed("intervene", __doc__, Settings(), run, show)

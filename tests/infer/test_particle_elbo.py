@@ -1,6 +1,7 @@
 """The bound of the particle filter: its value, the gradient that it has, and what it refuses."""
 
 import itertools
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -11,7 +12,7 @@ from pyro.infer import SVI
 from pyro.infer.autoguide import AutoDelta
 from pyro.optim import Adam
 
-from pyro_ssl import GaussianLSTMTransition, LSTMTransition, ssl_transition
+from pyro_ssl import GaussianLSTMTransition, ssl_transition
 from pyro_ssl.errors import LatentSiteError, NonFiniteError
 from pyro_ssl.exact.chains import enumerate_paths
 from pyro_ssl.infer import ParticleELBO
@@ -20,25 +21,10 @@ from pyro_ssl.infer.particle_elbo import log_evidence
 from pyro_ssl.reading.emission import read_emission
 from pyro_ssl.reading.program import Program
 from tests.faults.digest import nothing_changes
+from tests.infer.test_mean_field import K, T, make_model
+from tests.infer.test_mean_field import sharp_lstm as lstm
 
-K, T = 3, 4
-
-
-def sharp_lstm(**options):
-    transition = LSTMTransition(K, 6, **options)
-    for parameter in transition.parameters():
-        parameter.data.mul_(4.0)
-    return transition
-
-
-def make_model(transition, x, scale=1.0, **loop):
-    def model():
-        pyro.module("transition", transition)
-        with pyro.plate("sequences", x.shape[1]), poutine.scale(scale=scale):
-            for t, z in ssl_transition("z", transition, len(x), **loop):
-                pyro.sample("x", dist.Normal(1.0 * z, 1.0), obs=x[t])
-
-    return model
+sharp_lstm = partial(lstm, 4.0)
 
 
 def topics(words, beta=0.5):
