@@ -232,7 +232,7 @@ def _held_out(num_texts: int, share: float) -> set[int]:
     """Places of some texts, at random; none where there are fewer than ten."""
     if num_texts < 10 or not share:
         return set()
-    return set(torch.randperm(num_texts)[: max(int(share * num_texts), 1)].tolist())
+    return set(torch.randperm(num_texts, device="cpu")[: max(int(share * num_texts), 1)].tolist())
 
 
 def _stop_words(name: str, given: str | Collection[str]) -> Collection[str]:

@@ -168,8 +168,8 @@ class FiltersOnline:
             seed = self.seed
             if seed is None:
                 seed = int(torch.randint(2**63 - 1, (), device="cpu"))  # the host keeps it
-            standing, so_far = None, torch.zeros(run.num_sequences, dtype=torch.float64)
-            so_far = so_far.to(run.loop.device)
+            like: dict[str, Any] = {"dtype": torch.float64, "device": run.loop.device}
+            standing, so_far = None, torch.zeros(run.num_sequences, **like)
         else:
             seed, standing = before.seed, before.standing(run.transition)
             so_far = before.log_evidence

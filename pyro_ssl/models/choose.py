@@ -67,7 +67,7 @@ def choose_num_topics(
                 f"choose_num_topics: {name} are {list(given)}, expected whole numbers of {least} "
                 f"or more; write {name}={[least, least + 1]}."
             )
-    found = torch.empty(len(candidates), len(seeds), dtype=torch.float64)
+    found = torch.empty(len(candidates), len(seeds), dtype=torch.float64, device="cpu")
     cells = [(i, j) for j in range(len(seeds)) for i in range(len(candidates))]
     bar = tqdm(cells, desc="topics", unit="fit", disable=disable_progbar)
     for i, j in bar:
