@@ -1,9 +1,10 @@
 """Do runs that last grow, or slow down?
 
     python -m benchmarks.soak [--minutes 60] [--kinds em gibbs ...] [--results soak.json]
+    taskset -c 0 python -m benchmarks.soak --at-once 6
 
-Each kind of run goes on for so many minutes, one after the other, in a process of its own, on one
-thread:
+Each kind of run goes on for so many minutes in a process of its own, on one thread, so many of them
+at once:
 
 - ``em``: stochastic EM on minibatches, saved after every 50 steps;
 - ``gibbs``: particle Gibbs with ``keep="occupancy"``;
@@ -14,9 +15,9 @@ thread:
   them, and a particle filter scores them.
 
 A hundred times the resident memory is read, and the steps so far are counted. After the first
-fifth, in which caches fill, a line is fitted to memory and to steps per second: ``growth`` and
-``drift`` are its rise from the first end to the last, in percent of the mean. Throughput means
-little on a machine that does something else too.
+fifth, in which caches fill, a line is fitted to memory and to steps per second of the process's own
+CPU time, which is nearly the same whatever else the machine does: ``growth`` and ``drift`` are its
+rise from the first end to the last, in percent of the mean.
 """
 
 import argparse
@@ -28,6 +29,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -123,15 +125,15 @@ KINDS |= {"stream": stream}
 
 
 def sampled(kind: str, seconds: float) -> dict[str, list[float]]:
-    """Run for so many seconds; return time, memory in MiB and steps at each sample."""
-    found: dict[str, list[float]] = {"seconds": [], "MiB": [], "steps": []}
+    """Run for so many seconds; return times, memory in MiB and steps at each sample."""
+    found: dict[str, list[float]] = {"seconds": [], "CPU seconds": [], "MiB": [], "steps": []}
     num, began = 0, time.perf_counter()
 
     def tick(*_: Any) -> None:
         nonlocal num
         num, now = num + 1, time.perf_counter() - began
         if now >= (len(found["steps"]) + 1) * seconds / SAMPLES:
-            for name, value in zip(found, (now, resident(), num), strict=True):
+            for name, value in zip(found, (now, time.process_time(), resident(), num), strict=True):
                 found[name].append(value)
         if len(found["steps"]) == SAMPLES or now > seconds:
             raise KeyboardInterrupt
@@ -157,18 +159,19 @@ def rise(x: torch.Tensor, y: torch.Tensor) -> float:
 
 def summary(samples: dict[str, list[float]]) -> dict[str, Any]:
     """Return growth and drift, in percent, and what they are of."""
-    seconds, memory, steps = (torch.tensor(v, dtype=torch.float64) for v in samples.values())
-    first = int(WARM_UP * len(seconds))
-    seconds, memory, steps = seconds[first:], memory[first:], steps[first:]
+    first = int(WARM_UP * len(samples["steps"]))
+    seconds, cpu, memory, steps = (
+        torch.tensor(v[first:], dtype=torch.float64) for v in samples.values()
+    )
     if len(seconds) < 10:
         raise SystemExit(f"found {samples['steps']} steps, expected more of them: write --minutes")
-    rate = steps.diff() / seconds.diff()
+    rate = steps.diff() / cpu.diff()
     return {
         "minutes": round(samples["seconds"][-1] / 60, 1),
         "steps": samples["steps"][-1],
         "MiB": round(float(memory.mean()), 1),
         "growth": round(rise(seconds, memory), 3),
-        "steps per second": round(float(rate.mean()), 2),
+        "steps per CPU second": round(float(rate.mean()), 2),
         "drift": round(rise(seconds[1:], rate), 2),
     }
 
@@ -179,6 +182,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--results", type=Path, default=RESULTS / "soak.json")
+    parser.add_argument("--at-once", type=int, default=1)
     parser.add_argument("--alone", choices=list(KINDS), help=argparse.SUPPRESS)
     o = parser.parse_args()
     if o.alone:
@@ -187,19 +191,27 @@ def main() -> None:
         warnings.simplefilter("ignore")
         print(json.dumps(sampled(o.alone, 60.0 * o.minutes)))
         return
-    results = Results(o.results, {"minutes": o.minutes, "T": T, "B": B, "K": K, "V": V, "H": H})
-    for kind in o.kinds:
+    sizes = {"T": T, "B": B, "K": K, "V": V, "H": H}
+    results = Results(o.results, {"minutes": o.minutes, "at once": o.at_once, **sizes})
+
+    def run(kind: str) -> Any:
+        if kind in results:
+            return results.runs[kind]
         command = [sys.executable, "-m", "benchmarks.soak", "--alone", kind]
         command += ["--minutes", str(o.minutes)]
-        if kind not in results:
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            results.add(kind, summary(json.loads(done.stdout.splitlines()[-1])))
-        row = results.runs[kind]
-        print(
-            f"{kind:<8}{row['steps']:>9,} steps, {row['MiB']:7.1f} MiB, growth {row['growth']:+.2f}"
-            f" %, {row['steps per second']:.2f} steps per second, drift {row['drift']:+.1f} %",
-            flush=True,
-        )
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        return summary(json.loads(done.stdout.splitlines()[-1]))
+
+    with ThreadPoolExecutor(o.at_once) as pool:
+        for kind, row in zip(o.kinds, pool.map(run, o.kinds), strict=True):
+            if kind not in results:
+                results.add(kind, row)
+            rate = f"{row['steps per CPU second']:.2f} steps per CPU second"
+            print(
+                f"{kind:<8}{row['steps']:>9,} steps, {row['MiB']:7.1f} MiB, "
+                f"growth {row['growth']:+.2f} %, {rate}, drift {row['drift']:+.1f} %",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

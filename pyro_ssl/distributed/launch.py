@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import signal
 import threading
@@ -114,6 +115,9 @@ def _start(timeout: float) -> bool:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl"  # what is sent ahead stays on the CPU
+    # Torch's optimisers import it at their first step. A group that is there then is held for good,
+    # and its threads are aborted when the program ends.
+    importlib.import_module("torch._dynamo")
     with gone():
         td.init_process_group(backend, timeout=timedelta(seconds=timeout))
     return True

@@ -222,13 +222,17 @@ class StochasticEM(ScansPaths, SavesEM, HasEstimates):
             for program in programs:
                 run = program.run(hmm.values)
                 path = run.flatten(hmm.sample_paths(*program.args, **program.kwargs))
-                change = self._count(run, path)[1] if self._globals else {}
-                counts = {name: counts.get(name, 0.0) + n for name, n in change.items()}
-                self._memory.store(run, path)
-                N, n = run.full_shape.numel(), self._num_steps
-                self._twisting = shared_twist.learned(self._twisting, run, path, N, n)
+                counts = self._keep(run, path, counts)
             counts = sharded.sum_counts(counts)
         self._path_counts, self._num_steps = counts, 0
+
+    def _keep(self, run: ModelRun, path: Tensor, counts: Counts) -> Counts:
+        """Keep paths of sequences that have none; return ``counts`` and those of the paths."""
+        change = self._count(run, path)[1] if self._globals else {}
+        self._memory.store(run, path)
+        N, n = run.full_shape.numel(), self._num_steps
+        self._twisting = shared_twist.learned(self._twisting, run, path, N, n)
+        return {name: counts.get(name, 0.0) + n for name, n in change.items()}
 
     def _read(
         self, program: Program, values: dict[str, Tensor] | None = None

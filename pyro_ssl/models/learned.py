@@ -49,7 +49,8 @@ class Learned:
     last started from an HMM. ``counts`` is float64 ``(K, V)`` what is kept of their topics
     (``None`` after a fit: topics and shares tell it), and ``gone`` the share in it of those that
     are not kept themselves, ``None`` where all are. ``words`` ``(T, R)`` and ``lengths`` are those
-    that are; ``optimiser`` is the state of the LSTM's, by parameter.
+    that are, and ``paths`` ``(T, R)`` their topics as last drawn, in the smallest type;
+    ``optimiser`` is the state of the LSTM's, by parameter.
     """
 
     num_words: int
@@ -57,6 +58,7 @@ class Learned:
     counts: Tensor | None = None
     gone: Tensor | None = None
     words: Tensor | None = None
+    paths: Tensor | None = None
     lengths: Tensor | None = None
     optimiser: dict[str, Any] = field(default_factory=dict)
     parts: list[PartRecord] = field(default_factory=list)
@@ -80,9 +82,12 @@ class Learned:
                 raise ValueError(f"counts of shape {tuple(table.shape)}")
             if table is not None and not bool((table >= 0).all()):
                 raise ValueError("counts below 0")
-        if self.words is not None and self.words.numel():
-            if int(self.words.min()) < 0 or int(self.words.max()) >= num_words:
-                raise ValueError("documents with words outside of the vocabulary")
+        for table, size in ((self.words, num_words), (self.paths, num_topics)):
+            if table is not None and table.numel():
+                if int(table.min()) < 0 or int(table.max()) >= size:
+                    raise ValueError(f"documents with words or topics not below {size}")
+        if self.paths is not None and (self.words is None or self.paths.shape != self.words.shape):
+            raise ValueError("topics of other documents than the words")
 
     def starts(self, num_words: int) -> bool:
         """Return whether topics start anew with so many more words.
@@ -104,7 +109,7 @@ class Learned:
         """Return it on a device, with room for new words."""
         wide: dict[str, Any] = {"counts": self.counts, "gone": self.gone}
         wide = {k: n if n is None else F.pad(n, (0, num_new_words)) for k, n in wide.items()}
-        wide |= {"words": self.words, "lengths": self.lengths}
+        wide |= {"words": self.words, "lengths": self.lengths, "paths": self.paths}
         moved: dict[str, Any] = {k: v if v is None else v.to(device) for k, v in wide.items()}
         return replace(self, **moved)
 
@@ -157,6 +162,7 @@ class Learned:
             counts=counts if past is None else past + counts,
             gone=gone,
             words=words[:, kept],
+            paths=learner.paths[: len(words), kept],
             lengths=lengths[kept],
             optimiser=learner.optimiser_state(),
         )

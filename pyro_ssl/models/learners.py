@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from pyro.infer import SVI
 from pyro.optim import AdamW
 from torch import Tensor
@@ -21,6 +22,7 @@ from ..infer import MarkovEM, MeanFieldELBO, MeanFieldGuide, StochasticEM
 from ..infer.memory import available_memory, check_fits, gradient_bytes, sweep_bytes
 from ..infer.run_state import optimiser_state, put_optimiser
 from ..infer.sharded import check_alone
+from ..infer.small import smallest
 from ..infer.warm_start import batches_of, draw_all, teach_transition, within
 from ..reading.program import ModelRun, Program
 from ..steps import minibatches_by_length
@@ -114,25 +116,54 @@ class Learner(NamedTuple):
         teach_transition(transition, paths, lengths=lengths, **how)
         self.start_from(hmm, batches=batches)
 
-    def go_on(self, phi: Any, optimiser: dict[str, Any], rate: float) -> None:
-        """Go on from topics, and from an optimiser's state, at another learning rate."""
-        em = self.parts["em"]
-        em._globals.values, em._current = {"phi": phi}, {"phi": phi}
+    def go_on(
+        self,
+        phi: Any,
+        optimiser: dict[str, Any],
+        rate: float,
+        paths: Tensor | None,
+        words: Tensor,
+        lengths: Tensor | None,
+        block: int,
+    ) -> None:
+        """Go on from topics, and from an optimiser's state, at another learning rate.
+
+        :param Tensor paths: ``(T, R)`` of the first R documents: their topics count from the first
+            step on, which would otherwise know no words but its minibatch's.
+        :param int block: documents in memory at a time.
+        """
+        em, values = self.parts["em"], {"phi": phi}
+        em._globals.values, em._current = dict(values), dict(values)
         at_rate = {
             name: {**one, "param_groups": [{**group, "lr": rate} for group in one["param_groups"]]}
             for name, one in optimiser.items()
         }
         put_optimiser(em.optim, at_rate)
+        if paths is None or not paths.shape[1]:
+            return
+        counts: dict[str, Tensor] = {}
+        for index in torch.arange(paths.shape[1], device=words.device).split(block):
+            program = Program(em._model, (words, lengths, index))
+            run = program.run(values) if counts else em._read(program, values)[0]
+            path = F.pad(paths[:, index].long(), (0, 0, 0, len(words) - len(paths)))
+            counts = em._keep(run, path, counts)
+        em._path_counts, share = counts, paths.shape[1] / words.shape[1]
+        em._globals.counts = {name: n / share for name, n in counts.items()}
 
     def optimiser_state(self) -> dict[str, Any]:
         """Return the state of the optimiser, by parameter."""
         return optimiser_state(self.parts["em"].optim)
 
+    @property
+    def paths(self) -> Tensor:
+        """Topics of all documents, as last drawn, ``(T, B)`` in the smallest type."""
+        z = self.parts["em"]._memory.by_site["z"].T
+        return smallest(z, len(self.estimates.values["phi"]) - 1)
+
     def counts_of(self, words: Tensor, active: Tensor, index: Tensor) -> Tensor:
         """Return counts of some documents' words by topic, as last drawn, float64 ``(K, V)``."""
-        em = self.parts["em"]
-        z, (K, V) = em._memory.by_site["z"].T[: len(words), index], em.values["phi"].shape
-        pairs = (z * V + words[:, index])[active[:, index]]
+        z, (K, V) = self.paths[: len(words), index], self.estimates.values["phi"].shape
+        pairs = (z.long() * V + words[:, index])[active[:, index]]
         return torch.bincount(pairs, minlength=K * V).view(K, V).double()
 
     def topics(self) -> tuple[Tensor, Tensor]:

@@ -175,7 +175,9 @@ class LearnsInParts(WordModel):
         data = learned.beside(words, lengths)
         if not anew:
             self._past = learned.faded(num_words, rho)
-            learner.go_on(self.phi, learned.optimiser, rate)
+            block = self._block(data[0])
+            topics = self.phi, learned.optimiser, rate, learned.paths
+            learner.go_on(*topics, data[0], data[1], block)
         elif markov_steps:
             steps: dict[str, Any] = {"num_steps": markov_steps, "num_starts": markov_starts}
             steps["disable_progbar"] = disable_progbar

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 import warnings
 from contextlib import nullcontext
@@ -451,6 +452,15 @@ def several(names, here):
 
 
 def main(name, folder):
+    run(name, folder)
+    # A thread of a group that is still there is aborted as the program ends, now and then loudly.
+    tasks = Path("/proc/self/task")
+    if tasks.exists():
+        left = [(task / "comm").read_text().strip() for task in tasks.iterdir()]
+        assert len(left) == threading.active_count(), left
+
+
+def run(name, folder):
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(1)
