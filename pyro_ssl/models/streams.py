@@ -189,7 +189,7 @@ class LearnsInParts(WordModel):
         self.train()
         disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
         for _ in trange(num_epochs, desc="part of a stream", unit="epoch", disable=disable):
-            loss, moved = learner.epoch(data[0], data[1], batch_size)
+            loss, moved = learner.epoch(data[0], data[1], batch_size, disable_progbar)
         self.eval()
         left = learned.after(learner, data, memory, self._past)
         self._past = None

@@ -10,6 +10,7 @@ import torch
 from pyro_ssl import TopicalSSL
 from pyro_ssl.errors import CheckpointError
 from pyro_ssl.models import streams
+from pyro_ssl.models.learners import Learner
 from pyro_ssl.models.topics import matched
 from tests.faults.digest import digest_of_generators, digest_of_object, digest_of_tensors
 from tests.faults.disk import damage
@@ -123,6 +124,29 @@ def test_parts_of_other_lengths_are_learned_from_beside_those_in_memory():
     assert record.num_words == 5 * 8 and ssl.learned.num_words == 36 + 40
     assert sorted(ssl.learned.lengths.tolist()) == sorted([*range(1, 9), *[5] * 8])
     assert float(ssl.learned.counts.sum()) == pytest.approx(76.0)
+
+
+@pytest.mark.parametrize("batch_size, num_kept", [(5, 16), (5, 7), (100, 16)])
+def test_a_part_goes_on_from_the_topics_of_what_is_kept(batch_size, num_kept, monkeypatch):
+    """Before its first step: minibatches that know no other words would make topics anew."""
+    ssl = after(2, memory=num_kept, markov_steps=0)
+    kept, found = ssl.learned, []
+    assert kept.paths.dtype == torch.uint8 and kept.paths.shape == (T, num_kept)
+    epoch = Learner.epoch
+
+    def watched(self, *args, **kwargs):
+        em = self.parts["em"]
+        found.append((em.values["phi"], em.counts["phi"], em._memory.num_known))
+        return epoch(self, *args, **kwargs)
+
+    monkeypatch.setattr(Learner, "epoch", watched)
+    phi, how = ssl.phi, {"memory": num_kept, "markov_steps": 0, "batch_size": batch_size}
+    ssl.partial_fit(words(4, seed=7), **QUICK | how)
+    n = torch.zeros(K, V)
+    for z, x in zip(kept.paths.flatten().tolist(), kept.words.flatten().tolist(), strict=True):
+        n[z, x] += 1.0
+    assert torch.equal(found[0][0], phi) and found[0][2] == num_kept
+    torch.testing.assert_close(found[0][1], n * (num_kept + 4) / num_kept, check_dtype=False)
 
 
 def test_a_model_that_was_fitted_goes_on():
