@@ -43,8 +43,13 @@ def two(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=[2, 4])
 def more(request, tmp_path_factory):
-    names = (*EXACT, *AMONG_RANKS, *MORE_EXACT, *MORE_AMONG_RANKS, *ALIKE)
+    names = (*EXACT, *AMONG_RANKS, *MORE_EXACT, *MORE_AMONG_RANKS)
     return results(request.param, ",".join(names), tmp_path_factory.mktemp("more"))
+
+
+@pytest.fixture(scope="module")
+def alike(tmp_path_factory):
+    return results(2, ",".join(ALIKE), tmp_path_factory.mktemp("alike"))
 
 
 def in_ranks_of_one(name):
@@ -103,9 +108,15 @@ def test_ranks_are_one_rank(more, name):
 
 
 @statistical
-@pytest.mark.parametrize("name", [*EXACT, *AMONG_RANKS, *ALIKE])
+@pytest.mark.parametrize("name", [*EXACT, *AMONG_RANKS])
 def test_all_ranks_hold_the_same(more, name):
     check_alike(name, more)
+
+
+@statistical
+@pytest.mark.parametrize("name", ALIKE)
+def test_both_ranks_hold_the_same(alike, name):
+    check_alike(name, alike)
 
 
 def test_one_rank_draws_what_one_process_draws():

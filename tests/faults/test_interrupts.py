@@ -82,7 +82,13 @@ def test_chains(tmp_path, name):
 @pytest.mark.stage("statistical")
 @pytest.mark.parametrize("name", CHAINS)
 def test_chains_at_many_places(tmp_path, name):
-    check_chains(tmp_path, name, 25)
+    check_chains(tmp_path, name, 8)
+
+
+@pytest.mark.stage("nightly")
+@pytest.mark.parametrize("name", CHAINS)
+def test_chains_at_most_places(tmp_path, name):
+    check_chains(tmp_path, name, 100)
 
 
 # ------------------------------------------------------------------------------------- fits
@@ -127,7 +133,13 @@ def test_fits(tmp_path, name):
 @pytest.mark.stage("statistical")
 @pytest.mark.parametrize("name", fits.FITS)
 def test_fits_at_many_places(tmp_path, name):
-    check_fits(tmp_path, name, 25)
+    check_fits(tmp_path, name, 8)
+
+
+@pytest.mark.stage("nightly")
+@pytest.mark.parametrize("name", fits.FITS)
+def test_fits_at_most_places(tmp_path, name):
+    check_fits(tmp_path, name, 100)
 
 
 def test_an_hmm():

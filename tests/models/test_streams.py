@@ -278,7 +278,7 @@ def test_planted_topics_are_found_in_parts_and_followed():
     assert record.perplexity < 12 and max(record.movement) < 0.1
     moved = [ssl.partial_fit(part(12), step_power=0.6, **how) for _ in range(3)]
     assert moved[0].perplexity > 1.5 * record.perplexity > moved[-1].perplexity
-    assert max(moved[0].movement) > 0.25 > sorted(moved[0].movement)[1]
+    assert max(moved[0].movement) > 0.15 > 2 * sorted(moved[0].movement)[1]
 
 
 def test_the_optimiser_goes_on_at_a_lower_rate():
