@@ -182,19 +182,20 @@ def main() -> None:
                 stable = stability([topics[name] for topics in found])
                 results.content.setdefault("stable", {})[f"{kind}, {name}"] = stable
     results.write()
-    report(results, o)
+    report(results)
 
 
 METHODS = {"ssl": ssl, "lda": lda}
 
 
-def report(results: Results, o: argparse.Namespace) -> None:
+def report(results: Results) -> None:
     """Print a row for each method."""
     rows: dict[str, list[dict[str, float]]] = {}
     for key, by_name in results.runs.items():
         for name, figures in by_name.items():
             rows.setdefault(f"{key.split(', ')[0]}, {name}", []).append(figures)
-    print(f"\nIMDB, {o.reviews:,} reviews, K={o.states}, {o.seeds} seeds")
+    asked, seeds = results.content["settings"], max(map(len, rows.values()), default=0)
+    print(f"\nIMDB, {asked['reviews']:,} reviews, K={asked['states']}, {seeds} seeds")
     for name, found in rows.items():
         stable = results.content.get("stable", {}).get(name)
         text = "" if stable is None else f"stable {stable[0]:.2f}, words {stable[1]:.2f}  "

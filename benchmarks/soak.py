@@ -15,9 +15,10 @@ at once:
   them, and a particle filter scores them.
 
 A hundred times the resident memory is read, and the steps so far are counted. After the first
-fifth, in which caches fill, a line is fitted to memory and to steps per second of the process's own
-CPU time, which is nearly the same whatever else the machine does: ``growth`` and ``drift`` are its
-rise from the first end to the last, in percent of the mean.
+fifth, in which caches fill, a line is fitted to memory, and to steps in units of a fixed piece of
+work (an LSTM's forward and backward pass) that is timed at each reading, in CPU seconds of the
+process, since the machine may do something else too: ``growth`` and ``drift`` are its rise from the
+first end to the last, in percent of the mean.
 """
 
 import argparse
@@ -126,14 +127,19 @@ KINDS |= {"stream": stream}
 
 def sampled(kind: str, seconds: float) -> dict[str, list[float]]:
     """Run for so many seconds; return times, memory in MiB and steps at each sample."""
-    found: dict[str, list[float]] = {"seconds": [], "CPU seconds": [], "MiB": [], "steps": []}
-    num, began = 0, time.perf_counter()
+    found: dict[str, list[float]] = {
+        name: [] for name in ("seconds", "CPU seconds", "MiB", "steps", "unit")
+    }
+    num, began, spent = 0, time.perf_counter(), 0.0
 
     def tick(*_: Any) -> None:
-        nonlocal num
+        nonlocal num, spent
         num, now = num + 1, time.perf_counter() - began
         if now >= (len(found["steps"]) + 1) * seconds / SAMPLES:
-            for name, value in zip(found, (now, time.process_time(), resident(), num), strict=True):
+            own = time.process_time() - spent
+            unit = work()
+            spent += unit
+            for name, value in zip(found, (now, own, resident(), num, unit), strict=True):
                 found[name].append(value)
         if len(found["steps"]) == SAMPLES or now > seconds:
             raise KeyboardInterrupt
@@ -143,6 +149,16 @@ def sampled(kind: str, seconds: float) -> dict[str, list[float]]:
     except KeyboardInterrupt:
         pass
     return found
+
+
+def work() -> float:
+    """Do a fixed piece of work; return its CPU seconds."""
+    began = time.process_time()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        lstm, x = torch.nn.LSTM(K, 64), torch.randn(T, 10 * B, K)
+        lstm(x)[0].square().sum().backward()
+    return time.process_time() - began
 
 
 def resident() -> float:
@@ -160,18 +176,18 @@ def rise(x: torch.Tensor, y: torch.Tensor) -> float:
 def summary(samples: dict[str, list[float]]) -> dict[str, Any]:
     """Return growth and drift, in percent, and what they are of."""
     first = int(WARM_UP * len(samples["steps"]))
-    seconds, cpu, memory, steps = (
+    seconds, cpu, memory, steps, unit = (
         torch.tensor(v[first:], dtype=torch.float64) for v in samples.values()
     )
     if len(seconds) < 10:
         raise SystemExit(f"found {samples['steps']} steps, expected more of them: write --minutes")
-    rate = steps.diff() / cpu.diff()
+    rate = steps.diff() / (cpu.diff() / unit[1:])
     return {
         "minutes": round(samples["seconds"][-1] / 60, 1),
         "steps": samples["steps"][-1],
         "MiB": round(float(memory.mean()), 1),
         "growth": round(rise(seconds, memory), 3),
-        "steps per CPU second": round(float(rate.mean()), 2),
+        "steps per unit": round(float(rate.mean()), 3),
         "drift": round(rise(seconds[1:], rate), 2),
     }
 
@@ -206,7 +222,7 @@ def main() -> None:
         for kind, row in zip(o.kinds, pool.map(run, o.kinds), strict=True):
             if kind not in results:
                 results.add(kind, row)
-            rate = f"{row['steps per CPU second']:.2f} steps per CPU second"
+            rate = f"{row['steps per unit']:.2f} steps per unit"
             print(
                 f"{kind:<8}{row['steps']:>9,} steps, {row['MiB']:7.1f} MiB, "
                 f"growth {row['growth']:+.2f} %, {rate}, drift {row['drift']:+.1f} %",

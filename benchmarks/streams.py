@@ -58,7 +58,7 @@ def main() -> None:
             if f"{name} {seed}" not in results:
                 results.add(f"{name} {seed}", run(split, o, seed, memory))
                 print(f"{name} {seed}: {results.runs[f'{name} {seed}']['test']:.1f}", flush=True)
-    report(results.runs, o)
+    report(results)
 
 
 def run(split: SequenceSplit, o: argparse.Namespace, seed: int, memory: int | None) -> Any:
@@ -90,21 +90,28 @@ def data(batch: TextBatch) -> tuple[Tensor, Tensor | None]:
     return batch.words, None if full else batch.lengths
 
 
-def report(runs: dict[str, Any], o: argparse.Namespace) -> None:
+def report(results: Results) -> None:
     """Print perplexities, and how far those of the parts are from that of the fit."""
-    names = dict.fromkeys(key.rpartition(" ")[0] for key in runs)
-    print(f"\nWikiText-2, {o.tokens:,} tokens, V={o.vocabulary:,}, K={o.states}, {o.parts} parts")
-    for name in names:
-        of_name = [runs[f"{name} {seed}"] for seed in range(o.seeds)]
-        ratio = [
-            math.log(found["test"] / runs[f"fit {seed}"]["test"])
-            for seed, found in enumerate(of_name)
+    asked, runs = results.content["settings"], results.runs
+    seeds: dict[str, list[str]] = {}
+    for key in runs:
+        name, _, seed = key.rpartition(" ")
+        seeds.setdefault(name, []).append(seed)
+    print(
+        f"\nWikiText-2, {asked['tokens']:,} tokens, V={asked['vocabulary']:,}, "
+        f"K={asked['states']}, {asked['parts']} parts"
+    )
+    for name, of_name in seeds.items():
+        found = [runs[f"{name} {seed}"] for seed in of_name]
+        ratios = [
+            math.log(runs[f"{name} {seed}"]["test"] / runs[f"fit {seed}"]["test"])
+            for seed in of_name
         ]
         print(
-            f"{name:<20} valid {mean_sd([f['valid'] for f in of_name], 1):<12} "
-            f"test {mean_sd([f['test'] for f in of_name], 1):<12} "
-            f"{100.0 * math.expm1(statistics.fmean(ratio)):+.1f} % of the fit's, "
-            f"{statistics.fmean([f['seconds'] for f in of_name]):.0f} s"
+            f"{name:<20} valid {mean_sd([f['valid'] for f in found], 1):<12} "
+            f"test {mean_sd([f['test'] for f in found], 1):<12} "
+            f"{100.0 * math.expm1(statistics.fmean(ratios)):+.1f} % of the fit's, "
+            f"{statistics.fmean([f['seconds'] for f in found]):.0f} s"
         )
 
 
