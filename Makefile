@@ -10,8 +10,8 @@ RUN := $(VENV)/bin/python -m
 PYTEST := $(RUN) pytest -n auto --dist=worksteal --durations=10
 
 .DEFAULT_GOAL := help
-.PHONY: help demo curves tutorials test test-fast test-statistical test-nightly lint docs dist release-check \
-	bench bench-peers bench-transformer clean
+.PHONY: help demo curves tutorials test test-fast test-statistical test-nightly test-lowest lint docs dist \
+	release-check bench bench-peers bench-transformer clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -35,6 +35,9 @@ test-statistical: $(VENV)/.installed-test  ## tests of distributions, by many dr
 
 test-nightly: $(VENV)/.installed-test  ## the long ones, seeded by the date
 	$(PYTEST) --stage=nightly --timeout=21600 $(PYTEST_ARGS)
+
+test-lowest:  ## unit tests with the oldest versions that are allowed, in an environment of its own
+	$(MAKE) test-fast VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
 
 lint: $(VENV)/.installed-dev  ## ruff and mypy
 	$(RUN) ruff check .

@@ -5,15 +5,14 @@
 
 WikiText-2 in order, cut into parts; ``TopicalSSL.partial_fit`` on each, with so many documents in
 memory (5,000 are nearly all), down to none; beside ``TopicalSSL.fit`` on all at once, by the same
-E-step. For each: the perplexity of the validation and the test passages, by 100 particles, and
-seconds; of the parts what each one's record says. The vocabulary is that of all, so that
+E-step. For each: the perplexity of the validation and the test passages, by 100 particles; of the
+parts what each one's record says. The vocabulary is that of all, so that
 perplexities compare. Finished runs are in a JSON file, and are not run again.
 """
 
 import argparse
 import math
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +65,7 @@ def run(split: SequenceSplit, o: argparse.Namespace, seed: int, memory: int | No
     pyro.set_rng_seed(seed)
     pyro.clear_param_store()
     ssl = TopicalSSL(o.states, split.vocabulary.words, concentration=0.03)
-    started, quiet = time.perf_counter(), {"disable_progbar": True}
+    quiet = {"disable_progbar": True}
     found: dict[str, Any] = {}
     if memory is None:
         valid = (*data(split.valid), 0)
@@ -78,7 +77,6 @@ def run(split: SequenceSplit, o: argparse.Namespace, seed: int, memory: int | No
         records = [ssl.partial_fit(*data(split.train.select(i.tolist())), **how) for i in order]
         found["perplexity of each part before"] = [r.perplexity for r in records[1:]]
         found["mean movement"] = [statistics.fmean(r.movement) for r in records[1:]]
-    found["seconds"] = time.perf_counter() - started
     for name, part in {"valid": split.valid, "test": split.test}.items():
         found[name] = ssl.perplexity(*data(part), num_particles=SCORING_PARTICLES)
     return found
@@ -110,8 +108,7 @@ def report(results: Results) -> None:
         print(
             f"{name:<20} valid {mean_sd([f['valid'] for f in found], 1):<12} "
             f"test {mean_sd([f['test'] for f in found], 1):<12} "
-            f"{100.0 * math.expm1(statistics.fmean(ratios)):+.1f} % of the fit's, "
-            f"{statistics.fmean([f['seconds'] for f in found]):.0f} s"
+            f"{100.0 * math.expm1(statistics.fmean(ratios)):+.1f} % of the fit's"
         )
 
 

@@ -19,6 +19,7 @@ from benchmarks import (
     curves,
     intervene,
     sensors,
+    streams,
 )
 from benchmarks._results import RESULTS
 from benchmarks.imv.report import tables as imv_tables
@@ -167,6 +168,20 @@ BENCHMARKS = (
         "python -m benchmarks.large",
         "2026-11-26",
         plain,
+    ),
+    Benchmark(
+        "Topics from a stream",
+        "streams.json",
+        "python -m benchmarks.streams --path FOLDER --memory 5000",
+        "2026-11-26",
+        printed(streams.report, whole=True),
+    ),
+    Benchmark(
+        "Topics from a stream, half as long",
+        "streams_250k.json",
+        "python -m benchmarks.streams --path FOLDER --tokens 250000 --memory 5000 2000",
+        "2026-11-26",
+        printed(streams.report, whole=True),
     ),
     Benchmark(
         "A belief that is set",
