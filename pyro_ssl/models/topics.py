@@ -66,12 +66,12 @@ def list_topics(
     """
     wide = phi.double()
     log_p = (occupancy.double() @ wide).log()
-    score = wide.log() - (1.0 - relevance) * log_p
     left = set(leave_out)
-    hidden = [v for v, word in enumerate(vocabulary) if word in left]
-    score[:, hidden] = -torch.inf
-    num_words = min(num_words, len(vocabulary) - len(hidden))
-    words = score.nan_to_num(nan=-torch.inf, neginf=-torch.inf).topk(num_words, -1).indices
+    shown = [v for v, word in enumerate(vocabulary) if word not in left]
+    kept = torch.tensor(shown, dtype=torch.long, device=phi.device)
+    score = (wide.log() - (1.0 - relevance) * log_p)[:, kept]
+    score = score.nan_to_num(nan=-torch.inf, neginf=-torch.inf)
+    words = kept[score.topk(min(num_words, len(kept)), -1).indices]
     probs = phi.gather(-1, words)
     return [
         Topic(k, [vocabulary[v] for v in words[k].tolist()], probs[k].tolist(), float(occupancy[k]))

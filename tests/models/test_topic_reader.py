@@ -57,6 +57,12 @@ def test_a_word_that_no_topic_has_is_listed_last():
     assert first.words[0] == "a"
 
 
+def test_a_word_that_is_left_out_is_not_listed_in_place_of_one_that_no_topic_has():
+    phi = torch.tensor([[0.6, 0.4, 0.0, 0.0]])
+    (only,) = list_topics(phi, torch.ones(1), ["x", "a", "b", "c"], 9, leave_out={"x"})
+    assert only.words == ["a", "b", "c"]
+
+
 def test_npmi_by_hand():
     """Four documents: 0 in all, 1 and 2 in the same two, 3 in the other two, 4 in one of each."""
     documents = [[0, 1, 2], [0, 1, 2, 4], [0, 3], [0, 3, 4]]
