@@ -55,7 +55,16 @@ def test_builtin_demo_prints_and_writes_a_page(quick, tiny_corpus, tmp_path, mon
     assert (
         len(re.findall(r"^ +\d +\d+\.\d +\d+\.\d +(nan|\d+\.\d)% +\d", printed, re.MULTILINE)) == 2
     )
-    assert len(re.findall(r"^ +\d +\d+\.\d%  \S+( \S+){9}$", printed, re.MULTILINE)) == 3
+    content = re.findall(
+        r"^ +\d +\d+\.\d% +(?:-?\d\.\d\d|nan)  \S+(?: \S+){7}$", printed, re.MULTILINE
+    )
+    glue = re.findall(r"^ +\d +\d+\.\d% {9,}\S+(?: \S+){7}$", printed, re.MULTILINE)
+    assert len(content) + len(glue) == 3 and "<unk>" not in " ".join(content + glue)
+    assert re.search(r"^  A: \.\.\. (\S+ ){9}-> \S+$", printed, re.MULTILINE)
+    distance, typical = re.search(
+        r"differ by (\d\.\d\d)[^;]*; their mean is (\d\.\d\d)", printed
+    ).groups()
+    assert 0.0 <= float(typical) <= float(distance) <= 1.0
     assert "chosen on the validation text" in " ".join(printed.split())
 
     assert sorted(path.name for path in out.iterdir()) == [
@@ -66,10 +75,12 @@ def test_builtin_demo_prints_and_writes_a_page(quick, tiny_corpus, tmp_path, mon
     ]
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "A &lt;tiny&gt; text" in page
-    assert page.count('class="topic"') == 3 and page.count('class="passage"') == 3
-    assert page.count("data-tip=") == sum(
-        len(ids) for ids in (tiny_corpus.test.words.T[b] for b in range(3))
-    )
+    assert page.count('class="topic"') == len(content) and page.count("<h3>Glue</h3>") == bool(glue)
+    assert page.count('class="passage"') == 3 + 2  # and two histories, of nine words and the next
+    lengths = sorted(tiny_corpus.test.lengths.tolist())[-3:]
+    assert page.count("data-tip=") == sum(lengths) + 2 * 10
+    assert page.count("<svg") == 3 and "<img" not in page
+    assert f"differ by <b>{distance}</b>" in page and f"their mean is {typical}," in page
     assert "http" not in page and "$" not in page  # nothing from outside, nothing unfilled
 
 

@@ -3,9 +3,19 @@
 import re
 
 import pytest
+import torch
 
-from pyro_ssl.models import Topic
-from pyro_ssl.pages import document, forecast_chart, line_chart, table, topic_cards
+from pyro_ssl.models.topics import list_topics
+from pyro_ssl.pages import (
+    document,
+    forecast_chart,
+    grouped_bars,
+    line_chart,
+    readable_topics,
+    shown_word,
+    table,
+    topic_section,
+)
 from pyro_ssl.pages.charts import nice_ticks
 
 NAN = float("nan")
@@ -89,9 +99,74 @@ def test_labels(values, percent, shown):
 
 def test_pieces_are_text():
     assert "&lt;b&gt;" in table(["<b>"], []) and "&amp;" in table([], [["&"]])
-    cards = topic_cards([Topic(1, ["<i>", "<unk>"], [0.0, 0.0], 0.5)], ["", "#fff"], [[], ["<u>"]])
-    assert "&lt;i&gt;" in cards and "&lt;u&gt;" in cards and "\N{WHITE SQUARE}" in cards
-    assert "&lt;unk&gt;" not in cards
+    assert shown_word("<i>") == "&lt;i&gt;" and shown_word("<unk>") == "\N{WHITE SQUARE}"
+
+
+def test_bars_are_as_long_as_their_shares():
+    html = grouped_bars(["A&B", "C"], [("<b>one</b>", [0.5, 0.125]), ("two", [0.25, 0.0])])
+    widths = re.findall(r"width:calc\(([\d.]+)% ", html)
+    assert widths == ["100.0", "25.0", "50.0", "0.0"]
+    assert re.findall(r"<em>(\d+%)</em>", html) == ["50%", "12%", "25%", "0%"]
+    assert "A&amp;B" in html and "A&B" not in html and "<b>one</b>" in html
+    assert "width:calc(0.0% " in grouped_bars(["A"], [("none", [0.0])])
+    assert grouped_bars(["A"], []).count("<li>") == 0
+
+
+VOCABULARY = ["<unk>", "the", "of", "<list>", "dict", "loop"]
+PHI = torch.tensor(
+    [
+        [0.30, 0.05, 0.05, 0.40, 0.20, 0.00],  # content
+        [0.60, 0.20, 0.15, 0.05, 0.00, 0.00],  # glue: .35 of the .40 that is known
+        [0.00, 0.25, 0.20, 0.05, 0.25, 0.25],  # content, by a little
+    ]
+)
+OCCUPANCY = torch.tensor([0.2, 0.5, 0.3])
+
+
+def test_content_stands_apart_from_glue():
+    content, glue = readable_topics(PHI, OCCUPANCY, VOCABULARY)
+    assert [topic.index for topic in content] == [2, 0]  # by falling share
+    assert [topic.index for topic in glue] == [1]
+    assert {*content[0].words} == {*content[1].words} == {"<list>", "dict", "loop"}
+    assert glue[0].words[:3] == ["the", "of", "<list>"] and "<unk>" not in glue[0].words
+    names = readable_topics(PHI, OCCUPANCY, VOCABULARY).names(1)
+    assert names[1] == "the" and names.keys() == {0, 1, 2}
+
+
+def test_a_topic_is_glue_from_half_function_words_on():
+    phi = torch.tensor([[0.5, 0.25, 0.25], [0.5, 0.2, 0.3]], dtype=torch.float64)
+    found = readable_topics(phi, torch.tensor([0.5, 0.5]), ["<unk>", "the", "list"])
+    assert [t.index for t in found.glue] == [0] and [t.index for t in found.content] == [1]
+
+
+def test_topics_by_each_order_and_without_the_unknown_word():
+    coherence = torch.tensor([-0.125, 0.5, float("nan")], dtype=torch.float64)
+    html = topic_section(PHI, OCCUPANCY, VOCABULARY, ["#111111", "#222222", "#333333"], coherence)
+    cards = re.findall(r'<section class="topic">.*?</section>', html, re.S)
+    assert [re.findall(r'class="chip"[^>]*>(\d)<', card) for card in cards] == [["2"], ["0"]]
+    assert "#333333" in cards[0] and "#111111" in cards[1] and "#222222" not in html
+    assert "NPMI \N{MINUS SIGN}0.12" in cards[1] and "NPMI" not in cards[0]
+    for order, relevance in enumerate((0.6, 1.0, 0.0)):
+        left = {"<unk>", "the", "of"}
+        listed = list_topics(PHI, OCCUPANCY, VOCABULARY, 8, relevance, left)
+        (words,) = re.findall(rf'<ol class="order{order}">(.*?)</ol>', cards[1])
+        expected = next(t for t in listed if t.index == 0)
+        found = re.findall(r"<b>([^<]*)</b><em>([\d.]+)", words)
+        assert [word for word, _ in found] == [shown_word(word) for word in expected.words]
+        assert [p for _, p in found] == [f"{100 * p:.1f}" for p in expected.probs]
+        assert f'id="order{order}"' in html and f'for="order{order}"' in html
+    assert html.count(" checked") == 1
+    (glue,) = re.findall(r'<ul class="glue">.*</ul>', html, re.S)
+    assert "the of &lt;list&gt;" in glue and "50.0%" in glue and "50% of the text" in html
+    assert "&lt;unk&gt;" not in html and "\N{WHITE SQUARE}" not in html and "<list>" not in html
+
+
+def test_topics_of_one_kind_alone():
+    colors = ["#111111"] * 3
+    all_glue = topic_section(PHI[1:2], torch.ones(1), VOCABULARY, colors)
+    assert 'class="topics"' not in all_glue and "<input" not in all_glue
+    no_glue = topic_section(PHI[:1], torch.ones(1), VOCABULARY, colors)
+    assert 'class="glue"' not in no_glue and "Glue" not in no_glue
 
 
 def test_a_page_of_its_own():

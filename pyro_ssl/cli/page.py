@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..datasets import UNKNOWN
-from ..demo.scores import typical_words
-from ..models import EpochRecord, Topic
-from ..pages import document, figures, forecast_chart, line_chart, table, topic_cards
+from ..models import EpochRecord
+from ..pages import document, figures, forecast_chart, line_chart, table, topic_section
 from ..plotting import topic_colors
 from .call import shortened
 from .folder import describe
@@ -68,7 +67,6 @@ class View:
     line: str
     resume_line: str
     seconds: float
-    topics: Sequence[Topic] = ()
     phi: Tensor | None = None
     occupancy: Tensor | None = None
     vocabulary: Sequence[str] = ()
@@ -172,19 +170,14 @@ _LOSS = {
 
 
 def _topics(view: View) -> str:
-    if not view.topics or view.phi is None or view.occupancy is None:
+    if view.phi is None or view.occupancy is None:
         return ""
-    colors = topic_colors(view.occupancy)
-    typical = [
-        [view.vocabulary[v] for v in words]
-        for words in typical_words(view.phi, view.occupancy).tolist()
-    ]
-    unknown = any(UNKNOWN in topic.words for topic in view.topics)
-    note = " \N{WHITE SQUARE} is any word outside the vocabulary." if unknown else ""
+    shown = topic_section(view.phi, view.occupancy, view.vocabulary, topic_colors(view.occupancy))
+    unknown = UNKNOWN in view.vocabulary
+    note = " Words outside the vocabulary are left out." if unknown else ""
     return (
-        "<h2>The topics</h2>\n<p>By falling share of the words. Bars and figures: the likeliest "
-        "words with their probabilities in per cent. Below: the words that set the topic apart "
-        f"from the others.{note}</p>\n{topic_cards(view.topics, colors, typical)}"
+        "<h2>The topics</h2>\n<p>By falling share of the words. Listed are content words, with "
+        f"their probabilities in the topic in per cent.{note}</p>\n{shown}"
     )
 
 

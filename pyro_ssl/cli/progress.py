@@ -120,7 +120,6 @@ class Progress:
             seconds=time.perf_counter() - self._started,
         )
         if isinstance(model, TopicalSSL) and model.phi is not None and model.occupancy is not None:
-            view.topics = model.topics(8)
             view.phi, view.occupancy = model.phi, model.occupancy
             view.vocabulary = model.vocabulary
         elif state in ("done", "stopped") and history and not isinstance(model, TopicalSSL):

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
 
 import pyro
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..datasets import Corpus, TextBatch, load_python_docs
-from ..models import EpochRecord, Topic, TopicalSSL
-from .page import Passage, Report, write_page
+from ..datasets import Corpus, load_python_docs
+from ..models import EpochRecord, TopicalSSL
+from ..pages import LISTED, readable_topics
+from .marked import Passage
+from .memory import remember
+from .page import Report, write_page
 from .scores import (
     Difference,
     perplexity,
@@ -50,8 +52,9 @@ def run(args: argparse.Namespace, corpus: Corpus | None = None) -> Report:
     test_curve = _fit(ssl, corpus, args, started)
     assert ssl.markov is not None and ssl.phi is not None and ssl.occupancy is not None
 
-    topics = ssl.topics(10)
+    topics = readable_topics(ssl.phi, ssl.occupancy, ssl.vocabulary)
     null = same_topics(word_probs, ssl.occupancy, corpus.train.num_tokens, ssl.concentration)
+    probs = ssl.transform(test.words, test.lengths)
     report = Report(
         corpus=corpus,
         settings={
@@ -64,19 +67,24 @@ def run(args: argparse.Namespace, corpus: Corpus | None = None) -> Report:
             "unigram": unigram,
             "exact HMM": ssl.markov.perplexity(test.words, test.lengths),
         },
+        valid_hmm=ssl.markov.perplexity(corpus.valid.words, corpus.valid.lengths),
         test_curve=test_curve,
         history=ssl.history,
         topics=topics,
+        coherence=ssl.coherence(corpus.train.words, corpus.train.lengths, **LISTED),
         phi=ssl.phi,
         occupancy=ssl.occupancy,
         difference=topic_difference(ssl.phi, ssl.occupancy),
         chance=topic_difference(null, ssl.occupancy),
-        passages=_read_passages(ssl, corpus),
+        passages=_passages(corpus, probs),
+        usage=probs.sum((0, 1)),
+        memory=remember(ssl, test, probs),
         seconds=time.perf_counter() - started,
     )
     _print_comparison(report)
-    _print_topics(topics)
+    _print_topics(report)
     _print_difference(report.difference, report.chance)
+    _print_memory(report)
     page = write_page(report, args.out)
     print(f"\n{time.perf_counter() - started:.0f} seconds in all. Open {page} in a browser.")
     return report
@@ -115,21 +123,15 @@ def _fit(ssl: TopicalSSL, corpus: Corpus, args: argparse.Namespace, started: flo
     return test_curve
 
 
-def _read_passages(ssl: TopicalSSL, corpus: Corpus, how_many: int = 3) -> list[Passage]:
+def _passages(corpus: Corpus, probs: Tensor, how_many: int = 3) -> list[Passage]:
     """Take the longest test passages that have fewest unknown words, with their topics."""
     test = corpus.test
     unknown = ((test.words == 0) & test.mask).sum(0)
-    best = (test.lengths - unknown).argsort(descending=True, stable=True)[:how_many]
-    chosen: TextBatch = test.select(best)
-    probs = ssl.transform(chosen.words, chosen.lengths)
+    best = (test.lengths - unknown).argsort(descending=True, stable=True)[:how_many].tolist()
     return [
-        Passage(_words(corpus, chosen.words[:n, b]), probs[:n, b])
-        for b, n in enumerate(chosen.lengths.tolist())
+        Passage(corpus.vocabulary.decode(test.words[:n, b]), probs[:n, b])
+        for b, n in zip(best, test.lengths[best].tolist(), strict=True)
     ]
-
-
-def _words(corpus: Corpus, ids: Tensor) -> list[str]:
-    return corpus.vocabulary.decode(ids)
 
 
 def _print_comparison(report: Report) -> None:
@@ -145,10 +147,15 @@ def _print_comparison(report: Report) -> None:
     )
 
 
-def _print_topics(topics: Sequence[Topic]) -> None:
-    print("\ntopic  share  likeliest words")
-    for topic in topics:
-        print(f"{topic.index:5d} {topic.occupancy:6.1%}  {' '.join(topic.words)}")
+def _print_topics(report: Report) -> None:
+    content, glue = report.topics
+    print(f"\ntopic  share   NPMI  content words, by relevance {LISTED['relevance']}")
+    for topic in content:
+        held = float(report.coherence[topic.index])
+        print(f"{topic.index:5d} {topic.occupancy:6.1%} {held:6.2f}  {' '.join(topic.words)}")
+    print(f"\nglue: topics of function words, {sum(t.occupancy for t in glue):.0%} of the text")
+    for topic in glue:
+        print(f"{topic.index:5d} {topic.occupancy:6.1%}         {' '.join(topic.words)}")
 
 
 def _print_difference(fitted: Difference, chance: Difference) -> None:
@@ -159,4 +166,26 @@ def _print_difference(fitted: Difference, chance: Difference) -> None:
         f"  top-10 words that one topic alone has         {fitted.unique:7.0%} "
         f"{chance.unique:21.0%}\n"
         "  (on the right: topics of the same sizes, each estimated from draws of one unigram)"
+    )
+
+
+def _print_memory(report: Report) -> None:
+    if (memory := report.memory) is None:
+        return
+    pair, names = memory.pair, report.topics.names(4)
+    print(
+        f"\nWhat does it remember? Two histories that end in topic {pair.topic} "
+        f"({names[pair.topic]}), and the next topic"
+    )
+    for mark, passage in zip("AB", memory.passages, strict=True):
+        *before, after = passage.words
+        print(f"  {mark}: ... {' '.join(before)} -> {after}")
+    print(f"\n  topic {'':<36}LSTM, A  LSTM, B  HMM, both")
+    for k in memory.likeliest():
+        one, other = (f"{float(p[k]):8.0%}" for p in memory.predicted)
+        print(f"  {k:5d} {names[k]:<34.34}{one} {other} {float(memory.markov[k]):10.0%}")
+    print(
+        f"  The LSTM's two differ by {pair.distance:.2f} (total variation), which is most of all "
+        f"{pair.num_pairs:,} pairs\n  with the same last topic; their mean is {pair.typical:.2f}, "
+        "and an HMM's 0."
     )

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from ..datasets import UNKNOWN, Corpus
-from ..models import EpochRecord, Topic
-from ..pages import shown_word, topic_cards
-from ..plotting import OTHER, plot_perplexity, plot_topic_path, plot_topics, topic_colors
+from ..datasets import Corpus
+from ..models import EpochRecord
+from ..pages import ReadableTopics, grouped_bars, line_chart, signed, topic_section
 from ..storage import write_durably
-from .scores import Difference, typical_words
-from .template import PAGE
+from .marked import Palette, Passage, legend, marked
+from .memory import Memory
+from .pictures import write_pictures
+from .scores import Difference
+from .template import MEMORY, PAGE
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-__all__ = ["Passage", "Report", "Row", "write_page"]
-
-
-class Passage(NamedTuple):
-    """A text, T words, and the posterior of their topics, ``(T, K)``."""
-
-    words: list[str]
-    probs: Tensor
+__all__ = ["Report", "Row", "write_page"]
 
 
 class Row(NamedTuple):
@@ -48,21 +37,27 @@ class Report:
     """All that the demonstration found out.
 
     ``baselines`` has the test perplexities of ``"unigram"`` and ``"exact HMM"``; ``test_curve`` has
-    the SSL's, after every epoch. ``difference`` is how different the topics are, ``chance`` how
-    different topics are that differ by chance alone.
+    the SSL's, after every epoch, and ``valid_hmm`` is the HMM's on the validation text.
+    ``coherence`` is NPMI by topic, ``usage`` how much of the test text each has, both ``(K,)``.
+    ``difference`` is how different the topics are, ``chance`` how different topics are that differ
+    by chance alone.
     """
 
     corpus: Corpus
     settings: dict[str, int]
     baselines: dict[str, float]
+    valid_hmm: float
     test_curve: list[float]
     history: list[EpochRecord]
-    topics: list[Topic]
+    topics: ReadableTopics
+    coherence: Tensor
     phi: Tensor
     occupancy: Tensor
     difference: Difference
     chance: Difference
     passages: list[Passage]
+    usage: Tensor
+    memory: Memory | None
     seconds: float
 
     @property
@@ -85,56 +80,84 @@ class Report:
 
 
 def write_page(report: Report, folder: Path) -> Path:
-    """Write ``index.html``, ``perplexity.png``, ``topics.png`` and ``topic_path.png``.
+    """Write ``index.html``, and pictures beside it.
 
     :returns: the path of the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    shown = torch.cat([passage.probs for passage in report.passages])
-    colors = topic_colors(shown)
-    _save(_plot_perplexity(report), folder / "perplexity.png")
-    _save(plot_topics(report.topics, colors=colors), folder / "topics.png")
-    words, probs = report.passages[0]
-    ax = plot_topic_path(words, probs, topics=report.topics, colors=colors)
-    _save(ax, folder / "topic_path.png")
-
+    palette = Palette.of(report.topics, report.usage)
+    write_pictures(report, palette, folder)
+    first, *others = (marked(passage, palette) for passage in report.passages)
+    topics = topic_section(
+        report.phi,
+        report.occupancy,
+        report.corpus.vocabulary.words,
+        palette.colors,
+        report.coherence,
+    )
     fill = _numbers(report) | {
-        "perplexity_png": base64.b64encode((folder / "perplexity.png").read_bytes()).decode(),
+        "legend": legend(palette, report.topics, report.usage),
+        "passage": first,
+        "more_passages": "\n".join(others),
+        "memory": _memory(report, palette),
+        "topics": topics,
         "comparison": _comparison(report),
-        "passages": "\n".join(_passage(passage, report, colors) for passage in report.passages),
-        "legend": _legend(report, shown, colors),
-        "topics": _topics(report, colors),
+        "charts": _charts(report),
         "epochs": _epochs(report),
     }
     write_durably(folder, {"index.html": PAGE.substitute(fill).encode()})
     return folder / "index.html"
 
 
-def _plot_perplexity(report: Report) -> Axes:
-    """Draw it twice: from 0, and enlarged without the unigram."""
-    import matplotlib.pyplot as plt
+def _memory(report: Report, palette: Palette) -> str:
+    if (memory := report.memory) is None:
+        return ""
+    pair = memory.pair
+    histories = "".join(
+        f'<div class="history"><b class="mark{n}">{mark}</b>'
+        f"{marked(passage, palette, number_all=True)}</div>"
+        for n, (mark, passage) in enumerate(zip("AB", memory.passages, strict=True))
+    )
+    shares = [*memory.predicted.tolist(), memory.markov.tolist()]
+    rows = [
+        (f"{palette.chip(k)} {escape(palette.names[k])}", [share[k] for share in shares])
+        for k in memory.likeliest()
+    ]
+    return MEMORY.substitute(
+        chip=palette.chip(pair.topic),
+        words=escape(palette.names[pair.topic]),
+        histories=histories,
+        bars=grouped_bars(["LSTM after A", "LSTM after B", "HMM after both"], rows),
+        distance=f"{pair.distance:.2f}",
+        typical=f"{pair.typical:.2f}",
+        num_pairs=f"{pair.num_pairs:,}",
+    )
 
-    _, (whole, close) = plt.subplots(1, 2, figsize=(10.5, 3.9), layout="constrained")
-    test, kept = {"SSL": report.test_curve}, report.kept
-    plot_perplexity(test, report.baselines, kept=kept, bottom=0.0, ax=whole)
-    whole.set_title("Test text", loc="left", size=10)
-    curves = {
-        "SSL, test": report.test_curve,
-        "SSL, validation": [record.score for record in report.history],
-    }
-    hmm = {"exact HMM, test": report.baselines["exact HMM"]}
-    plot_perplexity(curves, hmm, kept=kept, ax=close)
-    close.set_title("The same from near; the dot is the epoch kept", loc="left", size=10)
-    return close
 
-
-def _save(ax: Axes, path: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    figure.savefig(path, dpi=160)
-    plt.close(figure)
+def _charts(report: Report) -> str:
+    history, kept = report.history, report.kept
+    hmm, valid = report.baselines["exact HMM"], [record.score for record in history]
+    each = [
+        (
+            "Test perplexity",
+            "the fit never sees this text",
+            line_chart(report.test_curve, name="test", levels={"HMM": hmm}, mark=kept),
+        ),
+        (
+            "Validation perplexity",
+            "the dot is the lowest: the epoch that is kept",
+            line_chart(valid, name="validation", levels={"HMM": report.valid_hmm}, mark=kept),
+        ),
+        (
+            "Latent topics moved",
+            "share that the sampler gave a new value; stuck would be 0",
+            line_chart([r.change_rate for r in history], name="moved", percent=True),
+        ),
+    ]
+    return "".join(
+        f"<figure><figcaption>{name}<small>{note}</small></figcaption>{svg}</figure>"
+        for name, note, svg in each
+    )
 
 
 def _numbers(report: Report) -> dict[str, str]:
@@ -150,7 +173,9 @@ def _numbers(report: Report) -> dict[str, str]:
         "ssl": f"{ssl.perplexity:.0f}",
         "under_unigram": f"{ssl.under_unigram:.0%}",
         "against_hmm": f"{abs(ssl.against_hmm):.1%} {below}",
-        "moved": f"{report.history[-1].change_rate:.0%}",
+        "unknown": f"{corpus.test.unknown_rate:.1%}",
+        "num_glue": str(len(report.topics.glue)),
+        "glue_share": f"{sum(topic.occupancy for topic in report.topics.glue):.0%}",
         "kept": str(report.kept),
         "num_epochs": str(len(report.history)),
         "seconds": f"{report.seconds:.0f}",
@@ -174,47 +199,7 @@ def _comparison(report: Report) -> str:
 
 
 def _share(value: float) -> str:
-    return f"{value:+.1%}".replace("-", "\N{MINUS SIGN}") if abs(value) > 5e-4 else "="
-
-
-def _passage(passage: Passage, report: Report, colors: Sequence[str]) -> str:
-    names = {topic.index: " ".join(topic.words[:4]) for topic in report.topics}
-    spans = []
-    for word, probs in zip(passage.words, passage.probs, strict=True):
-        p, k = (value.item() for value in probs.max(-1))
-        tip = f"topic {k}, {p:.0%} sure: {names[int(k)]} \N{HORIZONTAL ELLIPSIS}"
-        shade = _blend(colors[int(k)], p)
-        spans.append(
-            f'<span style="background:{shade}" data-tip="{escape(tip)}">{shown_word(word)}'
-            f"<sub>{k}</sub></span>"
-        )
-    return f'<p class="passage">{" ".join(spans)}</p>'
-
-
-def _blend(color: str, share: float) -> str:
-    """Mix a colour with white."""
-    parts = (int(color[i : i + 2], 16) for i in (1, 3, 5))
-    return "#" + "".join(f"{round(255 - (255 - part) * share):02x}" for part in parts)
-
-
-def _legend(report: Report, shown: Tensor, colors: Sequence[str]) -> str:
-    usage = shown.sum(0)
-    chips = []
-    for topic in sorted(report.topics, key=lambda topic: -usage[topic.index]):
-        if colors[topic.index] != OTHER:
-            words = " ".join(escape(w) for w in topic.words[:5] if w != UNKNOWN)
-            chips.append(
-                f'<li><span class="chip" style="background:{colors[topic.index]}">'
-                f"{topic.index}</span> {words}</li>"
-            )
-    rest = f'<li><span class="chip" style="background:{OTHER}">n</span> any other topic</li>'
-    return "\n".join(chips) + rest
-
-
-def _topics(report: Report, colors: Sequence[str]) -> str:
-    decode = report.corpus.vocabulary.decode
-    typical = [decode(words) for words in typical_words(report.phi, report.occupancy)]
-    return topic_cards(report.topics, colors, typical)
+    return signed(value, "+.1%") if abs(value) > 5e-4 else "="
 
 
 def _epochs(report: Report) -> str:

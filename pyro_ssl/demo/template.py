@@ -4,23 +4,49 @@ from string import Template
 
 from ..pages import document
 
-__all__ = ["PAGE"]
+__all__ = ["MEMORY", "PAGE"]
 
-# Colours of passages are mixed with white, by night too; so their words are dark.
 _STYLE = """
-.passage { max-width: none; line-height: 2.15; margin: 0 0 1.6rem; padding-bottom: 1.2rem;
-  border-bottom: 1px solid var(--line); }
-.passage span { padding: .14rem .3rem; border-radius: 4px; position: relative; cursor: default;
-  color: #222; white-space: nowrap; }
-.passage sub { color: #555; font-size: .6rem; margin-left: .15rem; line-height: 0; }
+.passage { max-width: none; line-height: 2; margin: 0 0 1.2rem; }
+.passage span { padding: .12rem .25rem; border-radius: 4px; position: relative; cursor: default;
+  white-space: nowrap; }
+.passage span[style] { background: rgb(var(--c) / calc(var(--p) * var(--shade))); }
+.passage sub { color: var(--faint); font-size: .62rem; margin-left: .12rem; line-height: 0; }
+.passage span[style] sub { color: inherit; opacity: .75; }
 .passage span:hover { outline: 2px solid var(--faint); }
 .passage span:hover::after { content: attr(data-tip); position: absolute; left: 0; top: 115%;
   z-index: 2; background: #222; color: #fff; font-size: .8rem; line-height: 1.4;
   padding: .3rem .6rem; border-radius: 4px; pointer-events: none; }
-.legend { list-style: none; display: grid; gap: .3rem 1.5rem; padding: 0; margin: 1rem 0 1.6rem;
-  grid-template-columns: repeat(auto-fill, minmax(18rem, 1fr)); font-size: .9rem; }
-.legend .chip { flex: none; }
+.legend { list-style: none; display: grid; gap: .3rem 1.5rem; padding: 0; margin: 1rem 0 1.4rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)); font-size: .9rem; }
+.history { display: flex; gap: .7rem; align-items: baseline; margin: .2rem 0; }
+.history .passage { margin: 0; }
+.history .passage span:last-child { border: 1.5px solid currentColor; margin-left: 1.6rem; }
+.history .passage span:last-child::before { content: "\\2192"; position: absolute; left: -1.4rem; }
+.mark0, .mark1 { font-size: 1.15rem; }
+.mark0 { color: var(--accent); }
+.mark1 { color: var(--second); }
+@media (max-width: 30rem) {
+  .passage { line-height: 1.9; }
+  .passage span { padding: .1rem .18rem; }
+  .passage span:hover::after { position: fixed; left: 1rem; right: 1rem; top: auto; bottom: 1rem;
+    white-space: normal; }
+}
 """
+
+#: What the page has on two histories.
+MEMORY = Template("""
+<h2>What it remembers</h2>
+<p>Two places in the test text where the last topic is the same, $chip ($words). A hidden Markov
+model looks at that topic alone, so it must expect the same next topic at both. The LSTM has read
+all topics before it, and does not. In the frames: the word that came next.</p>
+$histories
+<p class="ask">Which topic comes next?</p>
+$bars
+<p class="note">A and B differ by <b>$distance</b> in total variation: the share of the probability
+that would have to move to make one the other. This is the most of all $num_pairs pairs of places
+with the same last topic; their mean is $typical, and an HMM&#8217;s is 0.</p>
+""")
 
 #: ``PAGE.substitute(fields)`` is the page.
 PAGE = Template(
@@ -38,6 +64,24 @@ posterior, by particle Gibbs.</p>
 <div><b>$against_hmm</b><span>that of an exact HMM with as many states</span></div>
 </div>
 
+<h2>A text, word by word</h2>
+<p>A passage that the model has not learned from. A word&#8217;s colour is its likeliest topic given
+the whole passage, and the stronger, the surer; the number names the topic for who cannot see the
+colour. Point at a word to read more. &#9633; stands for any word outside the vocabulary of
+$vocabulary, $unknown of this text; to the model they are all one word, which the lists leave
+out.</p>
+$legend
+$passage
+<details><summary>More passages</summary>
+$more_passages
+</details>
+$memory
+<h2>The topics</h2>
+<p>By falling share of the words. Listed are content words, with their probabilities in the topic in
+per cent. NPMI is how well those words hold together: 1 where they only occur in the same passages,
+0 where they meet as by chance, &#8722;1 where they never do.</p>
+$topics
+
 <h2>How well it predicts</h2>
 <p>Perplexity is exp(&#8722;mean log p(word | the words before it)): how many equally likely words
 the next one could be. Lower is better. The test text has $test_words words.</p>
@@ -45,43 +89,29 @@ the next one could be. Lower is better. The test text has $test_words words.</p>
 <tr><th></th><th></th><th>test perplexity</th><th>against unigram</th><th>against HMM</th></tr>
 $comparison
 </table></div>
-<img alt="Perplexity per epoch" src="data:image/png;base64,$perplexity_png">
+<div class="charts">$charts</div>
 <p class="note">The fit starts from the HMM. Of $num_epochs epochs the one with the lowest
 <em>validation</em> perplexity is kept, number $kept; the HMM too stops where validation is best.
 The test text is only looked at.</p>
-
-<h2>Texts, word by word</h2>
-<p>Passages that the model has not learned from. A word&#8217;s colour is its likeliest topic given
-the whole passage, the number beside it names that topic, and the stronger the colour, the surer
-it is. Point at a word to read more. &#9633; is a word outside the vocabulary of $vocabulary.</p>
-<ul class="legend">$legend</ul>
-$passages
-
-<h2>The topics</h2>
-<p>By falling share of the words. Bars and figures: the likeliest words with their probabilities
-in per cent. Below: the words that set the topic apart from the others. Colours are those of the
-passages above.</p>
-$topics
-
-<h2>Are they different?</h2>
-<p>Any two samples of one text differ a little. The right column shows how much: topics of the same
-sizes, each estimated from draws of one and the same unigram.</p>
-<table>
-<tr><th></th><th>these topics</th><th>same but for chance</th></tr>
-<tr><td>mean Jensen&#8211;Shannon divergence of two topics, in bits (0 equal, 1 disjoint)</td>
-<td>$divergence</td><td>$chance_divergence</td></tr>
-<tr><td>top-10 words that one topic alone has</td><td>$unique</td><td>$chance_unique</td></tr>
-</table>
-
-<h2>How it was made</h2>
-<p>Settings: $settings. $seconds seconds in all, this page included. In the last epoch the sampler
-gave $moved of the latent topics a new value; one that is stuck would show 0.</p>
 <details><summary>Every epoch</summary>
 <div class="wide"><table>
 <tr><th>epoch</th><th>test</th><th>validation</th><th>latents moved</th><th>seconds</th></tr>
 $epochs
 </table></div>
 </details>
+
+<h2>Are the topics different?</h2>
+<p>Any two samples of one text differ a little. The right column shows how much: topics of the same
+sizes, each estimated from draws of one and the same unigram.</p>
+<div class="wide"><table>
+<tr><th></th><th>these topics</th><th>same but for chance</th></tr>
+<tr><td>mean Jensen&#8211;Shannon divergence of two topics, in bits (0 equal, 1 disjoint)</td>
+<td>$divergence</td><td>$chance_divergence</td></tr>
+<tr><td>top-10 words that one topic alone has</td><td>$unique</td><td>$chance_unique</td></tr>
+</table></div>
+
+<h2>How it was made</h2>
+<p>Settings: $settings. $seconds seconds in all, this page included.</p>
 """,
         style=_STYLE,
     )

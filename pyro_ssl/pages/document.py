@@ -41,6 +41,7 @@ tr:last-child td.bar i { background: var(--accent); }
 .comparison tr:last-child { font-weight: 600; }
 .chip { display: inline-block; min-width: 1.8rem; text-align: center; border-radius: 4px;
   font-size: .85rem; font-weight: 600; padding: .05rem .3rem; color: #222; }
+.chip.plain { color: inherit; box-shadow: inset 0 0 0 1px var(--bar); }
 .topics { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr));
   gap: 1.8rem 1.4rem; margin-top: 1.4rem; }
 .topic h3 { justify-content: space-between; }
@@ -53,8 +54,34 @@ tr:last-child td.bar i { background: var(--accent); }
   white-space: nowrap; }
 .topic li em { position: relative; font-style: normal; color: var(--faint); font-size: .78rem;
   font-variant-numeric: tabular-nums; }
-.topic p { font-size: .8rem; line-height: 1.4; margin: .4rem 0 0; }
-.topic p small { font-size: inherit; }
+.topic ol { display: none; }
+#order0:checked ~ .topics .order0, #order1:checked ~ .topics .order1,
+#order2:checked ~ .topics .order2 { display: block; }
+.order { color: var(--faint); font-size: .9rem; margin-right: .4rem; }
+input[name=order] { position: absolute; opacity: 0; }
+input[name=order] + label { display: inline-block; padding: .15rem .7rem; margin: 0 .3rem .3rem 0;
+  border: 1px solid var(--line); border-radius: 1rem; font-size: .85rem; cursor: pointer; }
+input[name=order]:checked + label { border-color: var(--accent); color: var(--accent); }
+input[name=order]:focus-visible + label { outline: 2px solid var(--accent); }
+.topics + h3 { margin: 2.4rem 0 .2rem; font-size: 1.1rem; }
+.glue { list-style: none; padding: 0; margin: .8rem 0; display: grid; gap: .3rem 2rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(26rem, 100%), 1fr)); font-size: .9rem; }
+.glue li { display: grid; grid-template-columns: 2.2rem 1fr 3rem; align-items: baseline;
+  gap: .5rem; }
+.glue small { text-align: right; }
+.key { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; font-size: .9rem; margin: .6rem 0; }
+.key i { display: inline-block; width: .8rem; height: .8rem; border-radius: 2px;
+  margin-right: .4rem; }
+.bars { list-style: none; padding: 0; margin: .6rem 0 1rem; max-width: 46rem; }
+.bars li { display: grid; grid-template-columns: 14rem 1fr; gap: .2rem 1rem; align-items: center;
+  padding: .45rem 0; border-top: 1px solid var(--line); }
+.bars div div { display: flex; align-items: center; gap: .45rem; line-height: 1.15; }
+.bars div i { height: .7rem; min-width: 1px; border-radius: 2px; }
+.bars em { font-style: normal; font-size: .78rem; color: var(--faint);
+  font-variant-numeric: tabular-nums; }
+.bar0 { background: var(--accent); }
+.bar1 { background: var(--second); }
+.bar2 { background: var(--bar); }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr));
   gap: 1.4rem 2rem; margin-top: 1.2rem; }
 .charts figure { margin: 0; max-width: 34rem; }
@@ -78,9 +105,10 @@ summary { cursor: pointer; color: var(--accent); margin: 1rem 0; }
   h1 { font-size: 1.6rem; }
   h2 { margin-top: 2.4rem; }
   th, td { padding: .3rem .45rem; }
-  td.bar { width: 5rem; }
+  td.bar { width: 4rem; padding: 0 .2rem; }
   .figures b { font-size: 1.7rem; }
   .topics { grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
+  .bars li { grid-template-columns: 1fr; }
 }
 """
 

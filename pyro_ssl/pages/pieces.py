@@ -1,4 +1,4 @@
-"""Pieces of pages: figures, tables, topics."""
+"""Pieces of pages: figures, tables, a topic's number, a word."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from ..datasets import UNKNOWN
-from ..models import Topic
 
-__all__ = ["figures", "shown_word", "table", "topic_cards"]
+__all__ = ["chip", "figures", "shown_word", "signed", "table"]
 
 
 def figures(values: Mapping[str, str]) -> str:
@@ -38,26 +37,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f'<div class="wide"><table>{inner}</table></div>'
 
 
-def topic_cards(
-    topics: Sequence[Topic], colors: Sequence[str], typical: Sequence[Sequence[str]] | None = None
-) -> str:
-    """Show topics: their likeliest words with bars, and probabilities in per cent.
-
-    :param colors: by the topics' numbers, ``"#rrggbb"``.
-    :param typical: by the topics' numbers, the words that set each apart from the others.
-
-    Example::
-
-        >>> topic = Topic(0, ["a", "b"], [0.75, 0.25], 1.0)
-        >>> topic_cards([topic], ["#77AADD"]).count("<li>")
-        2
-    """
-    cards = (
-        _card(t, colors[t.index], None if typical is None else typical[t.index]) for t in topics
-    )
-    return '<div class="topics">\n' + "\n".join(cards) + "\n</div>"
-
-
 def shown_word(word: str) -> str:
     """Return a word as HTML; what is outside the vocabulary is a square.
 
@@ -69,17 +48,24 @@ def shown_word(word: str) -> str:
     return "\N{WHITE SQUARE}" if word == UNKNOWN else escape(word)
 
 
-def _card(topic: Topic, color: str, typical: Sequence[str] | None) -> str:
-    longest = max(topic.probs[0], 1e-30)
-    rows = "".join(
-        f'<li><i style="width:{78 * p / longest:.0f}%;background:{color}"></i>'
-        f"<b>{shown_word(word)}</b><em>{100 * p:.1f}</em></li>"
-        for word, p in zip(topic.words, topic.probs, strict=True)
-    )
-    its_own = "" if typical is None else " ".join(map(shown_word, typical))
-    below = f"<p><small>most its own:</small> {its_own}</p>" if its_own else ""
-    return (
-        f'<section class="topic"><h3><span class="chip" style="background:{color}">{topic.index}'
-        f"</span><small>{topic.occupancy:.1%} of the words</small></h3><ol>{rows}</ol>"
-        f"{below}</section>"
-    )
+def chip(topic: int | str, color: str = "") -> str:
+    """Show a topic's number on its colour, or in a frame where it has none.
+
+    Example::
+
+        >>> chip(3, "#77AADD"), chip(4)
+        ('<b class="chip" style="background:#77AADD">3</b>', '<b class="chip plain">4</b>')
+    """
+    how = f'chip" style="background:{color}' if color else "chip plain"
+    return f'<b class="{how}">{topic}</b>'
+
+
+def signed(value: float, spec: str = ".2f") -> str:
+    """Write a number with a true minus sign.
+
+    Example::
+
+        >>> signed(0.25), signed(-0.25)
+        ('0.25', '−0.25')
+    """
+    return f"{value:{spec}}".replace("-", "\N{MINUS SIGN}")
