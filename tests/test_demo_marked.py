@@ -15,7 +15,8 @@ from pyro_ssl.plotting import OTHER, PALETTE
 def topics():
     """Ten topics of content words, 0 to 9, and one of glue, 10."""
     content = [Topic(k, [f"w{k}", "<b>"], [0.5, 0.25], 0.05) for k in range(10)]
-    return ReadableTopics(content, [Topic(10, ["the", "of"], [0.5, 0.25], 0.5)])
+    glue = [Topic(10, ["the", "of"], [0.5, 0.25], 0.5)]
+    return ReadableTopics(content, glue, [*glue, *content])
 
 
 USAGE = torch.tensor([1.0, 9.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 0.5, 99.0])
@@ -50,4 +51,4 @@ def test_the_legend_names_the_colours_that_are_used_most_first(topics):
     html = legend(Palette.of(topics, USAGE), topics, USAGE)
     assert re.findall(r">(\d+)</b>", html) == ["1", "8", "7", "6", "5", "4", "3", "2"]
     assert "w1 &lt;b&gt;" in html and "<b>" not in html.replace('<b class="chip', "")
-    assert "another topic of content words" in html and "without a colour: glue" in html
+    assert "another topic of content words" in html and "no colour: glue" in html

@@ -124,13 +124,14 @@ OCCUPANCY = torch.tensor([0.2, 0.5, 0.3])
 
 
 def test_content_stands_apart_from_glue():
-    content, glue = readable_topics(PHI, OCCUPANCY, VOCABULARY)
+    content, glue, likeliest = readable_topics(PHI, OCCUPANCY, VOCABULARY)
     assert [topic.index for topic in content] == [2, 0]  # by falling share
     assert [topic.index for topic in glue] == [1]
     assert {*content[0].words} == {*content[1].words} == {"<list>", "dict", "loop"}
     assert glue[0].words[:3] == ["the", "of", "<list>"] and "<unk>" not in glue[0].words
     names = readable_topics(PHI, OCCUPANCY, VOCABULARY).names(1)
-    assert names[1] == "the" and names.keys() == {0, 1, 2}
+    assert names == {0: "<list>", 1: "the", 2: "the"}  # the likeliest, of both kinds
+    assert [topic.index for topic in likeliest] == [1, 2, 0]
 
 
 def test_a_topic_is_glue_from_half_function_words_on():
@@ -156,6 +157,7 @@ def test_topics_by_each_order_and_without_the_unknown_word():
         assert [p for _, p in found] == [f"{100 * p:.1f}" for p in expected.probs]
         assert f'id="order{order}"' in html and f'for="order{order}"' in html
     assert html.count(" checked") == 1
+    assert re.findall(r"([a-z]+) <small>([\d.]+)", cards[0]) == [("the", "25.0"), ("of", "20.0")]
     (glue,) = re.findall(r'<ul class="glue">.*</ul>', html, re.S)
     assert "the of &lt;list&gt;" in glue and "50.0%" in glue and "50% of the text" in html
     assert "&lt;unk&gt;" not in html and "\N{WHITE SQUARE}" not in html and "<list>" not in html

@@ -177,7 +177,8 @@ def _topics(view: View) -> str:
     note = " Words outside the vocabulary are left out." if unknown else ""
     return (
         "<h2>The topics</h2>\n<p>By falling share of the words. Listed are content words, with "
-        f"their probabilities in the topic in per cent.{note}</p>\n{shown}"
+        "their probabilities in the topic in per cent; below a list, function words that are as "
+        f"likely.{note}</p>\n{shown}"
     )
 
 

@@ -17,7 +17,8 @@ from ..models import EpochRecord, TopicalSSL
 from ..pages import LISTED, readable_topics
 from .marked import Passage
 from .memory import remember
-from .page import Report, write_page
+from .page import write_page
+from .report import Report
 from .scores import (
     Difference,
     perplexity,
@@ -148,7 +149,7 @@ def _print_comparison(report: Report) -> None:
 
 
 def _print_topics(report: Report) -> None:
-    content, glue = report.topics
+    content, glue, _ = report.topics
     print(f"\ntopic  share   NPMI  content words, by relevance {LISTED['relevance']}")
     for topic in content:
         held = float(report.coherence[topic.index])

@@ -75,10 +75,10 @@ def legend(palette: Palette, topics: ReadableTopics, usage: Tensor) -> str:
     lines = []
     for topic in sorted(topics.content, key=lambda topic: -float(used[topic.index])):
         if palette.colors[topic.index] != OTHER:
-            words = " ".join(map(escape, topic.words[:5]))
+            words = " ".join(map(escape, topic.words[:4]))
             lines.append(f"<li>{palette.chip(topic.index)} {words}</li>")
     lines.append(f"<li>{chip('n', OTHER)} another topic of content words</li>")
-    lines.append("<li>without a colour: glue</li>")
+    lines.append("<li>no colour: glue, of function words</li>")
     return f'<ul class="legend">{"".join(lines)}</ul>'
 
 

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from ..plotting import plot_perplexity, plot_topic_path, plot_topics
 from .marked import Palette
+from .report import Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from .page import Report
 
 __all__ = ["write_pictures"]
 

@@ -41,11 +41,13 @@ MEMORY = Template("""
 model looks at that topic alone, so it must expect the same next topic at both. The LSTM has read
 all topics before it, and does not. In the frames: the word that came next.</p>
 $histories
-<p class="ask">Which topic comes next?</p>
+<p>Which topic comes next? After A the LSTM expects $first with $first_share, after B $second with
+$second_share.</p>
 $bars
 <p class="note">A and B differ by <b>$distance</b> in total variation: the share of the probability
 that would have to move to make one the other. This is the most of all $num_pairs pairs of places
-with the same last topic; their mean is $typical, and an HMM&#8217;s is 0.</p>
+with the same last topic; their mean is $typical, and an HMM&#8217;s is 0. The HMM is the one that
+the fit began with.</p>
 """)
 
 #: ``PAGE.substitute(fields)`` is the page.
@@ -78,8 +80,9 @@ $more_passages
 $memory
 <h2>The topics</h2>
 <p>By falling share of the words. Listed are content words, with their probabilities in the topic in
-per cent. NPMI is how well those words hold together: 1 where they only occur in the same passages,
-0 where they meet as by chance, &#8722;1 where they never do.</p>
+per cent; below a list, function words that are as likely. NPMI is how well the first list holds
+together: 1 where its words only occur in the same passages, 0 where they meet as by chance,
+&#8722;1 where they never do.</p>
 $topics
 
 <h2>How well it predicts</h2>

@@ -54,6 +54,8 @@ tr:last-child td.bar i { background: var(--accent); }
   white-space: nowrap; }
 .topic li em { position: relative; font-style: normal; color: var(--faint); font-size: .78rem;
   font-variant-numeric: tabular-nums; }
+.topic p { font-size: .8rem; line-height: 1.4; margin: .35rem 0 0; padding: 0 .35rem; }
+.topic p small { font-size: inherit; }
 .topic ol { display: none; }
 #order0:checked ~ .topics .order0, #order1:checked ~ .topics .order1,
 #order2:checked ~ .topics .order2 { display: block; }

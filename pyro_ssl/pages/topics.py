@@ -40,15 +40,17 @@ _ORDERS = {
 class ReadableTopics(NamedTuple):
     """Topics by falling share of the words, those of content words apart from those of glue.
 
-    ``content`` has content words by relevance, ``glue`` the likeliest words of all but the unknown.
+    ``content`` has content words by relevance, ``glue`` the likeliest words. ``likeliest`` are all
+    topics by their likeliest words, of both kinds. The unknown word is in none.
     """
 
     content: list[Topic]
     glue: list[Topic]
+    likeliest: list[Topic]
 
     def names(self, num_words: int = 3) -> dict[int, str]:
-        """Return each topic's first words, by its index."""
-        return {t.index: " ".join(t.words[:num_words]) for t in [*self.content, *self.glue]}
+        """Return each topic's likeliest words, by its index."""
+        return {topic.index: " ".join(topic.words[:num_words]) for topic in self.likeliest}
 
 
 def function_share(phi: Tensor, vocabulary: Sequence[str]) -> Tensor:
@@ -95,6 +97,7 @@ def readable_topics(
     return ReadableTopics(
         [topic for topic in own if not is_glue[topic.index]],
         [topic for topic in likeliest if is_glue[topic.index]],
+        likeliest,
     )
 
 
@@ -123,9 +126,9 @@ def topic_section(
     lists = [{topic.index: topic for topic in one.content} for one in found]
     parts = []
     if found[0].content:
+        likeliest = {topic.index: topic for topic in found[0].likeliest}
         cards = [
-            _card([one[topic.index] for one in lists], colors[topic.index], coherence)
-            for topic in found[0].content
+            _card([one[k] for one in lists], colors[k], coherence, likeliest[k]) for k in lists[0]
         ]
         parts += [_choice(), '<div class="topics">', *cards, "</div>"]
     if found[0].glue:
@@ -142,15 +145,21 @@ def _choice() -> str:
     )
 
 
-def _card(lists: Sequence[Topic], color: str, coherence: Tensor | None) -> str:
+def _card(lists: Sequence[Topic], color: str, coherence: Tensor | None, likeliest: Topic) -> str:
     topic = lists[0]
     longest = max([1e-30, *(p for one in lists for p in one.probs)])
     held = math.nan if coherence is None else float(coherence[topic.index])
+    function = " ".join(
+        f"{escape(word)} <small>{100 * p:.1f}</small>"
+        for word, p in zip(likeliest.words, likeliest.probs, strict=True)
+        if word in STOP_WORDS
+    )
     told = "" if math.isnan(held) else f" \N{MIDDLE DOT} NPMI {signed(held)}"
     return (
         f'<section class="topic"><h3>{chip(topic.index, color)}'
         f"<small>{topic.occupancy:.1%}{told}</small></h3>"
         + "".join(_ordered(one, i, color, longest) for i, one in enumerate(lists))
+        + (f"<p><small>also</small> {function}</p>" if function else "")
         + "</section>"
     )
 
