@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pyro_ssl.datasets import Corpus, load_python_docs
-from pyro_ssl.demo import builtin, imdb, main
+from pyro_ssl.demo import builtin, cli, imdb, main
 from pyro_ssl.demo.cli import _parser
 from pyro_ssl.demo.scores import (
     perplexity,
@@ -82,6 +82,15 @@ def test_builtin_demo_prints_and_writes_a_page(quick, tiny_corpus, tmp_path, mon
     assert page.count("<svg") == 3 and "<img" not in page
     assert f"differ by <b>{distance}</b>" in page and f"their mean is {typical}," in page
     assert "http" not in page and "$" not in page  # nothing from outside, nothing unfilled
+
+
+def test_the_text_that_is_asked_for_is_read(tiny_corpus, monkeypatch):
+    read = []
+    monkeypatch.setattr(cli, "run_builtin", lambda args, corpus: read.append(corpus))
+    monkeypatch.setattr(cli, "load_library_docs", lambda: tiny_corpus)
+    main([])
+    main(["--data=library"])
+    assert read == [None, tiny_corpus]
 
 
 def test_looking_at_the_test_text_changes_nothing(quick, tiny_corpus, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from pyro_ssl.datasets.corpora import Corpus, load_python_docs
 from pyro_ssl.datasets.curves import CURVES, Curve, Rotation, noisy_curve, noisy_rotation
 from pyro_ssl.datasets.fetch import fetch_imdb, fetch_msnbc, fetch_wikitext2
 from pyro_ssl.datasets.imdb import PrefixSplit, imdb_prefix_split
+from pyro_ssl.datasets.library_docs import load_library_docs
 from pyro_ssl.datasets.msnbc import MSNBC_CATEGORIES, load_msnbc
 from pyro_ssl.datasets.planted import (
     PlantedMemory,
@@ -68,6 +69,7 @@ __all__ = [
     "imdb_prefix_split",
     "load_beijing_pm25",
     "load_imdb",
+    "load_library_docs",
     "load_msnbc",
     "load_python_docs",
     "load_sml2010",

@@ -16,7 +16,7 @@ from pyro_ssl.datasets.arguments import generator
 from pyro_ssl.datasets.batch import TextBatch, batchify
 from pyro_ssl.datasets.text import Vocabulary, split_passages, tokenize
 
-__all__ = ["Corpus", "load_python_docs"]
+__all__ = ["Corpus", "corpus_of", "load_python_docs"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,22 +93,41 @@ def load_python_docs(
             "standard library, or bring your own texts: "
             "batchify([tokenize(text) for text in texts], vocabulary)."
         ) from error
+    name = f"Language reference of Python {platform.python_version()}"
+    sizes = (vocab_size, passage_length, min_length, seed)
+    return corpus_of(topics, name, "load_python_docs", *sizes)
+
+
+def corpus_of(
+    documents: Mapping[str, str],
+    name: str,
+    caller: str,
+    vocab_size: int,
+    passage_length: int,
+    min_length: int,
+    seed: int,
+) -> Corpus:
+    """Cut documents into passages, free of paragraphs that stand elsewhere, and split these.
+
+    :param documents: texts by their names.
+    :raises ValueError: if there are fewer than 10 passages; it names ``caller``.
+    """
     passages = []
-    for document in _without_repeats(topics):
+    for document in _without_repeats(documents):
         passages += split_passages(document, passage_length, min_length)
 
-    draw = generator(seed, "load_python_docs")
+    draw = generator(seed, caller)
     order = torch.randperm(len(passages), generator=draw, device="cpu").tolist()
     shuffled = [passages[i] for i in order]
     if (tenth := len(shuffled) // 10) < 1:
         raise ValueError(
-            f"load_python_docs: found {len(shuffled)} passages of {min_length} to {passage_length} "
+            f"{caller}: found {len(shuffled)} passages of {min_length} to {passage_length} "
             "words, expected 10 or more. Write a shorter passage_length, or a smaller min_length."
         )
     valid, test, train = shuffled[:tenth], shuffled[tenth : 2 * tenth], shuffled[2 * tenth :]
     vocabulary = Vocabulary.build(train, vocab_size)
     return Corpus(
-        name=f"Language reference of Python {platform.python_version()}",
+        name=name,
         vocabulary=vocabulary,
         train=batchify(train, vocabulary),
         valid=batchify(valid, vocabulary),

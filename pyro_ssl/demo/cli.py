@@ -9,10 +9,16 @@ from pathlib import Path
 import pyro
 import torch
 
+from ..datasets import load_library_docs
 from .builtin import run as run_builtin
 from .imdb import run as run_imdb
 
 __all__ = ["main"]
+
+_DATA = (
+    "Python's language reference; the docstrings of its standard library, five times as much and "
+    "on more subjects; or IMDB reviews"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -33,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.data == "imdb":
             run_imdb(args)
         else:
-            run_builtin(args)
+            run_builtin(args, load_library_docs() if args.data == "library" else None)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--data", choices=("builtin", "imdb"), default="builtin", help="the text")
+    add("--data", choices=("builtin", "library", "imdb"), default="builtin", help=_DATA)
     add("--path", type=Path, help="where the IMDB reviews are: aclImdb, or JSON lines")
     add("--topics", type=int, default=30, help="K")
     add("--hidden", type=int, default=64, help="H, units of the LSTM")
