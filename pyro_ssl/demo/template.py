@@ -27,6 +27,7 @@ _STYLE = """
 .mark0 { color: var(--accent); }
 .mark1 { color: var(--second); }
 @media (max-width: 30rem) {
+  .comparison .bar, .comparison th:nth-child(2) { display: none; }
   .passage { line-height: 1.9; }
   .passage span { padding: .1rem .18rem; }
   .passage span:hover::after { position: fixed; left: 1rem; right: 1rem; top: auto; bottom: 1rem;

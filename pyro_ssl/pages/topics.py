@@ -150,7 +150,7 @@ def _card(lists: Sequence[Topic], color: str, coherence: Tensor | None, likelies
     longest = max([1e-30, *(p for one in lists for p in one.probs)])
     held = math.nan if coherence is None else float(coherence[topic.index])
     function = " ".join(
-        f"{escape(word)} <small>{100 * p:.1f}</small>"
+        f"{escape(word)}&nbsp;<small>{100 * p:.1f}</small>"
         for word, p in zip(likeliest.words, likeliest.probs, strict=True)
         if word in STOP_WORDS
     )
