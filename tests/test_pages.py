@@ -157,7 +157,10 @@ def test_topics_by_each_order_and_without_the_unknown_word():
         assert [p for _, p in found] == [f"{100 * p:.1f}" for p in expected.probs]
         assert f'id="order{order}"' in html and f'for="order{order}"' in html
     assert html.count(" checked") == 1
-    assert re.findall(r"([a-z]+)&nbsp;<small>([\d.]+)", cards[0]) == [("the", "25.0"), ("of", "20.0")]
+    assert re.findall(r"([a-z]+)&nbsp;<small>([\d.]+)", cards[0]) == [
+        ("the", "25.0"),
+        ("of", "20.0"),
+    ]
     (glue,) = re.findall(r'<ul class="glue">.*</ul>', html, re.S)
     assert "the of &lt;list&gt;" in glue and "50.0%" in glue and "50% of the text" in html
     assert "&lt;unk&gt;" not in html and "\N{WHITE SQUARE}" not in html and "<list>" not in html

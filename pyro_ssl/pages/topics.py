@@ -75,13 +75,11 @@ def readable_topics(
     phi: Tensor,
     occupancy: Tensor,
     vocabulary: Sequence[str],
-    relevance: float = LISTED["relevance"],
 ) -> ReadableTopics:
     """Tell topics of content words from glue, and list the words of each.
 
     :param Tensor phi: p(word | topic), ``(K, V)``.
     :param Tensor occupancy: the share of the words in each topic, ``(K,)``.
-    :param float relevance: λ, of content words.
 
     Example::
 
@@ -92,7 +90,7 @@ def readable_topics(
         ([(1, ['list'])], [(0, ['a', 'list'])])
     """
     is_glue = (function_share(phi, vocabulary) >= GLUE).tolist()
-    own = list_topics(phi, occupancy, vocabulary, **LISTED | {"relevance": relevance})
+    own = list_topics(phi, occupancy, vocabulary, **LISTED)
     likeliest = list_topics(phi, occupancy, vocabulary, LISTED["num_words"], 1.0, {UNKNOWN})
     return ReadableTopics(
         [topic for topic in own if not is_glue[topic.index]],
@@ -122,17 +120,21 @@ def topic_section(
         >>> html.count('class="topic"'), html.count('class="glue"')
         (1, 1)
     """
-    found = [readable_topics(phi, occupancy, vocabulary, weight) for weight in _ORDERS]
-    lists = [{topic.index: topic for topic in one.content} for one in found]
+    found = readable_topics(phi, occupancy, vocabulary)
+    listed = [
+        list_topics(phi, occupancy, vocabulary, **LISTED | {"relevance": weight})
+        for weight in _ORDERS
+    ]
+    *lists, likeliest = ({t.index: t for t in topics} for topics in [*listed, found.likeliest])
     parts = []
-    if found[0].content:
-        likeliest = {topic.index: topic for topic in found[0].likeliest}
+    if found.content:
         cards = [
-            _card([one[k] for one in lists], colors[k], coherence, likeliest[k]) for k in lists[0]
+            _card([one[k] for one in lists], colors[k], coherence, likeliest[k])
+            for k in (topic.index for topic in found.content)
         ]
         parts += [_choice(), '<div class="topics">', *cards, "</div>"]
-    if found[0].glue:
-        parts.append(_glue(found[0].glue))
+    if found.glue:
+        parts.append(_glue(found.glue))
     return "\n".join(parts)
 
 
