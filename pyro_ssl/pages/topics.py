@@ -161,7 +161,7 @@ def _card(lists: Sequence[Topic], color: str, coherence: Tensor | None, likelies
         f'<section class="topic"><h3>{chip(topic.index, color)}'
         f"<small>{topic.occupancy:.1%}{told}</small></h3>"
         + "".join(_ordered(one, i, color, longest) for i, one in enumerate(lists))
-        + (f"<p><small>also</small> {function}</p>" if function else "")
+        + (f"<p><small>+</small> {function}</p>" if function else "")
         + "</section>"
     )
 
