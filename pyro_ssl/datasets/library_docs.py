@@ -1,8 +1,7 @@
 """A second corpus that is always there: the docstrings of Python's standard library.
 
-Modules are about something, so topics of content words stand out more than in a language's
-reference: sockets, dates, windows and widgets, decimal arithmetic, XML. No network, and nothing is
-run: the sources are parsed, not imported.
+Its modules are about different things: sockets, dates, windows and widgets, decimal arithmetic,
+XML. No network, and nothing is run: the sources are parsed, not imported.
 """
 
 import ast

@@ -17,7 +17,7 @@ __all__ = ["main"]
 
 _DATA = (
     "Python's language reference; the docstrings of its standard library, five times as much and "
-    "on more subjects; or IMDB reviews"
+    "on many subjects; or IMDB reviews"
 )
 
 
