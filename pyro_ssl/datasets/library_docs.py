@@ -16,8 +16,8 @@ from pyro_ssl.datasets.corpora import Corpus, corpus_of
 
 __all__ = ["load_library_docs"]
 
-#: tests, programs, and a tool's own copy: not what a library says of itself
-_LEFT_OUT = {"ensurepip", "idlelib", "lib2to3", "test", "this", "turtledemo"}
+#: programs, and a tool's own copy: not what a library says of itself
+_LEFT_OUT = {"ensurepip", "idlelib", "lib2to3", "this", "turtledemo"}
 
 
 def load_library_docs(

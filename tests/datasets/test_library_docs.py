@@ -21,20 +21,21 @@ def library(tmp_path, monkeypatch):
         index = torch.randint(10, (120,)).tolist()
         return f"{WORDS[seed]} " + " ".join(WORDS[i] for i in index)
 
+    not_read = f'"""{"omega " * 120}"""'
     files = {
         "one.py": f'"""{docs(0)}"""\ndef f():\n    "{docs(1)}"\n',
         "two.py": f'class A:\n    """{docs(2)}\n\n    {docs(0)}"""\n',
         "pack/__init__.py": f'async def g():\n    """{docs(3)}"""\n',
         "pack/sub/deep.py": f'"""{docs(4)}"""\nraise RuntimeError("it was run")\n',
-        "pack/tests/test_it.py": '"""omega"""',
-        "test/__init__.py": '"""omega"""',
-        "other.py": '"""omega"""',
-        "broken.py": '"""omega""" (',
+        "pack/tests/test_it.py": not_read,
+        "idlelib/__init__.py": not_read,
+        "other.py": not_read,
+        "broken.py": f"{not_read} (",
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    names = frozenset({"one", "two", "pack", "test", "broken", "absent"})
+    names = frozenset({"one", "two", "pack", "idlelib", "broken", "absent"})
     monkeypatch.setattr(sys, "stdlib_module_names", names)
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
     return tmp_path
