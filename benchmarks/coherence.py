@@ -30,8 +30,7 @@ from torch import Tensor
 
 from pyro_ssl import TopicalSSL
 from pyro_ssl.datasets import STOP_WORDS, UNKNOWN, Vocabulary, batchify, load_imdb, tokenize
-from pyro_ssl.models.coherence import npmi
-from pyro_ssl.models.topics import list_topics
+from pyro_ssl.models import list_topics, npmi
 
 from ._common import mean_sd
 from ._results import RESULTS, Results

@@ -3,6 +3,7 @@
 from ..infer.warm_start import fit_markov
 from .base import EpochRecord, Model
 from .choose import NumTopics, choose_num_topics
+from .coherence import npmi
 from .dynamic import DynamicEvaluation
 from .epochs import FitState, fit_epochs
 from .gaussian import GaussianSSL
@@ -18,7 +19,7 @@ from .language_model import LanguageModel
 from .learned import PartRecord
 from .topic_reader import WordForecast
 from .topical import TopicalSSL
-from .topics import Topic
+from .topics import Topic, list_topics
 
 __all__ = [
     "DynamicEvaluation",
@@ -45,4 +46,6 @@ __all__ = [
     "fit_epochs",
     "fit_markov",
     "importance_over_seeds",
+    "list_topics",
+    "npmi",
 ]
