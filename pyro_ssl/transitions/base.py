@@ -52,12 +52,10 @@ def map_state(function: Callable[[Tensor], Tensor], state: Any) -> Any:
 
 def like_of(module: nn.Module) -> Tensor:
     """Return an empty tensor ``()`` of a module's dtype and device; see :attr:`Transition.like`."""
-    dtype, device = torch.get_default_dtype(), torch.get_default_device()
     for tensor in itertools.chain(module.parameters(), module.buffers()):
         if tensor.is_floating_point():
-            dtype, device = tensor.dtype, tensor.device
-            break
-    return torch.empty((), dtype=dtype, device=device)
+            return torch.empty((), dtype=tensor.dtype, device=tensor.device)
+    return torch.empty(())
 
 
 class Transition(nn.Module):

@@ -3,6 +3,8 @@
 Statistical tests ask for p > 1e-6 of six chi-squares: no false alarm in 100,000 seeds.
 """
 
+import copy
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -226,17 +228,20 @@ def test_em_steps_each_in_turn(make, chains, monkeypatch):
 
     em = StochasticEM(model, Adam({"lr": 0.05}), 3)
     before = {name: [p.clone() for p in c.parameters()] for name, c in chains.items()}
-    for _ in range(3):
-        loss = em.step(*data)
-    paths = em.paths
+    em.step(*data)
+    em.step(*data)
+    last = {name: copy.deepcopy(c.state_dict()) for name, c in chains.items()}
+    loss, paths = em.step(*data), em.paths
     assert {name: z.shape for name, z in paths.items()} == {"z": (4, T), "w": (4, T)}
     assert em.change_rate == em.change_rate
     for name, transition in chains.items():  # both learn, whichever block comes last
         after = transition.parameters()
         assert not any(torch.equal(p, q) for p, q in zip(before[name], after, strict=True))
-    # The loss is -log p of all, before the last step of the parameters.
+    for name, transition in chains.items():
+        transition.load_state_dict(last[name])
     trace = poutine.trace(pyro.condition(model, paths)).get_trace(*data)
-    assert loss == pytest.approx(-trace.log_prob_sum().item(), abs=1.0)
+    # Of all, when the last one to learn began: the others had taken their step.
+    assert loss == pytest.approx(-trace.log_prob_sum().item(), abs=0.5)
     em.step(*(x[:, :2] for x in data))  # other data
     assert em.paths["z"].shape == (2, T)
 
