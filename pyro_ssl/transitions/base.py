@@ -55,7 +55,7 @@ def like_of(module: nn.Module) -> Tensor:
     for tensor in itertools.chain(module.parameters(), module.buffers()):
         if tensor.is_floating_point():
             return torch.empty((), dtype=tensor.dtype, device=tensor.device)
-    return torch.empty(())
+    return torch.empty((), dtype=torch.get_default_dtype(), device=None)  # the default one
 
 
 class Transition(nn.Module):
