@@ -40,7 +40,7 @@ _FLAGS = {
 #: arguments that are numbers: test and words for it
 _REAL: dict[str, tuple[Callable[[float], bool], str]] = {
     **dict.fromkeys(
-        ["bound", "concentration", "decay", "min_scale"],
+        ["anchor_weight", "bound", "decay", "min_scale"],
         (lambda value: 0.0 < value < math.inf, "a positive number"),
     ),
     "relevance": (lambda value: 0.0 <= value <= 1.0, "a number from 0 to 1"),

@@ -161,8 +161,10 @@ def movement(before: Tensor | None, now: Any) -> tuple[float, ...]:
     return tuple((0.5 * (now.double() - old).abs().sum(-1)).tolist())
 
 
-def matched(topics: Tensor, states: Tensor) -> Tensor:
+def matched(topics: Tensor, states: Tensor, exchangeable: Tensor | None = None) -> Tensor:
     """Return which state stands for each topic: the nearest pairs first, ``(K,)``.
+
+    :param Tensor exchangeable: which topics may change places, bool ``(K, K)``; by default all.
 
     Example::
 
@@ -172,6 +174,8 @@ def matched(topics: Tensor, states: Tensor) -> Tensor:
     """
     old = F.pad(topics, (0, states.shape[1] - topics.shape[1]))
     distance = torch.cdist(old.double(), states.double(), p=1.0)
+    if exchangeable is not None:
+        distance = distance.masked_fill(~exchangeable, math.inf)
     order = torch.zeros(len(old), dtype=torch.long, device=old.device)
     for _ in range(len(old)):
         k, state = divmod(int(distance.argmin()), len(old))
