@@ -28,6 +28,7 @@ from .cell_options import check_options, make_transition
 from .epochs import fit_epochs, whole_or_not
 from .learned import Learned
 from .learners import check_fit, make_learner
+from .pruning import Prunable
 from .saved_fit import saved
 from .scoring import filtered_log_likelihood, filtered_perplexity, sampled_shares
 from .settings import checked
@@ -40,7 +41,7 @@ from .words import check_start
 __all__ = ["TopicalSSL"]
 
 
-class TopicalSSL(LearnsInParts, TopicReader):
+class TopicalSSL(LearnsInParts, Prunable, TopicReader):
     r"""Topics with long memory: an LSTM over topics, a categorical over words for each.
 
     :param int num_topics: K.
@@ -152,6 +153,7 @@ class TopicalSSL(LearnsInParts, TopicReader):
         markov: MarkovEM | None = None,
         markov_steps: int = 150,
         markov_starts: int = 3,
+        sparsity: float | None = None,
         transition_steps: int = 60,
         num_valid_particles: int = 20,
         patience: int | None = None,
@@ -184,6 +186,8 @@ class TopicalSSL(LearnsInParts, TopicReader):
         :param MarkovEM markov: a fitted HMM of this model to start from.
         :param int markov_steps: else, EM iterations of the HMM at most; 0: from random topics.
         :param int markov_starts: random starts of the HMM, of which the best is kept.
+        :param float sparsity: α of a prior that empties topics which the text has no need of, so
+            that K is an upper bound: see ``infer/sparse_markov.py``; then :meth:`prune`.
         :param int transition_steps: gradient steps of the LSTM on the HMM's paths at the start.
         :param int num_valid_particles: P of the validation perplexity.
         :param checkpoint: a folder to save the fit in, after every so many epochs (``every``);
@@ -220,7 +224,7 @@ class TopicalSSL(LearnsInParts, TopicReader):
             self.markov = MarkovEM(self.model)
         elif markov is None and markov_steps:
             how = {"num_steps": markov_steps, "num_starts": markov_starts, **quiet}
-            how |= {"valid": valid, "batch_size": block}
+            how |= {"valid": valid, "sparsity": sparsity, "batch_size": block}
             search_markov(self.model, *data, reached=partial(setattr, self, "markov"), **how)
         parts = learner.parts | ({} if self.markov is None else {"markov": self.markov})
         if self.markov is not None and not goes_on:
