@@ -166,13 +166,13 @@ def test_a_sparsity_that_is_none_is_told(sparsity):
         fit_markov(model, words, sparsity=sparsity)
 
 
-def test_empty_states_are_no_fault_in_float32():
+def test_it_follows_the_dtype_of_the_model():
     torch.set_default_dtype(torch.float32)
-    words = planted(2, 3, 12, 40)
+    words = planted(2, 400, 30, 60)
     how = {"num_steps": 20, "num_starts": 1, "disable_progbar": True}
-    hmm = fit_markov(small(6, 6, 0.1), words, sparsity=1.0, **how)
+    hmm = fit_markov(small(6, 800, 0.1), words, sparsity=1.0, **how)
     assert hmm.matrix.dtype == torch.float32
-    assert int((hmm.counts["phi"].sum(-1) > 1.0).sum()) == 2
+    assert int((hmm.counts["phi"].sum(-1) < 1.0).sum()) >= 3
 
 
 def test_a_model_of_two_draws_a_step_is_told():
