@@ -18,6 +18,7 @@ __all__ = [
     "Topic",
     "check_hmm",
     "check_shares",
+    "divergences",
     "list_topics",
     "matched",
     "movement",
@@ -143,6 +144,30 @@ def check_shares(*shares: Tensor) -> None:
     for value in shares:
         if bool((value < 0).any()) or bool(((value.double().sum(-1) - 1.0).abs() > 1e-3).any()):
             raise ValueError("shares that are negative or do not add up to 1")
+
+
+def divergences(phi: Tensor) -> Tensor:
+    r"""Return the Jensen–Shannon divergence of each two topics in bits, float64 ``(K, K)``.
+
+    .. math::
+        \mathrm{JS}(p, q) = \mathrm{H}\bigl(\tfrac{p + q}{2}\bigr) - \tfrac{1}{2} \mathrm{H}(p)
+        - \tfrac{1}{2} \mathrm{H}(q) \quad \text{from 0 (equal) to 1 (no word in common)}
+
+    Example::
+
+        >>> divergences(torch.eye(2)).tolist()
+        [[0.0, 1.0], [1.0, 0.0]]
+    """
+    p = phi.double()
+    entropy = _entropy(p)
+    # One row of pairs at a time: (K, V), not (K, K, V).
+    rows = [_entropy((row + p) / 2) - (entropy[k] + entropy) / 2 for k, row in enumerate(p)]
+    found = torch.stack(rows).clamp(min=0.0, max=1.0)  # rounding may leave -1e-17
+    return found.fill_diagonal_(0.0)
+
+
+def _entropy(p: Tensor) -> Tensor:
+    return -torch.special.xlogy(p, p).sum(-1) / math.log(2.0)
 
 
 def movement(before: Tensor | None, now: Any) -> tuple[float, ...]:
