@@ -146,12 +146,14 @@ def check_shares(*shares: Tensor) -> None:
             raise ValueError("shares that are negative or do not add up to 1")
 
 
-def divergences(phi: Tensor) -> Tensor:
-    r"""Return the Jensen–Shannon divergence of each two topics in bits, float64 ``(K, K)``.
+def divergences(phi: Tensor, others: Tensor | None = None) -> Tensor:
+    r"""Return the Jensen–Shannon divergence of each two topics in bits, float64 ``(K, K')``.
 
     .. math::
         \mathrm{JS}(p, q) = \mathrm{H}\bigl(\tfrac{p + q}{2}\bigr) - \tfrac{1}{2} \mathrm{H}(p)
         - \tfrac{1}{2} \mathrm{H}(q) \quad \text{from 0 (equal) to 1 (no word in common)}
+
+    :param Tensor others: the second of the two, ``(K', V)``; by default the same.
 
     Example::
 
@@ -159,11 +161,12 @@ def divergences(phi: Tensor) -> Tensor:
         [[0.0, 1.0], [1.0, 0.0]]
     """
     p = phi.double()
-    entropy = _entropy(p)
-    # One row of pairs at a time: (K, V), not (K, K, V).
-    rows = [_entropy((row + p) / 2) - (entropy[k] + entropy) / 2 for k, row in enumerate(p)]
+    q = p if others is None else others.double()
+    entropy, own = _entropy(q), _entropy(p)
+    # One row of pairs at a time: (K', V), not (K, K', V).
+    rows = [_entropy((row + q) / 2) - (own[k] + entropy) / 2 for k, row in enumerate(p)]
     found = torch.stack(rows).clamp(min=0.0, max=1.0)  # rounding may leave -1e-17
-    return found.fill_diagonal_(0.0)
+    return found.fill_diagonal_(0.0) if others is None else found
 
 
 def _entropy(p: Tensor) -> Tensor:

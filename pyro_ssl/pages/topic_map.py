@@ -43,7 +43,9 @@ def places(phi: Tensor) -> tuple[np.ndarray, float]:
     at = np.zeros((K, 2))
     for axis in range(min(K, 2)):
         one = vectors[:, K - 1 - axis] * np.sqrt(values[axis])
-        at[:, axis] = one * (np.sign(one[np.abs(one).argmax()]) or 1.0)
+        # Of some that are as far out, up to rounding, the first.
+        farthest = (np.abs(one) >= (1.0 - 1e-9) * np.abs(one).max()).argmax()
+        at[:, axis] = one * (np.sign(one[farthest]) or 1.0) + 0.0
     total = float(values.sum())
     return at, float(values[:2].sum() / total) if total > 0 else 1.0
 
