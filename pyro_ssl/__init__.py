@@ -2,8 +2,8 @@
 
 The names here are what most models need. The rooms behind them are attributes too, loaded when
 they are first asked for: ``pyro_ssl.exact``, ``pyro_ssl.belief``, ``pyro_ssl.datasets``,
-``pyro_ssl.distributed``, ``pyro_ssl.estimators``, ``pyro_ssl.plotting``, ``pyro_ssl.testing``.
-``pyro_ssl.mini`` is the whole idea in one file.
+``pyro_ssl.distributed``, ``pyro_ssl.estimators``, ``pyro_ssl.pages``, ``pyro_ssl.plotting``,
+``pyro_ssl.testing``. ``pyro_ssl.mini`` is the whole idea in one file.
 """
 
 import importlib
@@ -63,7 +63,7 @@ __all__ = [
     "verify",
 ]
 
-_ROOMS = tuple("belief datasets distributed estimators exact mini plotting testing".split())
+_ROOMS = tuple("belief datasets distributed estimators exact mini pages plotting testing".split())
 
 
 def __getattr__(name: str) -> Any:

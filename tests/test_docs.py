@@ -94,7 +94,7 @@ def test_every_public_name_has_a_page():
         if path.suffix == ".py" or (path / "__init__.py").exists():
             rooms.add(path.stem)
     inner = {"__init__", "arguments", "bench", "checkpoint", "demo", "gradients", "loop"}
-    inner |= {"__main__", "cli", "loop_arguments", "pages", "reading", "storage", "train"}
+    inner |= {"__main__", "cli", "loop_arguments", "reading", "storage", "train"}
     assert paged == rooms - inner
     documented = set()
     for room in paged - {"mini"}:

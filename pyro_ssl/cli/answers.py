@@ -10,9 +10,10 @@ import pyro
 import torch
 from torch import Tensor
 
-from ..datasets import UNKNOWN, Vocabulary, batchify
+from ..datasets import STOP_WORDS, UNKNOWN, Vocabulary, batchify
 from ..errors import CheckpointError
 from ..models import GaussianSSL, TopicalSSL
+from ..pages import write_topic_page
 from .call import Call, device_of
 from .folder import RunFolder, Settings
 from .prepare import pad, reading_of
@@ -28,7 +29,11 @@ _TOGETHER = 64
 
 def topics(options: argparse.Namespace, call: Call) -> int:
     """Print the topics of a run."""
-    found = _text_model(options, "topics")[0].topics(options.words, relevance=options.relevance)
+    ssl = _text_model(options, "topics")[0]
+    found = ssl.topics(options.words, relevance=options.relevance)
+    if options.page is not None:
+        how = {"num_words": max(options.words, 20), "leave_out": {UNKNOWN, *STOP_WORDS}}
+        write_topic_page(options.page, ssl, title=f"Topics of {options.folder}", **how)
     if not options.json:
         print(*topic_lines(found), sep="\n")
         return 0

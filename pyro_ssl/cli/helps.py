@@ -45,6 +45,7 @@ Print the topics of a run, by falling share of the words, with their likeliest w
 
   pyro-ssl topics runs/book --words 5 --relevance 0.6
   pyro-ssl topics runs/book --json | head -1
+  pyro-ssl topics runs/book --page topics.html    a map, and words by relevance, without stop words
 """
 
 SCORE = """\

@@ -127,6 +127,8 @@ def _topics(parser: argparse.ArgumentParser) -> None:
         help="words by p(word | topic), 1, down to what tells a topic from the others, 0 (1)",
     )
     _json(parser)
+    page = "write a page to look into them as well: a map, and words by relevance"
+    parser.add_argument("--page", type=Path, metavar="FILE", help=page)
 
 
 def _score(parser: argparse.ArgumentParser) -> None:

@@ -47,14 +47,13 @@ def run(args: argparse.Namespace, corpus: Corpus | None = None) -> Report:
     print(f"Next, an exact HMM with {args.topics} states, and an LSTM trained on its paths ...\n")
 
     pyro.set_rng_seed(args.seed)
-    ssl = TopicalSSL(
-        args.topics, corpus.vocabulary.words, hidden_size=args.hidden, concentration=0.05
-    )
+    beta, names = 0.05, corpus.vocabulary.words
+    ssl = TopicalSSL(args.topics, names, hidden_size=args.hidden, concentration=beta)
     test_curve = _fit(ssl, corpus, args, started)
     assert ssl.markov is not None and ssl.phi is not None and ssl.occupancy is not None
 
     topics = readable_topics(ssl.phi, ssl.occupancy, ssl.vocabulary)
-    null = same_topics(word_probs, ssl.occupancy, corpus.train.num_tokens, ssl.concentration)
+    null = same_topics(word_probs, ssl.occupancy, corpus.train.num_tokens, beta)
     probs = ssl.transform(test.words, test.lengths)
     report = Report(
         corpus=corpus,

@@ -1,13 +1,8 @@
-r"""What the demonstration measures.
+"""What the demonstration measures.
 
-How different topics are, by two figures: the Jensen–Shannon divergence of two topics,
-
-.. math::
-    \mathrm{JS}(p, q) = \mathrm{H}\bigl(\tfrac{p + q}{2}\bigr) - \tfrac{1}{2} \mathrm{H}(p)
-    - \tfrac{1}{2} \mathrm{H}(q) \quad \text{in bits, from 0 (equal) to 1 (no word in common)},
-
-averaged over pairs; and how many of the topics' likeliest words belong to one topic alone. Neither
-is 0 for topics that differ by chance alone, so both are also computed for such topics.
+How different topics are, by two figures: the Jensen–Shannon divergence of two topics, averaged over
+pairs; and how many of the topics' likeliest words belong to one topic alone. Neither is 0 for
+topics that differ by chance alone, so both are also computed for such topics.
 """
 
 from __future__ import annotations
@@ -19,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..models import TopicalSSL
+from ..models.topics import divergences
 
 __all__ = [
     "Difference",
@@ -90,13 +86,8 @@ def topic_difference(phi: Tensor, occupancy: Tensor, num_words: int = 10) -> Dif
         >>> topic_difference(torch.eye(4), torch.ones(4) / 4, num_words=1)
         Difference(divergence=1.0, unique=1.0)
     """
-    phi, weight = phi.double(), occupancy.double()
-    entropy = _entropy(phi)
-    total = torch.zeros((), dtype=phi.dtype)
-    for k in range(len(phi) - 1):  # one row of pairs at a time: (K, V), not (K, K, V)
-        mixed = _entropy((phi[k] + phi[k + 1 :]) / 2)
-        js = mixed - (entropy[k] + entropy[k + 1 :]) / 2
-        total += (weight[k] * weight[k + 1 :] * js).sum()
+    weight = occupancy.double()
+    total = (weight.unsqueeze(-1) * weight * divergences(phi)).triu(1).sum()
     pairs = (weight.sum() ** 2 - (weight**2).sum()) / 2
     likeliest = phi.topk(min(num_words, phi.shape[1])).indices.flatten()
     appearances = torch.bincount(likeliest)[likeliest]
@@ -126,7 +117,3 @@ def typical_words(phi: Tensor, occupancy: Tensor, num_words: int = 6) -> Tensor:
     share = occupancy / occupancy.sum()
     score = phi * (phi / (share @ phi)).log()
     return score.topk(min(num_words, phi.shape[1])).indices
-
-
-def _entropy(p: Tensor) -> Tensor:
-    return -torch.special.xlogy(p, p).sum(-1) / math.log(2.0)

@@ -67,7 +67,7 @@ class Estimator:
         changed = [
             f"{name}={value!r}"
             for name, value in self.get_params().items()
-            if value is not defaults[name].default and value != defaults[name].default
+            if value is not defaults[name].default and not _same(value, defaults[name].default)
         ]
         return f"{type(self).__name__}({', '.join(changed)})"
 
@@ -86,6 +86,11 @@ class Estimator:
                 "first."
             )
         return self.model_
+
+
+def _same(value: Any, default: Any) -> bool:
+    """Whether a parameter has its default value: a number, a text or ``None``, never an array."""
+    return not hasattr(value, "shape") and bool(value == default)
 
 
 @contextmanager

@@ -27,7 +27,8 @@ class CategoricalSSL(Estimator):
     :param int n_components: K, the number of states.
     :param int n_features: V; by default one more than the largest symbol of the fit.
     :param int hidden_size: H, units of the LSTM.
-    :param float emissionprob_prior: of the Dirichlet prior of each state's symbols.
+    :param emissionprob_prior: of the Dirichlet prior of each state's symbols: a number, or an array
+        ``(n_components, n_features)``.
     :param int n_iter: epochs.
     :param int batch_size: sequences in a step; by default all.
     :param int random_state: seed of all random numbers; ``None``: torch's generator.
@@ -50,7 +51,7 @@ class CategoricalSSL(Estimator):
         *,
         n_features: int | None = None,
         hidden_size: int = 64,
-        emissionprob_prior: float = 0.1,
+        emissionprob_prior: Any = 0.1,
         n_iter: int = 50,
         batch_size: int | None = None,
         random_state: int | None = None,

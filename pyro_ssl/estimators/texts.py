@@ -32,6 +32,8 @@ class TextTopics(Estimator):
     :param int max_len: longer texts are cut.
     :param int hidden_size: H, units of the LSTM.
     :param float concentration: of the Dirichlet prior of each topic's words.
+    :param anchors: words that belong to a topic, ``{0: ["film", "actor"]}``, or a list of lists,
+        and their ``anchor_weight``: see :class:`~pyro_ssl.TopicalSSL`. Topics keep these places.
     :param int max_iter: epochs at most.
     :param int batch_size: texts in a step; by default all.
     :param float valid_share: of the texts, held out to choose the epoch by; 0: none.
@@ -62,6 +64,8 @@ class TextTopics(Estimator):
         max_len: int | None = None,
         hidden_size: int = 64,
         concentration: float = 0.1,
+        anchors: Any = None,
+        anchor_weight: float = 100.0,
         max_iter: int = 50,
         batch_size: int | None = None,
         valid_share: float = 0.1,
@@ -73,6 +77,7 @@ class TextTopics(Estimator):
         self.n_components, self.vocab_size = n_components, vocab_size
         self.tokenizer, self.stop_words, self.max_len = tokenizer, stop_words, max_len
         self.hidden_size, self.concentration = hidden_size, concentration
+        self.anchors, self.anchor_weight = anchors, anchor_weight
         self.max_iter, self.batch_size = max_iter, batch_size
         self.valid_share, self.patience = valid_share, patience
         self.random_state, self.verbose, self.fit_options = random_state, verbose, fit_options
@@ -103,6 +108,8 @@ class TextTopics(Estimator):
                 vocabulary.words,
                 hidden_size=self.hidden_size,
                 concentration=self.concentration,
+                anchors=self.anchors,
+                anchor_weight=self.anchor_weight,
             )
             model.fit(
                 batch.words,

@@ -8,6 +8,7 @@ from .particle_elbo import ParticleELBO
 from .particle_filter import Evidence, Forecast, ParticleFilter
 from .particle_gibbs import ParticleGibbs
 from .particle_gibbs_kernel import ParticleGibbsKernel
+from .sparse_markov import SparseMarkovEM
 from .stochastic_em import StochasticEM
 from .suggest import suggest_num_particles
 
@@ -22,6 +23,7 @@ __all__ = [
     "ParticleFilter",
     "ParticleGibbs",
     "ParticleGibbsKernel",
+    "SparseMarkovEM",
     "StochasticEM",
     "suggest_num_particles",
 ]

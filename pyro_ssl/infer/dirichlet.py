@@ -80,8 +80,15 @@ class DirichletSite:
         return dist.Dirichlet(self.concentration).sample(sample_shape).clamp(min=1e-30)
 
     def flat_draw(self) -> Tensor:
-        """Draw φ uniformly: a sparse prior's draws would shut most symbols out of most states."""
-        return dist.Dirichlet(torch.ones_like(self.concentration)).sample()
+        """Draw φ to begin from: uniformly, but for what the prior tells one row from another by.
+
+        A sparse prior's draws would shut most symbols out of most states. A state whose prior has a
+        say begins there: its surplus over the least of all rows counts.
+        """
+        beta, flat = self.concentration, torch.ones_like(self.concentration)
+        if beta.dim() > 1:
+            flat = flat + (beta - beta.amin(-2, keepdim=True))
+        return dist.Dirichlet(flat).sample()
 
     @torch.no_grad()
     def draw(self, counts: Tensor) -> Tensor:

@@ -129,8 +129,7 @@ class MarkovEM(HasEstimates):
             >>> hmm.perplexity(torch.tensor([[0], [1], [2]]))
             3.6...
         """
-        K = len(initial)
-        if initial.shape != (K,) or matrix.shape != (K, K):
+        if initial.dim() != 1 or matrix.shape != initial.shape * 2:
             raise ValueError(
                 f"MarkovEM.start_from: found initial {tuple(initial.shape)} and matrix "
                 f"{tuple(matrix.shape)}, expected (K,) and (K, K)."
@@ -180,15 +179,15 @@ class MarkovEM(HasEstimates):
             total = now if total is None else total.plus(now)
         total = over_ranks(total)
         check_share(run, total.share)
-        total = total.scaled()
+        return self._estimate(total.scaled())
+
+    def _estimate(self, total: Expected) -> float:
+        """Estimate all anew from the counts of all data; return -log p(x) before it."""
         if self._globals:
             self._globals.estimate(total.counts)
-        smoothing = self.smoothing / len(self.initial)
-        like = self.initial
-        self._chain = (
-            normalised(total.start + smoothing, like.dtype).to(like),
-            normalised(total.moves + smoothing, like.dtype).to(like),
-        )
+        a, like = self.smoothing / len(self.initial), self.initial
+        start, moves = (normalised(n + a, like.dtype).to(like) for n in (total.start, total.moves))
+        self._chain = start, moves
         return -float(total.log_p)
 
     def _expect(self, program: Program) -> tuple[ModelRun, Expected]:
@@ -199,10 +198,8 @@ class MarkovEM(HasEstimates):
                 f"MarkovEM: no value to start from was given for {missing}, found "
                 f"{sorted(self.values)}; write hmm.start_from(initial, matrix, {missing[0]}=...)."
             )
-        grid, share = run.grid, 1.0 / run.subsample_factor
-        chain = chain_counts(
-            self.initial, self.matrix, table, lengths=grid.lengths, scale=grid.transition_scale
-        )
+        share, given = 1.0 / run.subsample_factor, (run.grid.lengths, run.grid.transition_scale)
+        chain = chain_counts(*self._fitted, self._weighed(run, table), *given)
 
         def objective(probe: ModelRun) -> tuple[Tensor]:
             # Plates scale what they subsample up to all sequences, and what stands outside of them
@@ -211,8 +208,11 @@ class MarkovEM(HasEstimates):
             return ((chain.posterior * probe.grid.table()).sum() + elsewhere,)
 
         counts = self._globals.statistics(run, objective)[0] if self._globals else {}
-        log_p, start, moves = chain.log_p.double(), chain.start.double(), chain.moves.double()
+        log_p, start, moves = (n.double() for n in (chain.log_p, chain.start, chain.moves))
         return run, Expected(share, log_p, start, moves, counts)
+
+    def _weighed(self, run: ModelRun, table: Tensor) -> Tensor:
+        return table  # that expected counts are under
 
     @all_or_nothing
     @torch.no_grad()

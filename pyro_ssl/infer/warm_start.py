@@ -29,6 +29,7 @@ from .markov_em import MarkovEM
 from .path_memory import sequence_index
 from .path_rows import pad_steps
 from .sharded import check_all_given, current, together
+from .sparse_markov import SparseMarkovEM, emptied, restricted
 
 __all__ = [
     "all_sequences",
@@ -53,6 +54,7 @@ def fit_markov(
     valid: tuple[Any, ...] | None = None,
     num_steps: int = 150,
     num_starts: int = 3,
+    sparsity: float | None = None,
     batch_size: int | None = None,
     disable_progbar: bool | None = None,
 ) -> MarkovEM:
@@ -70,6 +72,8 @@ def fit_markov(
         ``start`` on.
     :param int num_steps: EM iterations from each start, one at least.
     :param int num_starts: random starts, one at least.
+    :param float sparsity: α of a prior that empties the states that data have no need of, so that
+        their number is an upper bound: see :class:`SparseMarkovEM`. By default there is none.
     :param int batch_size: sequences in memory at a time, which bounds it and changes no result; by
         default all.
     :param bool disable_progbar: hide the progress bar; by default where ``CI`` is set.
@@ -86,7 +90,7 @@ def fit_markov(
     """
     reached: list[MarkovEM] = []
     how: dict[str, Any] = {"valid": valid, "num_steps": num_steps, "num_starts": num_starts}
-    how |= {"batch_size": batch_size, "disable_progbar": disable_progbar}
+    how |= {"sparsity": sparsity, "batch_size": batch_size, "disable_progbar": disable_progbar}
     try:
         search_markov(model, data, lengths, reached=reached.append, **how)
     except KeyboardInterrupt:
@@ -109,6 +113,7 @@ def search_markov(
     valid: tuple[Any, ...] | None = None,
     num_steps: int = 150,
     num_starts: int = 3,
+    sparsity: float | None = None,
     batch_size: int | None = None,
     disable_progbar: bool | None = None,
 ) -> None:
@@ -126,22 +131,30 @@ def search_markov(
     disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
     with tqdm(total=num_starts * num_steps, desc="HMM", unit="step", disable=disable) as bar:
         for _ in range(num_starts):
-            hmm = MarkovEM(model, dirichlet="mean")
+            hmm = MarkovEM(model) if sparsity is None else SparseMarkovEM(model, sparsity=sparsity)
             for i in range(1, num_steps + 1):
                 score = hmm.epoch(within(batches, disable))
                 bar.update()
                 if lowest == math.inf:
-                    reached(copy.copy(hmm))
-                if i < num_steps and (valid is None or i % 10):
+                    reached(_copied(hmm))
+                if i < num_steps and (valid is None or i % 10 or sparsity is not None):
                     continue
+                if isinstance(hmm, SparseMarkovEM):
+                    hmm = emptied(hmm, lambda trial: trial.epoch(within(batches, disable)))
+                    score = hmm.epoch(within(batches, disable))
                 if valid is not None:
                     held_out, n, start = (*valid, 0)[:3]
                     held_out = batches_of(held_out, n, batch_size)
                     score = hmm.perplexity(start=start, batches=held_out)
                 if score < lowest:
-                    reached(copy.copy(hmm))
+                    reached(_copied(hmm))
                     lowest = score
                 bar.set_postfix({"best": f"{lowest:.4g}"}, refresh=False)
+
+
+def _copied(hmm: MarkovEM) -> MarkovEM:
+    """A copy that is a plain HMM."""
+    return restricted(hmm, hmm.model) if isinstance(hmm, SparseMarkovEM) else copy.copy(hmm)
 
 
 def batches_of(data: Any, lengths: Tensor | None, size: int | None) -> list[tuple[Any, ...]]:

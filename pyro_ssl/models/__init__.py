@@ -17,6 +17,7 @@ from .imv import (
 )
 from .language_model import LanguageModel
 from .learned import PartRecord
+from .stability import TopicStability, topic_stability
 from .topic_reader import WordForecast
 from .topical import TopicalSSL
 from .topics import Topic, list_topics
@@ -39,12 +40,14 @@ __all__ = [
     "SeededImportance",
     "Simulated",
     "Topic",
+    "TopicStability",
     "TopicalSSL",
     "Tracked",
     "WordForecast",
     "choose_num_topics",
     "fit_epochs",
     "fit_markov",
+    "topic_stability",
     "importance_over_seeds",
     "list_topics",
     "npmi",

@@ -18,6 +18,8 @@ __all__ = ["EpochRecord", "Model"]
 
 #: before the names of tensors that are saved beside parameters and buffers
 _BESIDE = "beside."
+#: before those of arguments that are tensors
+_GIVEN = "given."
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Model(nn.Module):
     :class:`torch.nn.Module`. ``type(model)(**model.config)`` is an unfitted model of the same
     shape, into which ``load_state_dict`` puts what was fitted.
 
-    :param config: the arguments of the subclass, as JSON can hold them.
+    :param config: the arguments of the subclass, as JSON can hold them, or tensors.
 
     Every ``fit`` takes ``checkpoint``, a folder in which it is saved before its first epoch and
     after ``every`` so many. With ``resume=True`` it goes on from there, if anything is there, and
@@ -90,8 +92,11 @@ class Model(nn.Module):
         :raises RuntimeError: if the model is not fitted.
         """
         self._fitted()
-        saved = {"model": self.config, "history": [asdict(record) for record in self.history]}
+        given = {n: value for n, value in self.config.items() if isinstance(value, Tensor)}
+        config = {n: value for n, value in self.config.items() if n not in given}
+        saved = {"model": config, "history": [asdict(record) for record in self.history]}
         tensors, beside = self.state_dict(), self._beside()
+        tensors |= {_GIVEN + name: value for name, value in given.items()}
         if beside is not None:
             own: dict[str, Tensor] = {}
             saved["beside"] = pack(beside, own)
@@ -109,14 +114,14 @@ class Model(nn.Module):
             fit the model.
         """
         tensors, saved = _saved_by_fit(path, cls.__name__) or load_checkpoint(path, cls.__name__)
-        own = {n.removeprefix(_BESIDE): v for n, v in tensors.items() if n.startswith(_BESIDE)}
-        tensors = {n: v for n, v in tensors.items() if not n.startswith(_BESIDE)}
+        own, given = _taken(tensors, _BESIDE), _taken(tensors, _GIVEN)
         expected = f"what fits this version of {cls.__name__}; fit and save the model anew."
         with reading(path, expected), torch.random.fork_rng(devices=[]):
+            config = saved["model"] | given
             with torch.device("meta"):  # sizes are compared before they take memory
-                sizes = cls(**saved["model"])
+                sizes = cls(**config)
             _check_sizes(sizes, tensors)
-            model = cls(**saved["model"])
+            model = cls(**config)
             dtype = next(value.dtype for value in tensors.values() if value.is_floating_point())
             model.to("cpu", dtype).load_state_dict(tensors)
             model._fitted()
@@ -164,8 +169,9 @@ class Model(nn.Module):
 
         :raises RuntimeError: if one of them was never set.
         """
-        values = tuple(value for value in self._buffers.values() if value is not None)
-        if len(values) < len(self._buffers):
+        own = [v for n, v in self._buffers.items() if n not in self._non_persistent_buffers_set]
+        values = tuple(value for value in own if value is not None)
+        if len(values) < len(own):
             raise RuntimeError(
                 f"{type(self).__name__} is not fitted yet; write {self._how_to_fit} first."
             )
@@ -192,6 +198,12 @@ def _saved_by_fit(path: Any, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     with reading(path):
         saved = {"model": state["config"], "history": state["history"]}
         return state["best"] or state["model"], saved
+
+
+def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Take those whose names begin so out of the others."""
+    names = [name for name in tensors if name.startswith(prefix)]
+    return {name.removeprefix(prefix): tensors.pop(name) for name in names}
 
 
 def _check_sizes(model: Model, tensors: dict[str, Tensor]) -> None:

@@ -49,7 +49,8 @@ def choose_num_topics(
     :param Tensor words: int64 ``(T, B)``, to learn from, with their ``lengths`` ``(B,)``.
     :param valid: ``(words, lengths)`` or ``(words, lengths, start)`` to compare by.
     :param seeds: one fit of each for each seed; random generators are left as they were.
-    :param options: further arguments of :class:`TopicalSSL`.
+    :param options: further arguments of :class:`TopicalSSL`; of priors of words those that fit
+        every number of topics: ``anchors``, or a ``concentration`` ``(V,)``.
     :param fit: further arguments of :meth:`TopicalSSL.fit`.
     :raises ValueError: if there is no candidate or no seed, or one is no whole number.
 
@@ -67,6 +68,9 @@ def choose_num_topics(
                 f"choose_num_topics: {name} are {list(given)}, expected whole numbers of {least} "
                 f"or more; write {name}={[least, least + 1]}."
             )
+    for K in candidates:  # what does not fit one of them is told before any is fitted
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            TopicalSSL(K, vocabulary, **(options or {}))
     found = torch.empty(len(candidates), len(seeds), dtype=torch.float64, device="cpu")
     cells = [(i, j) for j in range(len(seeds)) for i in range(len(candidates))]
     bar = tqdm(cells, desc="topics", unit="fit", disable=disable_progbar)

@@ -96,13 +96,14 @@ class Learned:
         """
         return self.gone is None and self.num_words + num_words >= 2 * self.num_at_start
 
-    def of_words(self, phi: Any, occupancy: Any, concentration: float) -> Learned:
+    def of_words(self, phi: Any, occupancy: Any, concentration: Tensor) -> Learned:
         """Return it with the counts that topics are the estimates of, where it has none."""
         if self.counts is not None:
             return self
         n = occupancy.double() * self.num_words
-        mass = n + phi.shape[1] * concentration
-        counts = (phi.double() * mass.unsqueeze(-1) - concentration).clamp(min=0.0)
+        beta = concentration.double()
+        mass = n + beta.sum(-1)
+        counts = (phi.double() * mass.unsqueeze(-1) - beta).clamp(min=0.0)
         return replace(self, counts=counts, gone=counts)
 
     def widened(self, num_new_words: int, device: torch.device) -> Learned:

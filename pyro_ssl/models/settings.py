@@ -40,10 +40,12 @@ _FLAGS = {
 #: arguments that are numbers: test and words for it
 _REAL: dict[str, tuple[Callable[[float], bool], str]] = {
     **dict.fromkeys(
-        ["bound", "concentration", "decay", "min_scale"],
+        ["anchor_weight", "bound", "decay", "min_scale", "sparsity"],
         (lambda value: 0.0 < value < math.inf, "a positive number"),
     ),
-    "relevance": (lambda value: 0.0 <= value <= 1.0, "a number from 0 to 1"),
+    **dict.fromkeys(
+        ["least", "relevance"], (lambda value: 0.0 <= value <= 1.0, "a number from 0 to 1")
+    ),
     "step_power": (lambda value: 0.5 < value <= 1.0, "a number above 0.5, 1 at most"),
     "clip": (lambda value: value > 0.0, "a positive number, or math.inf"),
     **dict.fromkeys(

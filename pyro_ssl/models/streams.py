@@ -38,7 +38,7 @@ from .learned import Learned, PartRecord
 from .learners import make_learner
 from .settings import checked
 from .topics import matched, movement, names_of
-from .words import WordModel
+from .word_priors import HasWordPrior, exchangeable
 
 __all__ = ["LearnsInParts"]
 
@@ -63,31 +63,14 @@ def _whole(method: M) -> M:
     return call  # type: ignore[return-value]
 
 
-class LearnsInParts(WordModel):
+class LearnsInParts(HasWordPrior):
     """How topics are learned part by part."""
 
     phi: Tensor | None
     occupancy: Tensor | None
-    vocabulary: list[str]
-    concentration: float
-    transition: Any
     markov: MarkovEM | None
     #: what is kept of the documents so far; ``None`` before a fit
     learned: Learned | None
-    #: counts of documents that are gone, while there is a part to learn from
-    _past: Tensor | None = None
-
-    @property
-    def num_topics(self) -> int:
-        """K."""
-        return int(self.transition.num_states)
-
-    @property
-    def _prior(self) -> Tensor:
-        """The Dirichlet prior of the topics, ``(K, V)``: β, and what is gone has left."""
-        weight = self.transition.head.weight
-        beta = weight.new_full((self.num_topics, len(self.vocabulary)), self.concentration)
-        return beta if self._past is None else beta + self._past.to(beta)
 
     @checked
     @_whole
@@ -229,8 +212,9 @@ class LearnsInParts(WordModel):
                 "words, expected one that does: an earlier version saved it; fit it anew."
             )
         if self.learned is not None:
-            self.learned = self.learned.of_words(self.phi, self.occupancy, self.concentration)
+            self.learned = self.learned.of_words(self.phi, self.occupancy, self._prior)
             self.learned = self.learned.widened(len(names) - V, self._sizes[1])
+        self._widen_prior(len(names) - V)
         self.vocabulary, self.config = names, {**self.config, "vocabulary": names}
         if self.learned is not None:
             self._set_topics(self.learned.counts)
@@ -266,14 +250,17 @@ class LearnsInParts(WordModel):
     def _markov_of(
         self: Any, data: tuple[Tensor, Tensor | None], before: Tensor | None, **how: Any
     ) -> MarkovEM:
-        """The exact HMM of all documents, its states in the order of the topics before."""
+        """The exact HMM of all documents, its states in the order of the topics before.
+
+        Those whose prior has a say are where they were.
+        """
         size = self._block(data[0])
         found: list[MarkovEM] = []
         search_markov(self.model, *data, batch_size=size, reached=found.append, **how)
         hmm = found[-1]
         if before is None:
             return hmm
-        order = matched(before, hmm.values["phi"])
+        order = matched(before, hmm.values["phi"], exchangeable(self._prior))
         matrix = hmm.matrix[order][:, order]
         hmm = MarkovEM(self.model).start_from(
             hmm.initial[order], matrix, phi=hmm.values["phi"][order]

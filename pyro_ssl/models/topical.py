@@ -28,25 +28,32 @@ from .cell_options import check_options, make_transition
 from .epochs import fit_epochs, whole_or_not
 from .learned import Learned
 from .learners import check_fit, make_learner
+from .pruning import Prunable
 from .saved_fit import saved
 from .scoring import filtered_log_likelihood, filtered_perplexity, sampled_shares
 from .settings import checked
 from .streams import LearnsInParts
 from .topic_reader import TopicReader
 from .topics import check_shares, names_of
+from .word_priors import word_prior
 from .words import check_start
 
 __all__ = ["TopicalSSL"]
 
 
-class TopicalSSL(LearnsInParts, TopicReader):
+class TopicalSSL(LearnsInParts, Prunable, TopicReader):
     r"""Topics with long memory: an LSTM over topics, a categorical over words for each.
 
     :param int num_topics: K.
     :param vocabulary: the words, in the order of their ids, as a list or a ``Vocabulary`` has them;
         or V, their number.
     :param int hidden_size: H, units of the LSTM.
-    :param float concentration: β of the Dirichlet prior of each topic's words.
+    :param concentration: β of the Dirichlet prior of each topic's words: a number, or one for each
+        word, ``(V,)``, or topic and word, ``(K, V)``. Topics stay where their prior has its say.
+    :param anchors: words that belong to a topic: ``{0: ["film", "actor"], 3: ["war"]}``, or a list
+        of lists. The other topics are free.
+    :param float anchor_weight: what each anchor adds to β: as if it had been met so many times in
+        its topic, before any text.
     :param float dropout: dropout of the LSTM's output while it learns.
     :param str cell: ``"lstm"``, or ``"mlstm"`` for the multiplicative LSTM.
     :param options: of the cell: ``forget_bias`` of :class:`~pyro_ssl.LSTMTransition`, or those of
@@ -80,18 +87,21 @@ class TopicalSSL(LearnsInParts, TopicReader):
         vocabulary: Sequence[str] | int,
         *,
         hidden_size: int = 64,
-        concentration: float = 0.1,
+        concentration: Any = 0.1,
+        anchors: Any = None,
+        anchor_weight: float = 100.0,
         dropout: float = 0.5,
         cell: str = "lstm",
         **options: Any,
     ) -> None:
         check_options("TopicalSSL", cell, options)
         names = names_of(vocabulary)
-        config: dict[str, Any] = {"num_topics": num_topics, "vocabulary": names}
-        config |= {"hidden_size": hidden_size, "concentration": concentration}
+        beta = word_prior(concentration, anchors, anchor_weight, num_topics, names)
+        config = {"num_topics": num_topics, "vocabulary": names, "hidden_size": hidden_size}
         super().__init__(**config, dropout=dropout, cell=cell, **options)
-        self.vocabulary, self.concentration = names, concentration
+        self.vocabulary = names
         self.transition = make_transition(cell, num_topics, hidden_size, dropout, options)
+        self._set_concentration(beta)
         for name in ("phi", "occupancy"):
             self.register_buffer(name, None)
         #: the exact HMM that the fit started from, which is also a baseline
@@ -143,6 +153,7 @@ class TopicalSSL(LearnsInParts, TopicReader):
         markov: MarkovEM | None = None,
         markov_steps: int = 150,
         markov_starts: int = 3,
+        sparsity: float | None = None,
         transition_steps: int = 60,
         num_valid_particles: int = 20,
         patience: int | None = None,
@@ -175,6 +186,8 @@ class TopicalSSL(LearnsInParts, TopicReader):
         :param MarkovEM markov: a fitted HMM of this model to start from.
         :param int markov_steps: else, EM iterations of the HMM at most; 0: from random topics.
         :param int markov_starts: random starts of the HMM, of which the best is kept.
+        :param float sparsity: α of a prior that empties topics which the text has no need of, so
+            that K is an upper bound: see ``infer/sparse_markov.py``; then :meth:`prune`.
         :param int transition_steps: gradient steps of the LSTM on the HMM's paths at the start.
         :param int num_valid_particles: P of the validation perplexity.
         :param checkpoint: a folder to save the fit in, after every so many epochs (``every``);
@@ -211,12 +224,8 @@ class TopicalSSL(LearnsInParts, TopicReader):
             self.markov = MarkovEM(self.model)
         elif markov is None and markov_steps:
             how = {"num_steps": markov_steps, "num_starts": markov_starts, **quiet}
-            how |= {
-                "valid": valid,
-                "batch_size": block,
-                "reached": partial(setattr, self, "markov"),
-            }
-            search_markov(self.model, *data, **how)
+            how |= {"valid": valid, "sparsity": sparsity, "batch_size": block}
+            search_markov(self.model, *data, reached=partial(setattr, self, "markov"), **how)
         parts = learner.parts | ({} if self.markov is None else {"markov": self.markov})
         if self.markov is not None and not goes_on:
             optim = AdamW({"lr": learning_rate, "weight_decay": weight_decay})
@@ -278,11 +287,6 @@ class TopicalSSL(LearnsInParts, TopicReader):
         return sampled_shares(
             model, words, lengths, num_particles, self._tables, weight, **how_long
         )
-
-    @property
-    def _tables(self) -> tuple[int, int]:
-        """K and H, which the tables of a document are wide."""
-        return self.num_topics, self.config["hidden_size"]
 
     def _sizes_of_buffers(self, tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
         return {"phi": (self.num_topics, len(self.vocabulary)), "occupancy": (self.num_topics,)}

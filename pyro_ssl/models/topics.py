@@ -18,6 +18,7 @@ __all__ = [
     "Topic",
     "check_hmm",
     "check_shares",
+    "divergences",
     "list_topics",
     "matched",
     "movement",
@@ -145,6 +146,33 @@ def check_shares(*shares: Tensor) -> None:
             raise ValueError("shares that are negative or do not add up to 1")
 
 
+def divergences(phi: Tensor, others: Tensor | None = None) -> Tensor:
+    r"""Return the Jensen–Shannon divergence of each two topics in bits, float64 ``(K, K')``.
+
+    .. math::
+        \mathrm{JS}(p, q) = \mathrm{H}\bigl(\tfrac{p + q}{2}\bigr) - \tfrac{1}{2} \mathrm{H}(p)
+        - \tfrac{1}{2} \mathrm{H}(q) \quad \text{from 0 (equal) to 1 (no word in common)}
+
+    :param Tensor others: the second of the two, ``(K', V)``; by default the same.
+
+    Example::
+
+        >>> divergences(torch.eye(2)).tolist()
+        [[0.0, 1.0], [1.0, 0.0]]
+    """
+    p = phi.double()
+    q = p if others is None else others.double()
+    entropy, own = _entropy(q), _entropy(p)
+    # One row of pairs at a time: (K', V), not (K, K', V).
+    rows = [_entropy((row + q) / 2) - (own[k] + entropy) / 2 for k, row in enumerate(p)]
+    found = torch.stack(rows).clamp(min=0.0, max=1.0)  # rounding may leave -1e-17
+    return found.fill_diagonal_(0.0) if others is None else found
+
+
+def _entropy(p: Tensor) -> Tensor:
+    return -torch.special.xlogy(p, p).sum(-1) / math.log(2.0)
+
+
 def movement(before: Tensor | None, now: Any) -> tuple[float, ...]:
     """Return the total variation between each topic before and now, NaN where there was none.
 
@@ -161,8 +189,10 @@ def movement(before: Tensor | None, now: Any) -> tuple[float, ...]:
     return tuple((0.5 * (now.double() - old).abs().sum(-1)).tolist())
 
 
-def matched(topics: Tensor, states: Tensor) -> Tensor:
+def matched(topics: Tensor, states: Tensor, exchangeable: Tensor | None = None) -> Tensor:
     """Return which state stands for each topic: the nearest pairs first, ``(K,)``.
+
+    :param Tensor exchangeable: which topics may change places, bool ``(K, K)``; by default all.
 
     Example::
 
@@ -172,6 +202,8 @@ def matched(topics: Tensor, states: Tensor) -> Tensor:
     """
     old = F.pad(topics, (0, states.shape[1] - topics.shape[1]))
     distance = torch.cdist(old.double(), states.double(), p=1.0)
+    if exchangeable is not None:
+        distance = distance.masked_fill(~exchangeable, math.inf)
     order = torch.zeros(len(old), dtype=torch.long, device=old.device)
     for _ in range(len(old)):
         k, state = divmod(int(distance.argmin()), len(old))

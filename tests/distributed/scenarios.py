@@ -183,9 +183,9 @@ def gibbs_twisted(here):
     return gibbs(here, twist="markov", num_chains=2)
 
 
-def topical(here, batch_size=8):
+def topical(here, batch_size=8, anchors=None):
     words, lengths = data()
-    ssl = TopicalSSL(K, V, hidden_size=8, dropout=0.0)
+    ssl = TopicalSSL(K, V, hidden_size=8, dropout=0.0, anchors=anchors)
     how = {"markov_steps": 10, "markov_starts": 2, "transition_steps": 5, "twist": None}
     how |= {"batch_size": batch_size, "disable_progbar": True}
     history = ssl.fit(words, lengths, valid=(words, lengths), num_epochs=3, **how)
@@ -198,7 +198,7 @@ def topical(here, batch_size=8):
 
 
 def topical_whole(here):
-    return topical(here, None)
+    return topical(here, None, anchors={1: [2]})
 
 
 def sent(here):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pyro_ssl.datasets import STOP_WORDS, batchify, tokenize
-from pyro_ssl.estimators import NotFittedError, TextTopics
+from pyro_ssl.estimators import CategoricalSSL, NotFittedError, TextTopics
 from tests.faults.digest import nothing_changes
 
 ANIMALS = "the cat and the dog sat near a horse while some birds sang"
@@ -99,6 +99,23 @@ def test_stop_words_and_lists_of_words():
     assert not listed & {*STOP_WORDS, "<unk>"}
     assert "the" in {word for topic in from_lists.topics(20, leave_out=()) for word in topic.words}
     assert estimator(tokenizer=str.split).fit(TEXTS).perplexity(TEXTS) > 1.0
+
+
+def test_anchors_and_arrays_are_parameters_as_any():
+    sklearn_base = pytest.importorskip("sklearn.base")
+    made = estimator(anchors={1: ["cat", "horse"]}, anchor_weight=30.0)
+    assert sklearn_base.clone(made).get_params() == made.get_params()
+    fitted = made.fit(TEXTS)
+    cat, bank = (fitted.vocabulary_.words.index(word) for word in ("cat", "bank"))
+    assert fitted.components_[:, cat].argmax() == 1 and fitted.components_[:, bank].argmax() == 0
+    beta = np.full((2, 4), 0.3)
+    own = CategoricalSSL(2, emissionprob_prior=beta, n_iter=1, hidden_size=4)
+    assert "emissionprob_prior=array" in repr(own)
+    assert sklearn_base.clone(own).emissionprob_prior is not beta
+    own.fit(np.array([[0, 1, 2, 3] * 3]).T)
+    assert own.model_.concentration.shape == (2, 4)
+    with pytest.raises(ValueError, match=r"concentration has shape \(2, 4\), expected .*\(2, 5\)"):
+        own.set_params(n_features=5).fit(np.array([[0, 1, 2, 3] * 3]).T)
 
 
 def test_generate_goes_on(fitted):
