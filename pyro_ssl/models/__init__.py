@@ -16,6 +16,7 @@ from .imv import (
 )
 from .language_model import LanguageModel
 from .learned import PartRecord
+from .ranking import Ranks, ranks_of
 from .topic_reader import WordForecast
 from .topical import TopicalSSL
 from .topics import Topic
@@ -34,6 +35,7 @@ __all__ = [
     "Model",
     "PartRecord",
     "NumTopics",
+    "Ranks",
     "Scores",
     "SeededImportance",
     "Simulated",
@@ -45,4 +47,5 @@ __all__ = [
     "fit_epochs",
     "fit_markov",
     "importance_over_seeds",
+    "ranks_of",
 ]
