@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -61,18 +62,20 @@ def execute(name: str, *, smoke_test: bool) -> NotebookNode:
     notebook.cells.insert(0, nbformat.v4.new_code_cell(_SETUP))
     env = {key: value for key, value in os.environ.items() if key != "CI"}
     env |= {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"} | ({"CI": "1"} if smoke_test else {})
-    client = NotebookClient(
-        notebook,
-        timeout=None,  # a busy machine is no reason to fail
-        startup_timeout=600,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(ROOT)}},
-        record_timing=False,
-        config=Config({"KernelManager": {"transport": "ipc"}}),
-        coalesce_streams=True,
-        extra_arguments=["--IPKernelApp.log_level=ERROR"],
-    )
-    client.execute(env=env)
+    # Sockets of its own: two kernels that start at once in one folder may take the same.
+    with tempfile.TemporaryDirectory() as sockets:
+        client = NotebookClient(
+            notebook,
+            timeout=None,  # a busy machine is no reason to fail
+            startup_timeout=600,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(ROOT)}},
+            record_timing=False,
+            config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+            coalesce_streams=True,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        )
+        client.execute(env=env)
     del notebook.cells[0]
     return clean(notebook)
 

@@ -17,6 +17,7 @@ from .imv import (
 )
 from .language_model import LanguageModel
 from .learned import PartRecord
+from .ranking import Ranks, ranks_of
 from .stability import TopicStability, topic_stability
 from .topic_reader import WordForecast
 from .topical import TopicalSSL
@@ -36,6 +37,7 @@ __all__ = [
     "Model",
     "PartRecord",
     "NumTopics",
+    "Ranks",
     "Scores",
     "SeededImportance",
     "Simulated",
@@ -47,8 +49,9 @@ __all__ = [
     "choose_num_topics",
     "fit_epochs",
     "fit_markov",
-    "topic_stability",
     "importance_over_seeds",
     "list_topics",
     "npmi",
+    "ranks_of",
+    "topic_stability",
 ]
