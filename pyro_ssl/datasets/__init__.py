@@ -5,6 +5,7 @@ from pyro_ssl.datasets.corpora import Corpus, load_python_docs
 from pyro_ssl.datasets.curves import CURVES, Curve, Rotation, noisy_curve, noisy_rotation
 from pyro_ssl.datasets.fetch import fetch_imdb, fetch_msnbc, fetch_wikitext2
 from pyro_ssl.datasets.imdb import PrefixSplit, imdb_prefix_split
+from pyro_ssl.datasets.jsb import JSBChorales, PianoRolls, jsb_chorales
 from pyro_ssl.datasets.library_docs import load_library_docs
 from pyro_ssl.datasets.msnbc import MSNBC_CATEGORIES, load_msnbc
 from pyro_ssl.datasets.planted import (
@@ -44,6 +45,8 @@ __all__ = [
     "STOP_WORDS",
     "UNKNOWN",
     "Corpus",
+    "JSBChorales",
+    "PianoRolls",
     "PlantedMemory",
     "PlantedPosterior",
     "PlantedTransition",
@@ -67,6 +70,7 @@ __all__ = [
     "fetch_wikitext2",
     "imdb_continuation",
     "imdb_prefix_split",
+    "jsb_chorales",
     "load_beijing_pm25",
     "load_imdb",
     "load_library_docs",
