@@ -1,0 +1,142 @@
+"""Polyphonic music: what predicts which keys sound next?
+
+    python -m benchmarks.jsb --path FILE [--methods hmm-50 ...] [--seeds 3] [--results FILE]
+
+The JSB Chorales, 88 keys at each quarter note: nats per step of the 77 test chorales, that is, the
+sum of -log p(x_{1:T}) over the sum of T, lower is better. Every method learns from the 229 training
+chorales until its patience on the 76 for validation is over, and keeps the best epoch; settings
+that are searched are chosen by these too, for each seed.
+
+* Exact HMM, K = 50 and 200: exact EM, and the forward algorithm. Three priors are searched.
+* Discrete SSL, K = 50 and 200: an LSTM over the HMM's states, that starts from its fit; by particle
+  Gibbs, or by unconditional SMC.
+* Gaussian SSL: a Gaussian LSTM in R^16, and Bernoulli keys whose log-odds are linear in z_t, or a
+  small network of it; as above.
+* LSTM over the keys, which are independent given the past; two rates of dropout are searched.
+* Deep Markov Model (Krishnan et al. 2017), written out here in Pyro, by SVI; its importance-sampled
+  score is above its true one where the samples are too few, and its bound always.
+
+Scores by particles have three times as many until that changes them by less than .01; where they
+end before, the table says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from tqdm.auto import tqdm
+
+from pyro_ssl.datasets import jsb_chorales
+
+from ._common import mean_sd
+from ._jsb_common import LEAST_CHANGE
+from ._jsb_networks import deep_markov, lstm
+from ._jsb_states import hmm, ssl
+from ._jsb_vectors import gaussian
+from ._results import RESULTS, Results
+
+__all__ = ["METHODS", "report"]
+
+STATES = {"hidden_size": 128, "dropout": 0.5, "learning_rate": 0.005, "weight_decay": 0.01}
+VECTORS = {**STATES, "dim": 16, "key_units": 0}
+KEYS = {"hidden_size": 200, "learning_rate": 0.003, "weight_decay": 0.01}
+DEEP = {"dim": 64, "hidden_size": 128, "guide_size": 256}
+DEEP |= {"learning_rate": 0.001, "weight_decay": 0.0}
+
+
+class Method(NamedTuple):
+    """A row of the table: of its choices the one of the lowest validation score is reported."""
+
+    title: str
+    run: Callable[..., dict[str, Any]]
+    choices: tuple[dict[str, Any], ...] = ({},)
+
+
+def _ssl(num_states: int, conditional: bool) -> Method:
+    how = "particle Gibbs" if conditional else "SMC"
+    run = partial(ssl, num_states=num_states, conditional=conditional)
+    return Method(f"SSL, K = {num_states}, {how}", run, (STATES,))
+
+
+def _gaussian(conditional: bool, key_units: int) -> Method:
+    how = "particle Gibbs" if conditional else "SMC"
+    how += ", keys by a network" if key_units else ""
+    run = partial(gaussian, conditional=conditional)
+    return Method(f"Gaussian SSL, D = 16, {how}", run, ({**VECTORS, "key_units": key_units},))
+
+
+METHODS = {
+    "hmm-50": Method("exact HMM, K = 50", partial(hmm, num_states=50)),
+    "hmm-200": Method("exact HMM, K = 200", partial(hmm, num_states=200)),
+    "ssl-50": _ssl(50, True),
+    "ssl-50-smc": _ssl(50, False),
+    "ssl-200": _ssl(200, True),
+    "ssl-200-smc": _ssl(200, False),
+    "gaussian": _gaussian(True, 0),
+    "gaussian-smc": _gaussian(False, 0),
+    "gaussian-network": _gaussian(True, 64),
+    "lstm": Method("LSTM", lstm, tuple({**KEYS, "dropout": p} for p in (0.3, 0.6))),
+    "dmm": Method("Deep Markov Model, D = 64, importance sampling", deep_markov, (DEEP,)),
+}
+SETTINGS = {name: list(method.choices) for name, method in METHODS.items()}
+
+
+def run(method: Method, data: Any, seed: int) -> dict[str, Any]:
+    """Fit with each choice of settings; return the best, by the validation chorales."""
+    started = time.perf_counter()
+    fits = [{**method.run(data, seed, **choice), "choice": choice} for choice in method.choices]
+    best = min(fits, key=lambda fit: fit["valid"])
+    return {**best, "seconds": round(time.perf_counter() - started)}
+
+
+def report(results: Results) -> None:
+    """Print the table."""
+    print("| | nats per step | bound | validation | parameters | kept epoch | seconds | seeds |")
+    print("|---" * 8 + "|")
+    remarks = []
+    for name, method in METHODS.items():
+        runs = [found for key, found in results.runs.items() if key.split("/")[0] == name]
+        if not runs:
+            continue
+        test, valid = (mean_sd([r[part] for r in runs], 3) for part in ("test", "valid"))
+        bound = mean_sd([r["bound"] for r in runs], 3) if "bound" in runs[0] else ""
+        kept, seconds = (mean_sd([r[c] for r in runs], 0) for c in ("kept_epoch", "seconds"))
+        cells = [test, bound, valid, f"{runs[0]['parameters']:,}", kept, seconds, str(len(runs))]
+        print(f"| {method.title} | {' | '.join(cells)} |")
+        if any(r["ended"] != "patience" for r in runs):
+            remarks.append(f"{method.title}: the last epoch came before patience was over.")
+        if any(abs(r.get("change", 0.0)) >= LEAST_CHANGE for r in runs):
+            least = max(abs(r["change"]) for r in runs)
+            remarks.append(f"{method.title}: the last particles still changed it by {least:.3f}.")
+    for remark in remarks:
+        print(f"\n{remark}")
+
+
+def main() -> None:
+    """Run what is not done yet; print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--path", type=Path, help="file or folder of the data; without it, no fit")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--results", type=Path, default=RESULTS / "jsb.json")
+    parser.add_argument("--seeds", type=int, default=3)
+    o = parser.parse_args()
+    torch.set_num_threads(1)
+    results = Results(o.results, SETTINGS)
+    jobs = [(seed, name) for seed in range(o.seeds) for name in o.methods]
+    if o.path is not None:
+        data = jsb_chorales(o.path)
+        for seed, name in tqdm(jobs, unit="fit", disable=bool(os.environ.get("CI"))):
+            if f"{name}/{seed}" not in results:
+                results.add(f"{name}/{seed}", run(METHODS[name], data, seed))
+    report(results)
+
+
+if __name__ == "__main__":
+    main()
