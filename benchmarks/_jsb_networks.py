@@ -34,11 +34,13 @@ from pyro_ssl.datasets import JSBChorales, PianoRolls
 
 from ._jsb_common import begin, num_numbers, patiently, settled
 
-__all__ = ["deep_markov", "lstm"]
+__all__ = ["SETTINGS", "deep_markov", "lstm"]
 
 KEYS = 88
 LSTM_EPOCHS, LSTM_PATIENCE, BATCH = 500, 20, 16
 DEEP_EPOCHS, DEEP_PATIENCE, ANNEALING = 3000, 50, 100
+SETTINGS = {"batch": BATCH, "lstm_patience": LSTM_PATIENCE, "patience": DEEP_PATIENCE}
+SETTINGS |= {"annealing": ANNEALING}
 
 
 def minibatches(rolls: PianoRolls, size: int) -> list[PianoRolls]:

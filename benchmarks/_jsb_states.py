@@ -23,12 +23,16 @@ from pyro_ssl.datasets import JSBChorales, PianoRolls
 
 from ._jsb_common import Fit, begin, filtered, num_numbers, patiently, settled
 
-__all__ = ["Keys", "hmm", "ssl"]
+__all__ = ["SETTINGS", "Keys", "hmm", "ssl"]
 
 #: pseudo-counts of a key in a state, around the share of all steps in which it sounds
 PRIORS = (0.3, 1.0, 3.0)
 HMM_STEPS, HMM_PATIENCE = 300, 20
 EPOCHS, PATIENCE, BATCH = 1000, 30, 32
+NUM_PARTICLES = 10  # to learn with
+
+SETTINGS = {"priors": PRIORS, "hmm_steps": HMM_STEPS, "hmm_patience": HMM_PATIENCE}
+SETTINGS |= {"patience": PATIENCE, "batch": BATCH, "num_particles": NUM_PARTICLES}
 
 
 class Keys(dist.TorchDistribution):
@@ -142,9 +146,14 @@ def ssl(
     model = model_of(transition, prior_of(data.train, num_states, started["prior"]))
     optim = AdamW({"lr": options["learning_rate"], "weight_decay": options["weight_decay"]})
     em = StochasticEM(
-        model, optim, 10, conditional=conditional, averaging=0.9, draw_dirichlet=conditional
+        model,
+        optim,
+        NUM_PARTICLES,
+        conditional=conditional,
+        averaging=0.9,
+        draw_dirichlet=conditional,
     )
-    em.start_from(em_hmm.for_model(model), data.train.x, data.train.lengths, transition_steps=100)
+    em.start_from(em_hmm.for_model(model), data.train.x, data.train.lengths, transition_steps=60)
 
     def epoch() -> None:
         for index in torch.randperm(len(data.train.lengths)).split(BATCH):

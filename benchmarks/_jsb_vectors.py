@@ -20,11 +20,14 @@ from pyro_ssl.datasets import JSBChorales, PianoRolls
 
 from ._jsb_common import begin, filtered, num_numbers, patiently, settled
 
-__all__ = ["gaussian"]
+__all__ = ["SETTINGS", "gaussian"]
 
 KEYS = 88
 START_STEPS, TRANSITION_STEPS = 300, 200
-EPOCHS, PATIENCE, BATCH = 1000, 30, 64
+EPOCHS, PATIENCE, BATCH = 1000, 20, 64
+NUM_PARTICLES, NUM_GRADIENT_STEPS, EVERY = 10, 4, 2  # epochs between two scores
+SETTINGS = {"patience": PATIENCE, "batch": BATCH, "num_particles": NUM_PARTICLES}
+SETTINGS |= {"num_gradient_steps": NUM_GRADIENT_STEPS, "start_steps": START_STEPS}
 
 
 def model_of(transition: nn.Module, keys: nn.Module) -> Callable[..., None]:
@@ -77,19 +80,20 @@ def gaussian(data: JSBChorales, seed: int, conditional: bool, **options: Any) ->
     start(transition, keys, data.train)
     model = model_of(transition, keys)
     optim = AdamW({"lr": options["learning_rate"], "weight_decay": options["weight_decay"]})
-    em = StochasticEM(model, optim, 10, conditional=conditional, num_gradient_steps=4)
+    how = {"conditional": conditional, "num_gradient_steps": NUM_GRADIENT_STEPS}
+    em = StochasticEM(model, optim, NUM_PARTICLES, **how)
 
     def epoch() -> None:
         for index in torch.randperm(len(data.train.lengths)).split(BATCH):
             em.step(data.train.x, data.train.lengths, index)
 
     def score() -> float:
-        return filtered(model, {}, data.valid, 20)
+        return filtered(model, {}, data.valid, NUM_PARTICLES)
 
     def keep() -> Any:
         return transition.state_dict(), keys.state_dict()
 
-    states, told = patiently(epoch, score, keep, EPOCHS, PATIENCE)
+    states, told = patiently(epoch, score, keep, EPOCHS, PATIENCE, EVERY)
     for module, state in zip((transition, keys), states, strict=True):
         module.load_state_dict(state)
     found = settled(lambda P: filtered(model, {}, data.test, P), 30, 3000)

@@ -35,6 +35,7 @@ from tqdm.auto import tqdm
 
 from pyro_ssl.datasets import jsb_chorales
 
+from . import _jsb_networks, _jsb_states, _jsb_vectors
 from ._common import mean_sd
 from ._jsb_common import LEAST_CHANGE
 from ._jsb_networks import deep_markov, lstm
@@ -85,7 +86,12 @@ METHODS = {
     "lstm": Method("LSTM", lstm, tuple({**KEYS, "dropout": p} for p in (0.3, 0.6))),
     "dmm": Method("Deep Markov Model, D = 64, importance sampling", deep_markov, (DEEP,)),
 }
-SETTINGS = {name: list(method.choices) for name, method in METHODS.items()}
+SETTINGS = {
+    "choices": {name: method.choices for name, method in METHODS.items()},
+    "states": _jsb_states.SETTINGS,
+    "vectors": _jsb_vectors.SETTINGS,
+    "networks": _jsb_networks.SETTINGS,
+}
 
 
 def run(method: Method, data: Any, seed: int) -> dict[str, Any]:
