@@ -8,20 +8,72 @@ from collections.abc import Callable
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro import poutine
+from pyro.distributions import constraints
 from torch import Tensor
 
 from pyro_ssl import ParticleFilter
 from pyro_ssl.datasets import PianoRolls
 
-__all__ = ["LEAST_CHANGE", "Fit", "filtered", "num_numbers", "patiently", "settled"]
+__all__ = [
+    "LEAST_CHANGE",
+    "Fit",
+    "Keys",
+    "begin",
+    "filtered",
+    "num_numbers",
+    "patiently",
+    "settled",
+]
 
 #: nats per step below which a score has settled
 LEAST_CHANGE = 0.01
 
 #: what a fit has kept, and what is to be told of it
 Fit = tuple[Any, dict[str, Any]]
+
+
+class Keys(dist.TorchDistribution):
+    """Independent keys, as a Bernoulli for each; log p under many states is a product of matrices.
+
+    Where all steps meet the same states, that of a Bernoulli would go through ``(K, T, B, 88)``
+    numbers, as that of ``Categorical(phi[z]).to_event(1)`` would.
+
+    :param Tensor odds: log-odds, ``(..., 88)``.
+    :param Tensor silent: log-probability of silence, ``(..., 88)``, which these determine.
+    """
+
+    arg_constraints = {"odds": constraints.real_vector}
+    support = constraints.independent(constraints.boolean, 1)
+
+    def __init__(
+        self, odds: Tensor, silent: Tensor | None = None, validate_args: bool | None = None
+    ) -> None:
+        self.odds = odds
+        self.silent = -torch.nn.functional.softplus(odds) if silent is None else silent
+        super().__init__(odds.shape[:-1], odds.shape[-1:], validate_args=validate_args)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p of rolls ``(..., 88)``."""
+        if self._validate_args:
+            self._validate_sample(value)
+        odds = self.odds
+        if value.dim() < odds.dim() and odds.shape[1:-1].numel() == 1:  # (K, 1, 1, 88)
+            chosen = (value @ odds.flatten(0, -2).T).movedim(-1, 0)
+        else:
+            chosen = (value * odds).sum(-1)
+        return chosen + self.silent.sum(-1)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Keys:
+        """Return a distribution of a larger batch shape."""
+        shape = (*batch_shape, *self.event_shape)
+        return Keys(self.odds.expand(shape), self.silent.expand(shape), validate_args=False)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw rolls."""
+        return torch.bernoulli(self.odds.sigmoid().expand(*sample_shape, *self._extended_shape()))
 
 
 def patiently(

@@ -14,16 +14,15 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.distributions import constraints
 from pyro.optim import AdamW
 from torch import Tensor
 
 from pyro_ssl import LSTMTransition, MarkovEM, StochasticEM, ssl_transition
 from pyro_ssl.datasets import JSBChorales, PianoRolls
 
-from ._jsb_common import Fit, begin, filtered, num_numbers, patiently, settled
+from ._jsb_common import Fit, Keys, begin, filtered, num_numbers, patiently, settled
 
-__all__ = ["SETTINGS", "Keys", "hmm", "ssl"]
+__all__ = ["SETTINGS", "hmm", "ssl"]
 
 #: pseudo-counts of a key in a state, around the share of all steps in which it sounds
 PRIORS = (0.3, 1.0, 3.0)
@@ -33,41 +32,6 @@ NUM_PARTICLES = 10  # to learn with
 
 SETTINGS = {"priors": PRIORS, "hmm_steps": HMM_STEPS, "hmm_patience": HMM_PATIENCE}
 SETTINGS |= {"patience": PATIENCE, "batch": BATCH, "num_particles": NUM_PARTICLES}
-
-
-class Keys(dist.TorchDistribution):
-    """Independent keys, by the probabilities ``(..., 88, 2)`` of silence and of sound.
-
-    As ``Categorical(probs).to_event(1)``; but log p of all steps under all K states is a product of
-    two matrices, where that would go through ``(K, T, B, 88)`` numbers.
-    """
-
-    arg_constraints = {"probs": constraints.independent(constraints.simplex, 1)}
-    support = constraints.independent(constraints.boolean, 1)
-
-    def __init__(self, probs: Tensor, validate_args: bool | None = None) -> None:
-        self.probs = probs
-        super().__init__(probs.shape[:-2], probs.shape[-2:-1], validate_args=validate_args)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return log p of rolls ``(..., 88)``."""
-        if self._validate_args:
-            self._validate_sample(value)
-        silent, sounding = self.probs.log().unbind(-1)
-        odds = sounding - silent
-        if value.dim() < odds.dim() and odds.shape[1:-1].numel() == 1:  # (K, 1, 1, 88)
-            chosen = (value @ odds.flatten(0, -2).T).movedim(-1, 0)
-        else:
-            chosen = (value * odds).sum(-1)
-        return chosen + silent.sum(-1)
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Keys:
-        """Return a distribution of a larger batch shape."""
-        return Keys(self.probs.expand(*batch_shape, *self.probs.shape[-2:]), validate_args=False)
-
-    def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw rolls."""
-        return torch.bernoulli(self.probs[..., 1].expand(*sample_shape, *self._extended_shape()))
 
 
 def model_of(transition: Any, prior: Tensor) -> Callable[..., None]:
@@ -80,7 +44,8 @@ def model_of(transition: Any, prior: Tensor) -> Callable[..., None]:
             if index is not None:
                 x, lengths = x[:, index], lengths[index]
             for t, z in ssl_transition("z", transition, len(x), lengths=lengths):
-                pyro.sample("x", Keys(phi[z]), obs=x[t])
+                silent, sounding = phi[z].log().unbind(-1)
+                pyro.sample("x", Keys(sounding - silent, silent), obs=x[t])
 
     return model
 

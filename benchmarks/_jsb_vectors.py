@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pyro_ssl import GaussianLSTMTransition, StochasticEM, ssl_transition
 from pyro_ssl.datasets import JSBChorales, PianoRolls
 
-from ._jsb_common import begin, filtered, num_numbers, patiently, settled
+from ._jsb_common import Keys, begin, filtered, num_numbers, patiently, settled
 
 __all__ = ["SETTINGS", "gaussian"]
 
@@ -40,7 +40,7 @@ def model_of(transition: nn.Module, keys: nn.Module) -> Callable[..., None]:
             if index is not None:
                 x, lengths = x[:, index], lengths[index]
             for t, z in ssl_transition("z", transition, len(x), lengths=lengths):
-                pyro.sample("x", dist.Bernoulli(logits=keys(z)).to_event(1), obs=x[t])
+                pyro.sample("x", Keys(keys(z)), obs=x[t])
 
     return model
 
@@ -52,7 +52,7 @@ def start(transition: Any, keys: nn.Module, train: PianoRolls) -> None:
     optim = torch.optim.Adam([z, *keys.parameters()], lr=0.02)
     for _ in range(START_STEPS):
         optim.zero_grad()
-        log_p = dist.Bernoulli(logits=keys(z)).log_prob(train.x).sum(-1)
+        log_p = Keys(keys(z)).log_prob(train.x)
         prior = dist.Normal(0.0, 1.0).log_prob(z).sum(-1)
         (-(log_p + prior)[mask].sum() / train.num_steps).backward()
         optim.step()
