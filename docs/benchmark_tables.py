@@ -18,6 +18,7 @@ from benchmarks import (
     characters,
     curves,
     intervene,
+    jsb,
     sensors,
     streams,
 )
@@ -138,6 +139,13 @@ BENCHMARKS = (
         "python -m benchmarks.sensors --sml2010 FOLDER --pm25 FILE",
         "2026-11-26",
         printed(sensors.report, whole=True),
+    ),
+    Benchmark(
+        "Keys of a piano",
+        "jsb.json",
+        "python -m benchmarks.jsb --path FILE",
+        "2026-11-26",
+        printed(jsb.report, whole=True),
     ),
     Benchmark(
         "Which variable, and when",
