@@ -206,6 +206,13 @@ class Tracker(Model):
             return super()._fitted()
         return tuple(value for value in buffers.values() if value is not None)
 
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """Let go of what the state does not have yet: that of an early epoch, or an old model."""
+        for name in LATER:
+            if prefix + name not in state_dict:
+                self._buffers[name] = None
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def _sizes_of_buffers(self, tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
         E = len(tensors["offset"]) if "offset" in tensors else 0
         D = self.transition.dim

@@ -226,7 +226,7 @@ def test_em_steps_each_in_turn(make, chains, monkeypatch):
             pyro.module(name, transition)
         body(x, y)
 
-    em = StochasticEM(model, Adam({"lr": 0.05}), 3)
+    em = StochasticEM(model, Adam({"lr": 0.005}), 3)
     before = {name: [p.clone() for p in c.parameters()] for name, c in chains.items()}
     em.step(*data)
     em.step(*data)

@@ -175,6 +175,22 @@ def test_paths_move_at_every_step(kind):
     assert rate.min() > 0.1
 
 
+def test_the_best_epoch_may_be_an_early_one(monkeypatch):
+    """Its state has nothing of what later epochs keep."""
+    scores = iter(range(100))
+
+    def log_likelihood(self, x, *args, **kwargs):
+        return torch.full(x.shape[:2], -1.0 - next(scores))
+
+    monkeypatch.setattr(GaussianSSL, "log_likelihood", log_likelihood)
+    x, ssl = noisy_curve("circle", num_steps=12).x, GaussianSSL(2, hidden_size=3)
+    states = []
+    how = {"callback": lambda record: states.append(ssl.iterates), "disable_progbar": True}
+    ssl.fit(x, valid=(x,), num_epochs=6, num_paths=2, **how)
+    assert states[0] is None and states[-1] is not None and ssl.iterates is None
+    assert ssl.forecast(x, 3).mean.shape == (3, 1, 2)
+
+
 @pytest.mark.stage("statistical")
 def test_intervals_cover_their_level():
     """On a planted model, 90 % intervals of 20 points to come: between 85 and 95 % of 4,000.
