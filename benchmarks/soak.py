@@ -136,10 +136,10 @@ def sampled(kind: str, seconds: float) -> dict[str, list[float]]:
         nonlocal num, spent
         num, now = num + 1, time.perf_counter() - began
         if now >= (len(found["steps"]) + 1) * seconds / SAMPLES:
-            own = time.process_time() - spent
+            own, memory = time.process_time() - spent, resident()
             unit = work()
             spent += unit
-            for name, value in zip(found, (now, own, resident(), num, unit), strict=True):
+            for name, value in zip(found, (now, own, memory, num, unit), strict=True):
                 found[name].append(value)
         if len(found["steps"]) == SAMPLES or now > seconds:
             raise KeyboardInterrupt
@@ -156,8 +156,9 @@ def work() -> float:
     began = time.process_time()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        lstm, x = torch.nn.LSTM(K, 64), torch.randn(T, 10 * B, K)
-        lstm(x)[0].square().sum().backward()
+        lstm, x = torch.nn.LSTM(K, H), torch.randn(T, BATCH, K)
+        for _ in range(60):  # small ones: they leave the memory as it was
+            lstm(x)[0].square().sum().backward()
     return time.process_time() - began
 
 
