@@ -44,7 +44,9 @@ def pytest_configure(config):
     hypothesis.settings.load_profile("repeatable")
     if not torch.cuda.is_available():  # read when Triton is imported, by the kernels that need it
         os.environ.setdefault("TRITON_INTERPRET", "1")
-    torch.set_num_threads(1)  # threads of several workers on the same cores wait for each other
+    # Threads of several workers, and of what they start, would wait for each other on few cores.
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_report_header(config):
