@@ -198,10 +198,11 @@ def report(results: Results) -> None:
     for name, found in rows.items():
         stable = results.content.get("stable", {}).get(name)
         text = "" if stable is None else f"stable {stable[0]:.2f}, words {stable[1]:.2f}  "
+        speeds = [f["words per second"] for f in found if "words per second" in f]
+        speed = f"{statistics.fmean(speeds):,.0f} words per second" if speeds else ""
         print(
             f"{name:<40} NPMI {mean_sd([f['NPMI'] for f in found], 3)}  "
-            f"by share {mean_sd([f['by share'] for f in found], 3)}  {text}"
-            f"{statistics.fmean(f['words per second'] for f in found):,.0f} words per second"
+            f"by share {mean_sd([f['by share'] for f in found], 3)}  {text}{speed}"
         )
 
 

@@ -16,6 +16,7 @@ from benchmarks import (
     _planted_report,
     belief,
     characters,
+    coherence,
     curves,
     intervene,
     jsb,
@@ -176,6 +177,13 @@ BENCHMARKS = (
         "python -m benchmarks.large",
         "2026-11-26",
         plain,
+    ),
+    Benchmark(
+        "Topics of reviews, beside LDA",
+        "coherence.json",
+        "python -m benchmarks.coherence --path FILE",
+        "2026-11-26",
+        printed(coherence.report, whole=True),
     ),
     Benchmark(
         "Topics from a stream",
