@@ -84,24 +84,34 @@ class SparseMarkovEM(MarkovEM):
         #: weights of q: of the chain's start ``(K,)`` and rows ``(K, K)``, and of each site
         self._q: dict[str, Tensor] | None = None
 
+    def start_from(self, initial: Tensor, matrix: Tensor, **values: Tensor) -> SparseMarkovEM:
+        """Begin here, as :meth:`MarkovEM.start_from`: what q said before is forgotten."""
+        super().start_from(initial, matrix, **values)
+        self._q = None
+        return self
+
     @property
     def visits(self) -> Tensor:
         """Expected steps in each state, by the last step, float64 ``(K,)``."""
+        q, K = self._weights, len(self.initial)
+        prior = self.smoothing / K * (1 + K)
+        return (q[" start"] + q[" moves"].sum(0) - prior).clamp(min=0.0)
+
+    @property
+    def _weights(self) -> dict[str, Tensor]:
         if self._q is None:
             raise RuntimeError("Nothing is fitted yet; write hmm.step(*args) first.")
-        K = len(self.initial)
-        prior = self.smoothing / K * (1 + K)
-        return (self._q[" start"] + self._q[" moves"].sum(0) - prior).clamp(min=0.0)
+        return self._q
 
     def without(self, state: int) -> SparseMarkovEM:
         """Return a copy in which a state is empty: what q says of it is the prior."""
-        assert self._q is not None
+        q = {name: weights.clone() for name, weights in self._weights.items()}
         twin, alpha = copy.copy(self), self.smoothing / len(self.initial)
-        twin._q = {name: weights.clone() for name, weights in self._q.items()}
-        twin._q[" start"][state] = alpha
-        twin._q[" moves"][state], twin._q[" moves"][:, state] = alpha, alpha
+        q[" start"][state] = alpha
+        q[" moves"][state], q[" moves"][:, state] = alpha, alpha
         for name, site in self._globals.sites.items():
-            twin._q[name][state] = site.concentration[state].double()
+            q[name][state] = site.concentration[state].double()
+        twin._q = q
         return twin
 
     def _expect(self, program: Program) -> tuple[ModelRun, Expected]:

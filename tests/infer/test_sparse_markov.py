@@ -145,6 +145,24 @@ def test_a_state_that_is_needed_stays():
     assert (hmm.visits > 20).all(), "trials are copies"
 
 
+def test_a_start_forgets_the_steps_before():
+    words = torch.randint(V, (6, 5))
+    start = torch.ones(K) / K, torch.full((K, K), 1 / K)
+    phi = Dirichlet(torch.ones(V)).sample((K,))
+    fresh, used = SparseMarkovEM(small()), SparseMarkovEM(small())
+    for _ in range(3):
+        used.step(words)
+    losses = [hmm.start_from(*start, phi=phi).step(words) for hmm in (fresh, used)]
+    assert losses[0] == losses[1] and torch.equal(fresh.matrix, used.matrix)
+    assert torch.equal(fresh.counts["phi"], used.counts["phi"])
+
+
+def test_nothing_is_read_of_what_is_not_fitted():
+    for read in (lambda hmm: hmm.visits, lambda hmm: hmm.without(0)):
+        with pytest.raises(RuntimeError, match="Nothing is fitted yet; write hmm.step"):
+            read(SparseMarkovEM(small()))
+
+
 def test_a_restriction_is_given_none_of_the_others():
     words = torch.randint(V, (6, 5))
     hmm = MarkovEM(small(3))
