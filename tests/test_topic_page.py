@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from pyro_ssl.pages import topic_page, write_topic_page
 from pyro_ssl.pages.topic_map import RELEVANCES, places, shown_words
 from tests.cli.program import SMALL, book, run
 from tests.faults.digest import nothing_changes
+from tests.html_check import Checked
 
 K, V = 6, 40
 NAMES = ["<unk>", "</script>", "<b>&", *(f"w{v}" for v in range(3, V))]
@@ -34,28 +34,6 @@ def fitted():
     ssl = TopicalSSL(K, NAMES, hidden_size=4)
     ssl.phi, ssl.occupancy = topics()
     return ssl
-
-
-class Checked(HTMLParser):
-    """Fails where a tag is not closed, or something comes from elsewhere."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags = [], []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        assert not {"src", "href", "onload", "onclick"} & dict(attrs).keys()
-        self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "input"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, tag
 
 
 def data_of(page):

@@ -1,39 +1,19 @@
 """The page of a run: whole at every moment, and with nothing from outside."""
 
 import re
-from html.parser import HTMLParser
 
 import pytest
 
 from pyro_ssl.cli.folder import RunFolder
 from tests.cli.program import SMALL, SMALL_SERIES, book, circle, run
+from tests.html_check import Checked
 
-_ALONE = {"meta", "input"}
 
-
-class Checked(HTMLParser):
-    """Fails where a tag is not closed, or something comes from elsewhere."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.text = [], []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        assert not {"src", "href", "onload", "onclick"} & dict(attrs).keys()
-        assert tag not in ("script", "link", "img")
-        if tag not in _ALONE:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        pass
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
+def text_of(page):
+    """What is read on a page, which has no script, and no file beside it."""
+    checked = Checked(page)
+    assert not {"script", "link", "img"} & {tag for tag, _ in checked.tags}
+    return " ".join(" ".join(checked.text).split())
 
 
 @pytest.fixture
@@ -55,7 +35,7 @@ def test_of_a_text(pages, capsys, tmp_path):
     assert run(capsys, "fit", path, "--out", tmp_path / "run", *SMALL).code == 0
     assert len(pages) == 1 + 4 + 1
     for number, page in enumerate(pages):
-        text = " ".join(" ".join(Checked(page).text).split())
+        text = text_of(page)
         assert "Topics of Q <b> & A.txt" in text
         assert ('http-equiv="refresh"' in page) == ("Running." in text) == (number < 5)
         assert f"{min(number, 4)} of 4 epochs" in text
@@ -74,7 +54,7 @@ def test_of_a_text(pages, capsys, tmp_path):
 def test_of_series(pages, capsys, tmp_path):
     ran = run(capsys, "fit", circle(tmp_path), "--out", tmp_path / "run", *SMALL_SERIES)
     assert ran.code == 0
-    text = " ".join(" ".join(Checked(pages[-1]).text).split())
+    text = text_of(pages[-1])
     assert "A path behind circle.csv" in text
     assert "0 numbers missing" in text and "Held-out" not in text
     assert pages[-1].count('class="curve"') == 2 + 3  # loss, moved, and the columns' forecasts
