@@ -187,6 +187,13 @@ class SSL:
         found = self.ssl.forecast(past.float(), len(truth), num_particles=500)
         return _of_samples(found.samples, found.mean, found.interval(0.9), truth)
 
+    def calibrate(self, data: Split) -> None:
+        """Learn how sure filled gaps are, by hiding some of what the fit has seen."""
+        short = len(data.train) - len(data.valid)
+        valid = nn.functional.pad(data.valid, (0, 0, 0, 0, 0, short), value=torch.nan)
+        x = torch.cat([data.train, valid], 1).float()
+        self.ssl.calibrate(x, num_particles=10)
+
     def impute(self, x: Tensor, truth: Tensor) -> tuple[Tensor, ...]:
         """Particle Gibbs."""
         how = {"num_samples": 50, "warmup_steps": 20, "num_particles": 10}

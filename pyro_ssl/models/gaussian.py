@@ -278,7 +278,7 @@ class GaussianSSL(Outputs):
         sizes = data.x.shape[2], self.dim, self.transition.like
         loading, offset = take_emission("GaussianSSL.fit", loading, offset, *sizes)
         self._set_inputs_unit(data)
-        self.iterates = None
+        self.iterates = self.gap_factors = None
         if self.transition.around is None:
             found = closed_form.start_values(data.x, data.seen, self.dim, loading, offset)
             self._set_emission(found.emission)

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..transitions import PathDistribution
 from .frames import inputs_from_tables
 from .gaussian_data import Series, take_inputs
+from .gaussian_gaps import factors_of, hidden_gaps, misses, num_rounds, rows_of, stretched
 from .gaussian_results import Imputed, Scores, Simulated
 from .gaussian_tracking import Tracker
 from .settings import checked
@@ -42,7 +43,8 @@ class Outputs(Tracker):
     ) -> Imputed:
         """Return the data with holes filled: by their mean given all that was observed.
 
-        Paths are drawn by particle Gibbs, and along each what the sensors would have seen.
+        Paths are drawn by particle Gibbs, and along each what the sensors would have seen. Where a
+        sensor is silent for long, intervals are too narrow until :meth:`calibrate` was called.
 
         Example::
 
@@ -57,9 +59,8 @@ class Outputs(Tracker):
         """
         data = self._take("impute", x, lengths, mask, inputs)
         how = {"num_samples": num_samples, "warmup_steps": warmup_steps}
-        z = self._paths(data, num_particles, num_chains, **how)  # (S, T, B, D)
-        moved, offset = self._moved(z)
-        samples = _seen_or_drawn(data, moved + offset, self.emission.covariance)
+        samples = self._filled(data, num_particles, num_chains, **how)
+        samples = stretched(samples, data.seen, self.gap_factors)
         within = data.within.unsqueeze(-1)
         filled = torch.where(data.seen, data.x, samples.mean(0))
         return Imputed(
@@ -67,6 +68,60 @@ class Outputs(Tracker):
             torch.where(within, samples, torch.nan),
             data.labels,
         )
+
+    @checked
+    @torch.no_grad()
+    def calibrate(
+        self,
+        x: Any,
+        lengths: Any = None,
+        *,
+        mask: Any = None,
+        inputs: Any = None,
+        level: float = 0.9,
+        num_samples: int = 50,
+        warmup_steps: int = 20,
+        num_chains: int = 4,
+        num_particles: int = 20,
+    ) -> Tensor:
+        """Find how far intervals of filled gaps are to be stretched, by hiding what is known.
+
+        In each series one sensor is hidden wholly, and a gap of random length in each of the
+        others; each sensor has its turn. :meth:`impute` then stretches what it draws about its
+        mean, by sensor and by the distance to its nearest observation, so that central intervals of
+        ``level`` hold as often as they say on series like these: better those of validation, if
+        they are many, than those of the fit. A new fit forgets it; :meth:`save` keeps it.
+
+        :returns: the factors, float64 ``(11, E)``: rows are distances of 1, 2 to 3, 4 to 7, ...,
+            512 steps and more, and sensors that a series has not at all. What 50 hidden numbers do
+            not speak for is as in all sensors together, or as at the next shorter distance.
+        """
+        if not 0.0 < level < 1.0:
+            raise ValueError(
+                f"GaussianSSL.calibrate: level is {level}, expected a probability strictly between "
+                "0 and 1; write level=0.9."
+            )
+        data = self._take("calibrate", x, lengths, mask, inputs)
+        how = {"num_samples": num_samples, "warmup_steps": warmup_steps}
+        E = data.x.shape[2]
+        sensor = torch.arange(E, device=data.x.device).expand(data.x.shape)
+        found: list[list[Tensor]] = []
+        for turn in range(num_rounds(data.x.shape[1], E)):
+            hidden = hidden_gaps(data.ends, tuple(data.x.shape), turn) & data.seen
+            rest = data._replace(mask=data.seen & ~hidden)
+            samples = self._filled(rest, num_particles, num_chains, **how)
+            score = misses(data.x, samples, Imputed(data.x, samples).interval(level))
+            found.append([each[hidden] for each in (score, rows_of(rest.seen), sensor)])
+        score, row, sensor = (torch.cat(each) for each in zip(*found, strict=True))
+        factors = factors_of(score, row, sensor, E, level)
+        self.gap_factors = factors.to(self.emission.offset)
+        return factors
+
+    def _filled(self, data: Series, num_particles: int, num_chains: int, **how: int) -> Tensor:
+        """Draws of all sensors given what was observed, ``(S, T, B, E)``."""
+        z = self._paths(data, num_particles, num_chains, **how)  # (S, T, B, D)
+        moved, offset = self._moved(z)
+        return _seen_or_drawn(data, moved + offset, self.emission.covariance)
 
     @checked
     @torch.no_grad()

@@ -18,6 +18,7 @@ from ..transitions import RecurrentGaussianTransition
 from .base import Model
 from .frames import Labels
 from .gaussian_data import Series, take_series
+from .gaussian_gaps import ROWS
 from .gaussian_iterates import shares, weights_of, with_weights
 from .gaussian_region import Region, region_of
 from .gaussian_results import GaussianForecast, Tracked
@@ -27,8 +28,8 @@ __all__ = ["Tracker"]
 
 #: buffers that say where the latents of a fit were; see ``Region``
 REGION = ("region_places", "region_root", "region_reach")
-#: buffers that came later than the first saved models: these, and weights of several epochs
-LATER = (*REGION, "iterates")
+#: buffers that need not be there: these, weights of several epochs, and what ``calibrate`` found
+LATER = (*REGION, "iterates", "gap_factors")
 
 
 class Tracker(Model):
@@ -48,6 +49,8 @@ class Tracker(Model):
     inputs_unit: Tensor
     #: the transition's weights after several epochs of the fit, ``(M, N)``, or ``None``
     iterates: Tensor | None
+    #: how far intervals of filled gaps are stretched, ``(11, E)``, or ``None``; see ``calibrate``
+    gap_factors: Tensor | None
 
     def __init__(self, **config: Any) -> None:
         super().__init__(**config)
@@ -224,6 +227,8 @@ class Tracker(Model):
         if "iterates" in tensors:
             num_weights = sum(parameter.numel() for parameter in self.transition.parameters())
             sizes["iterates"] = (_rows(tensors, "iterates"), num_weights)
+        if "gap_factors" in tensors:
+            sizes["gap_factors"] = (ROWS, E)
         return sizes
 
     def _check_values(self) -> None:
@@ -234,6 +239,8 @@ class Tracker(Model):
             raise ValueError("a covariance that is not symmetric and positive definite")
         if not bool(self.transition.min_scale > 0) or not bool(self.transition.increment_scale > 0):
             raise ValueError("a scale of the transition that is not positive")
+        if self.gap_factors is not None and not bool((self.gap_factors > 0).all()):
+            raise ValueError("a factor of intervals of filled gaps that is not positive")
 
     def _moved(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """C z, and b."""
