@@ -1,5 +1,6 @@
 """The planted data's settings, and each method's inference under a given model."""
 
+import statistics
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,18 +11,24 @@ from pyro.infer import SVI
 from pyro.optim import Adam
 from torch import Tensor
 
+from benchmarks.compare.particle_elbo import no_guide
 from pyro_ssl import MeanFieldELBO, MeanFieldGuide, ParticleFilter, ParticleGibbs, ssl_transition
 from pyro_ssl.datasets import PlantedMemory, planted_memory
 from pyro_ssl.exact import sample_markov_paths
+from pyro_ssl.infer import ParticleELBO
 from pyro_ssl.transitions import DiscreteTransition
 
-#: title, inference of TopicalSSL.fit, particles
+#: title, inference of TopicalSSL.fit (but for the particle ELBO), particles
 METHODS = {
     "pg": ("particle Gibbs, P=10", "particle_gibbs", 10),
+    "pg_often": ("particle Gibbs, 160 sweeps", "particle_gibbs", 10),
     "smc": ("SMC, P=10", "smc", 10),
+    "fivo": ("particle ELBO (FIVO), P=10", "particle_elbo", 10),
     "lla": ("LLA (SMC, P=1)", "smc", 1),
     "mf": ("mean-field", "mean_field", 4),
 }
+#: what :func:`infer` compares; its random numbers are drawn in this order
+INFERRED = ("pg", "smc", "lla", "mf")
 
 
 @dataclass(frozen=True)
@@ -84,8 +91,9 @@ def draws_of(model: Any, words: Tensor, name: str, q: Tensor | None, n: int) -> 
     """Return paths ``(n, T, B)`` drawn by a method in a given model."""
     if q is not None:
         return dist.Categorical(q).sample((n,)).transpose(1, 2)
-    sampler = ParticleGibbs(model, METHODS[name][2])
-    if name == "pg":
+    # The particle ELBO is that of a filter without a twist.
+    sampler = ParticleGibbs(model, METHODS[name][2], twist=None if name == "fivo" else "markov")
+    if METHODS[name][1] == "particle_gibbs":
         sampler.run(words, num_samples=n, warmup_steps=10, disable_progbar=True)
         return sampler.get_samples()["z"].transpose(1, 2)
     return torch.stack([sampler.sweep(None, words).T for _ in range(n)])
@@ -97,6 +105,12 @@ def mean_field_elbo(model: Any, words: Tensor, logits: Tensor) -> float:
         pyro.param("mean_field.z.logits", logits)
         loss = MeanFieldELBO(100).loss(model, MeanFieldGuide(model), words)
     return -loss / words.shape[1]
+
+
+def particle_elbo(model: Any, words: Tensor, num_particles: int) -> float:
+    """The particle filter's bound, per sequence, by 20 filters."""
+    losses = [ParticleELBO(num_particles).loss(model, no_guide, words) for _ in range(20)]
+    return -statistics.fmean(losses) / words.shape[1]
 
 
 def fit_mean_field(model: Any, words: Tensor, num_steps: int = 200) -> Tensor:
@@ -113,9 +127,9 @@ def infer(seed: int, s: Settings) -> dict[str, Any]:
     """Let each method infer paths under the true model, beside the exact answer."""
     data = s.data(seed, 100)
     pyro.set_rng_seed(seed)
-    words, table = data.words, data.log_emission()
-    model, K = given_model(data.transition, data.phi), table.shape[-1]
-    exact = data.transition.posterior(table)
+    words = data.words
+    model = given_model(data.transition, data.phi)
+    exact = data.transition.posterior(data.log_emission())
     evidence = exact.log_likelihood.sum(0)  # (B,)
     cue = data.z < s.num_identities
     logits = fit_mean_field(model, words)
@@ -126,22 +140,16 @@ def infer(seed: int, s: Settings) -> dict[str, Any]:
         "mf": {"gap": float(evidence.mean()) - mean_field_elbo(model, words, logits)},
     }
     paths, marginals = {}, {"mf": q.transpose(0, 1)}
-    for name in METHODS:
+    for name in INFERRED:
         given = q if name == "mf" else None
         paths[name] = draws_of(model, words, name, given, 100)
         if name != "mf":
-            shares = [(paths[name] == k).to(table).mean(0) for k in range(K)]
-            marginals[name] = torch.stack(shares, -1)
+            marginals[name] = shares_of(paths[name], exact.marginals)
         if name in ("smc", "lla"):
             estimate = ParticleFilter(model, METHODS[name][2]).log_evidence(words)
             out[name] = {"gap": float((evidence - estimate).mean())}
-        miss = (marginals[name] - exact.marginals).abs().sum(-1) / 2  # total variation, (T, B)
-        out.setdefault(name, {}).update(
-            tv=float(miss.mean()),
-            cue_tv=float(miss[cue].mean()),
-            one_identity=one_identity(paths[name][-1], s.num_identities),
-            cue_accuracy=float((marginals[name].argmax(-1) == data.z)[cue].double().mean()),
-        )
+        found = compared(marginals[name], paths[name][-1], exact.marginals, data)
+        out.setdefault(name, {}).update(found)
     independent = torch.distributions.Multinomial(100, exact.marginals).sample() / 100
     miss = (independent - exact.marginals).abs().sum(-1) / 2
     out |= {"floor": float(miss.mean()), "cue_floor": float(miss[cue].mean())}
@@ -153,6 +161,41 @@ def infer(seed: int, s: Settings) -> dict[str, Any]:
         shown = dict.fromkeys([int(wrong.argmax()), int(spread.argmax())])
         out["examples"] = [example(b, data, exact.marginals, marginals, paths) for b in shown]
     return out
+
+
+def infer_by_bound(seed: int, s: Settings) -> dict[str, float]:
+    """Let the filter of the particle ELBO infer paths under the true model.
+
+    Its random numbers are its own, so that those of :func:`infer` are as they were without it.
+    """
+    data, (_, _, P) = s.data(seed, 100), METHODS["fivo"]
+    pyro.set_rng_seed(seed)
+    model = given_model(data.transition, data.phi)
+    exact = data.transition.posterior(data.log_emission())
+    evidence = float(exact.log_likelihood.sum(0).mean())
+    paths = draws_of(model, data.words, "fivo", None, 100)
+    found = compared(shares_of(paths, exact.marginals), paths[-1], exact.marginals, data)
+    return {"gap": evidence - particle_elbo(model, data.words, P), **found}
+
+
+def shares_of(paths: Tensor, like: Tensor) -> Tensor:
+    """Share of the paths ``(n, T, B)`` in each state, ``(T, B, K)``."""
+    return torch.stack([(paths == k).to(like).mean(0) for k in range(like.shape[-1])], -1)
+
+
+def compared(
+    marginals: Tensor, draw: Tensor, exact: Tensor, data: PlantedMemory
+) -> dict[str, float]:
+    """Hold marginals, and one path, against the exact marginals and the truth."""
+    M = data.transition.num_identities
+    cue = data.z < M
+    miss = (marginals - exact).abs().sum(-1) / 2  # total variation, (T, B)
+    return {
+        "tv": float(miss.mean()),
+        "cue_tv": float(miss[cue].mean()),
+        "one_identity": one_identity(draw, M),
+        "cue_accuracy": float((marginals.argmax(-1) == data.z)[cue].double().mean()),
+    }
 
 
 def exact_draw(data: PlantedMemory) -> Tensor:

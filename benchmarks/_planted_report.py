@@ -28,6 +28,8 @@ def report(results: dict[str, Any]) -> None:
     print("| | total variation, cues | all steps | log evidence less estimate | alike |")
     print("|---|---|---|---|---|")
     for name, (title, *_) in METHODS.items():
+        if name not in runs[0]:
+            continue
         found = [run[name] for run in runs]
         cells = [mean_sd([r[c] for r in found], 3) for c in ("cue_tv", "tv")]
         gap = mean_sd([r["gap"] for r in found], 2) if "gap" in found[0] else "–"
@@ -66,8 +68,15 @@ def report_learning(results: dict[str, Any], start: str, title: str) -> None:
         print(
             f"| {name_shown} | {' | '.join(cells)} | {mean_sd([r['seconds'] for r in found], 0)} |"
         )
-    gaps = [run[start]["learned"]["mf"]["gap"] for run in runs]
-    print("log evidence - ELBO of the learned mean-field model, nats a sequence:", mean_sd(gaps, 2))
+        if "by_pg" in found[0]:
+            cells = [mean_sd([r["by_pg"][c] for r in found], 3) for c in columns]
+            print(f"| ... read by particle Gibbs | | | {' | '.join(cells)} | |")
+    bounds = {"mf": "ELBO of the learned mean-field model"}
+    bounds |= {"fivo": "particle ELBO of the model learned by it"}
+    for name, what in bounds.items():
+        gaps = [r["gap"] for r in (run[start]["learned"].get(name) for run in runs) if r]
+        if gaps:
+            print(f"log evidence - {what}, nats a sequence: {mean_sd(gaps, 2)}")
 
 
 def strips(ax: Any, shown: dict[str, Any], M: int) -> None:

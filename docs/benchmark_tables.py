@@ -115,7 +115,7 @@ BENCHMARKS = (
         "Planted memory",
         "planted.json",
         "python -m benchmarks.planted",
-        "2026-11-26",
+        "2026-11-27",
         printed(_planted_report.report, whole=False),
         ("planted.png",),
     ),

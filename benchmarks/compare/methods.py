@@ -186,7 +186,17 @@ def smc(context: Context, **fit: Any) -> dict[str, Any]:
 
 def particle_elbo(context: Context) -> dict[str, Any]:
     """The bound of a particle filter, by ``SVI``."""
-    learner, task = Learner(context, num_particles=10), context.task
+    task, hmm = context.task, context.markov()[0]
+    learner = Learner(
+        context.make_ssl(),
+        hmm,
+        *context.train,
+        num_particles=10,
+        num_gradient_steps=task.num_gradient_steps,
+        concentration=context.concentration,
+        transition_steps=task.transition_steps,
+        batch_size=task.batch_size,
+    )
     pyro.set_rng_seed(context.seed)
     history = learner.fit(context.train, context.valid, task.num_epochs, task.patience)
     test, start = data(context.split.test), context.split.start

@@ -12,11 +12,22 @@ from pyro.infer import SVI
 from pyro.optim import AdamW
 from torch import Tensor
 
-from pyro_ssl import LSTMTransition, ParticleFilter, StochasticEM, ssl_transition
+from pyro_ssl import (
+    LSTMTransition,
+    MarkovEM,
+    ParticleFilter,
+    StochasticEM,
+    TopicalSSL,
+    ssl_transition,
+)
 from pyro_ssl.infer import ParticleELBO
 from pyro_ssl.models import EpochRecord
 
-__all__ = ["Learner"]
+__all__ = ["Learner", "no_guide"]
+
+
+def no_guide(*args: Any) -> None:
+    """All that a guide could be over is a parameter, or a path."""
 
 
 class Learner:
@@ -24,25 +35,38 @@ class Learner:
 
     It starts where stochastic EM starts: topics from the HMM, the transition taught by its paths.
 
-    :param context: of the comparison.
+    :param TopicalSSL ssl: gives its transition and its prior.
+    :param MarkovEM hmm: of the same model.
+    :param words, lengths: what the HMM's paths are of.
     :param int num_particles: P.
+    :param float learning_rate: of the transition; the topics' is five times it.
     """
 
-    def __init__(self, context: Any, num_particles: int) -> None:
-        task, hmm = context.task, context.markov()[0]
-        ssl = context.make_ssl()
+    def __init__(
+        self,
+        ssl: TopicalSSL,
+        hmm: MarkovEM,
+        words: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        num_particles: int,
+        num_gradient_steps: int,
+        concentration: float = 0.1,
+        transition_steps: int = 60,
+        learning_rate: float = 0.01,
+        batch_size: int | None = None,
+    ) -> None:
         self.transition: LSTMTransition = ssl.transition
-        self.concentration, self.batch_size = context.concentration, task.batch_size
-        em = StochasticEM(ssl.model, AdamW({"lr": 0.01}))
-        em.start_from(
-            hmm.for_model(ssl.model), *context.train, transition_steps=task.transition_steps
-        )
+        self.concentration, self.batch_size = concentration, batch_size
+        self.num_gradient_steps = num_gradient_steps
+        em = StochasticEM(ssl.model, AdamW({"lr": learning_rate, "weight_decay": 0.0}))
+        em.start_from(hmm.for_model(ssl.model), words, lengths, transition_steps=transition_steps)
         self.logits = hmm.values["phi"].clamp(min=1e-8).log()
         pyro.clear_param_store()
-        optim = AdamW(lambda name: {"lr": 0.05 if name == "logits" else 0.01, "weight_decay": 0.0})
-        loss = ParticleELBO(num_particles)
-        self.svi = SVI(self.model, lambda *args: None, optim, loss=loss)
-        self.num_gradient_steps = task.num_gradient_steps
+        rates = {"logits": 5 * learning_rate}
+        optim = AdamW(lambda name: {"lr": rates.get(name, learning_rate), "weight_decay": 0.0})
+        self.loss = ParticleELBO(num_particles)
+        self.svi = SVI(self.model, no_guide, optim, loss=self.loss)
 
     def model(
         self, words: Tensor, lengths: Tensor | None = None, index: Tensor | None = None
@@ -67,6 +91,11 @@ class Learner:
             for _ in range(self.num_gradient_steps)
         ]
         return sum(losses) / self.num_gradient_steps / words.numel()
+
+    @property
+    def phi(self) -> Tensor:
+        """The topics, ``(K, V)``."""
+        return pyro.param("logits").detach().softmax(-1)
 
     def perplexity(self, data: tuple[Any, ...], num_particles: int, start: int = 0) -> float:
         """By the same twisted filter as all other methods."""

@@ -85,7 +85,7 @@ class ParticleELBO(Trace_ELBO):
         if not at_least(1, num_particles):
             raise ValueError(f"num_particles is {num_particles}, expected at least 1, an integer.")
         self.settings = SMCSettings(num_particles, resampling, ancestor_sampling=0)
-        self._checked = False
+        self._checked = self._told = False
         super().__init__(num_particles=num_particles, **kwargs)
 
     @all_or_nothing
@@ -150,8 +150,10 @@ class ParticleELBO(Trace_ELBO):
                 f'"{run.loop.name}"; write '
                 f'AutoDelta(poutine.block(model, hide=["{run.loop.name}"])).'
             )
-        if is_validation_enabled() and not self._checked:
+        # A value of a model whose parameters are known has nothing to learn.
+        if is_validation_enabled() and torch.is_grad_enabled() and not self._told:
             check_transition_learns(run)
+            self._told = True
 
 
 def log_evidence(run: ModelRun, sweep: Sweep) -> Tensor:

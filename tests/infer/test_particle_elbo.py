@@ -150,6 +150,21 @@ def test_a_guide_that_is_the_prior_costs_nothing():
     assert ParticleELBO(2).loss(model, guide) == pytest.approx(expected)
 
 
+def test_what_does_not_learn_is_told_where_there_is_a_gradient():
+    """Of a transition outside Pyro's store; a value of known parameters is no cause for it."""
+    transition, x, loss = sharp_lstm(), torch.randn(T, 2), ParticleELBO(2)
+
+    def model():
+        with pyro.plate("sequences", 2):
+            for t, z in ssl_transition("z", transition, T):
+                pyro.sample("x", dist.Normal(1.0 * z, 1.0), obs=x[t])
+
+    loss.loss(model, no_guide)
+    with pytest.warns(RuntimeWarning, match="not in Pyro's store.*pyro.module"):
+        loss.loss_and_grads(model, no_guide)
+    loss.loss_and_grads(model, no_guide)  # once
+
+
 def test_what_is_refused():
     with pytest.raises(ValueError, match="num_particles is 0"):
         ParticleELBO(0)
