@@ -16,14 +16,14 @@ from torch import Tensor
 from ..transitions import PathDistribution
 from .frames import inputs_from_tables
 from .gaussian_data import Series, take_inputs
+from .gaussian_forecasting import Forecaster
 from .gaussian_results import Imputed, Scores, Simulated
-from .gaussian_tracking import Tracker
 from .settings import checked
 
 __all__ = ["Outputs"]
 
 
-class Outputs(Tracker):
+class Outputs(Forecaster):
     """A tracker that fills holes, makes series, and scores its forecasts."""
 
     @checked
@@ -59,7 +59,12 @@ class Outputs(Tracker):
         how = {"num_samples": num_samples, "warmup_steps": warmup_steps}
         z = self._paths(data, num_particles, num_chains, **how)  # (S, T, B, D)
         moved, offset = self._moved(z)
-        samples = _seen_or_drawn(data, moved + offset, self.emission.covariance)
+        covariance = self.emission.covariance
+        if self.family.gaussian:
+            samples = _seen_or_drawn(data, moved + offset, covariance)
+        else:  # sensors are independent given the path
+            drawn = self.family.sample(moved, offset, covariance)
+            samples = torch.where(data.seen, data.x, drawn)
         within = data.within.unsqueeze(-1)
         filled = torch.where(data.seen, data.x, samples.mean(0))
         return Imputed(
@@ -88,8 +93,8 @@ class Outputs(Tracker):
         )
         z = paths.sample().transpose(0, 1)
         moved, offset = self._moved(z)
-        noise = dist.MultivariateNormal(torch.zeros_like(offset), emission.covariance)
-        return Simulated(moved + offset + noise.sample(z.shape[:2]), z, self._labels())
+        x = self.family.sample(moved + offset, torch.zeros_like(offset), emission.covariance)
+        return Simulated(x, z, self._labels())
 
     @checked
     @torch.no_grad()
@@ -121,9 +126,8 @@ class Outputs(Tracker):
             later = data.select(which, end + horizon)
             truth, there = later.x[end:], later.seen[end:]
             assert forecast.latents is not None
-            moved, offset = self._moved(forecast.latents)
-            sd = self.emission.covariance.diagonal().sqrt()
-            log_p = dist.Normal(moved + offset, sd, validate_args=False).log_prob(truth)
+            C, b, R = self.emission
+            log_p = self.family.log_prob(truth, forecast.latents @ C.T + b, R)
             low, high = forecast.interval(level)
             values = torch.stack(
                 [
