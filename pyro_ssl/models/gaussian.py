@@ -7,7 +7,8 @@ r"""The Gaussian SSL, ready-made (Zheng et al. 2017, arXiv 1711.11179, Example 1
 Fitted by stochastic EM: paths by conditional SMC, whose proposal is exact here; the LSTM by
 gradient; R, and C and b if asked, in closed form. C and b are fixed by default: the LSTM's head
 could take up any change of them. With ``linear=True`` the fit starts from exact EM of a
-linear-Gaussian model, which finds C, and the LSTM learns what that leaves.
+linear-Gaussian model, which finds C, and the LSTM learns what that leaves. With ``emission=`` x_t
+are flags, counts or numbers with outliers, about the same C z_t + b (``gaussian_family.py``).
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _TRANSITIONS = {"lstm": GaussianLSTMTransition, "mlstm": GaussianMultiplicativeL
 
 
 class GaussianSSL(Starts):
-    r"""A path in R^D with long memory behind observations in R^E.
+    r"""A path in R^D with long memory behind E sensors: of numbers, flags or counts.
 
     :param int dim: D, dimension of the latents.
     :param int hidden_size: H, units of the LSTM.
@@ -58,7 +59,12 @@ class GaussianSSL(Starts):
         that model until the LSTM has found something: for many sensors of one process. C, and with
         it the latents, is identified as in :class:`~pyro_ssl.exact.LinearGaussianEM`.
     :param int input_size: U, exogenous inputs of the transition, known at every step.
-    :param str noise: R is ``"full"``, or ``"diagonal"``: for many sensors, or many holes.
+    :param str noise: R is ``"full"``, the default, or ``"diagonal"``: for many sensors, or many
+        holes. Of Gaussian emissions alone: other sensors are independent given z_t.
+    :param str emission: what x_t is, with η = C z_t + b: ``"gaussian"``, numbers about η;
+        ``"student_t"``, numbers about η some of which may be far off, by noise of 4 degrees of
+        freedom and a scale for each sensor; ``"bernoulli"``, flags, 0 or 1, with log-odds η; or
+        ``"poisson"``, counts, with rates exp η.
     :param sensors: names of the sensors; by default the columns of the table that is fitted.
 
     Data are time first, ``x`` ``(T, B, E)``, with ``lengths`` ``(B,)``, ``mask`` ``(T, B)``, true
@@ -76,6 +82,11 @@ class GaussianSSL(Starts):
         >>> history = ssl.fit(x, num_epochs=2, num_paths=2, disable_progbar=True)
         >>> ssl.filter(x).mean.shape, ssl.forecast(x, horizon=5).mean.shape
         (torch.Size([30, 1, 2]), torch.Size([5, 1, 2]))
+        >>> counts = torch.poisson(x.exp())
+        >>> ssl = GaussianSSL(dim=1, hidden_size=8, emission="poisson")
+        >>> history = ssl.fit(counts, num_epochs=2, num_paths=2, disable_progbar=True)
+        >>> ssl.forecast(counts, horizon=5).samples.frac().any()
+        tensor(False)
     """
 
     _how_to_fit = "ssl.fit(x)"
@@ -176,7 +187,8 @@ class GaussianSSL(Starts):
 
         R starts from second differences of x, noise alone where the path is smooth; the transition
         starts with steps well below the noise, so that the first paths are smooth. With ``linear``
-        the first epoch is exact EM of the linear-Gaussian model alone.
+        the first epoch is exact EM of the linear-Gaussian model alone. Flags, counts and numbers
+        with outliers start from a Gaussian stand-in: the loss of such a first epoch is NaN.
 
         :param Tensor x: ``(T, B, E)``.
         :param valid: ``(x, lengths)`` or ``(x, lengths, inputs)`` to choose by, with NaN where
@@ -185,7 +197,8 @@ class GaussianSSL(Starts):
         :param Tensor loading: C, ``(E, D)``, and ``offset`` b, ``(E,)``. By default each latent is
             a coordinate of x, standardised (E = D), or a principal component of x (E > D).
         :param bool learn_loading: estimate C and b too, by regression of x on the paths: of C what
-            does not only move the latents to other coordinates.
+            does not only move the latents to other coordinates. By default not, but of flags and
+            counts what was not given, by steps of penalised regression.
         :param int batch_size: sequences in a step of EM; by default all, at the price of memory.
         :param int linear_steps: of exact EM at most, where the model is ``linear``.
         :param int num_particles: P.

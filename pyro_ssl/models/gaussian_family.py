@@ -114,12 +114,14 @@ class Outliers(Family):
         return dist.StudentT(DEGREES, eta, sd, validate_args=False).log_prob(x)
 
     def stand_in(self, x: Tensor, seen: Tensor) -> Tensor:
-        """Data without what is far from the median."""
-        points = torch.where(seen, x, torch.nan).flatten(0, 1)
-        middle = points.nanmedian(0).values
-        reach = FAR * 1.5 * (points - middle).abs().nanmedian(0).values
-        reach = torch.where(reach > 0, reach, torch.inf)  # of a sensor that seldom moves
-        return torch.where(seen, x.clamp(middle - reach, middle + reach), x)
+        """Data without what is far from both neighbours, or from all of the sensor's."""
+        points = torch.where(seen, x, torch.nan)
+        near = points.clone()
+        near[1:-1] = torch.stack([points[:-2], points[1:-1], points[2:]]).median(0).values
+        near = torch.where(near.isnan(), points, near)  # at ends, and beside holes
+        points = _within(points, near, points[1:] - points[:-1])
+        middle = points.flatten(0, 1).nanmedian(0).values
+        return torch.where(seen, _within(points, middle, points - middle), x)
 
     def start(self, emission: LinearEmission, x: Tensor, seen: Tensor) -> LinearEmission:
         """Noise of the variance that the stand-in's has."""
@@ -130,6 +132,15 @@ class Outliers(Family):
         """E[precision | x, η], in units of the scale's."""
         weight = (DEGREES + 1.0) / (DEGREES + ((x - eta) / scale).square())
         return weight, weight * x
+
+
+def _within(x: Tensor, middle: Tensor, away: Tensor) -> Tensor:
+    """x no farther from a middle than a few times what is typical of it."""
+    if not len(away):
+        return x
+    reach = FAR * 1.5 * away.abs().flatten(0, 1).nanmedian(0).values
+    reach = torch.where(reach > 0, reach, torch.inf)  # of a sensor that seldom moves
+    return torch.maximum(torch.minimum(x, middle + reach), middle - reach)
 
 
 class Natural(Family):

@@ -57,7 +57,8 @@ class Sensors(dist.TorchDistribution):
         if value.dim() < eta.dim() and eta.shape[1:-1].numel() == 1:  # (S, 1, 1, E)
             points = eta.flatten(0, -2)
             found = value @ points.T - there.to(eta) @ self.log_normaliser(points).T
-            return (found + base.unsqueeze(-1)).movedim(-1, 0)
+            found = (found + base.unsqueeze(-1)).movedim(-1, 0)  # (S, ...), as many as η has
+            return found.view(-1, *(1 for _ in eta.shape[value.dim() : -1]), *found.shape[1:])
         return torch.where(there, value * eta - self.log_normaliser(eta), 0.0).sum(-1) + base
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Sensors:
