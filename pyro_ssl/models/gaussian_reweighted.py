@@ -13,7 +13,7 @@ latents in other coordinates, it takes the nearest to the start.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -75,7 +75,9 @@ class ReweightedRegression:
         learns: tuple[bool, bool],
         averaging: float,
     ) -> None:
-        self._family, self._num_paths, self._start = family, num_paths, start
+        self._family, self._num_paths = family, num_paths
+        # Clones: it may be a model's buffers, into which load_state_dict writes.
+        self._start = LinearEmission(*(value.clone() for value in start))
         self._learns, self._averaging = learns, averaging
         self._origin, self._unit = unit_of(x, seen)
         if not family.located:
@@ -88,13 +90,18 @@ class ReweightedRegression:
         self._moments: _Moments | None = None
 
     @property
-    def state(self) -> tuple[tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
-        """What of the epochs so far is kept; to be set, to go on from there."""
-        return self._units, None if self._moments is None else tuple(self._moments)
+    def state(self) -> tuple[Any, ...]:
+        """Where it started, and what of the epochs so far is kept; to be set, to go on from there.
+
+        A start may be of draws, and so is not the same if it is found again.
+        """
+        moments = None if self._moments is None else tuple(self._moments)
+        return tuple(self._start), self._units, moments
 
     @state.setter
-    def state(self, state: tuple[tuple[Tensor, Tensor] | None, tuple[Tensor, ...] | None]) -> None:
-        units, moments = state
+    def state(self, state: tuple[Any, ...]) -> None:
+        start, units, moments = state
+        self._start = LinearEmission(*start)
         self._units = None if units is None else (units[0], units[1])
         self._moments = None if moments is None else _Moments(*moments)
 
