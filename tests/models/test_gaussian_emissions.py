@@ -268,32 +268,63 @@ def test_outliers_do_not_move_the_start():
 # ---------------------------------------------------------------------------------------- fits
 
 
-def planted(emission, num_steps=80, num_series=12, seed=1):
-    """Data of a rotation in the plane behind eight sensors."""
+def rotation(emission, num_sensors=8):
+    """A rotation in the plane behind eight sensors."""
+    chain = LinearGaussianTransition(
+        2,
+        matrix=torch.tensor([[0.9, -0.3], [0.3, 0.9]]),
+        offset=torch.zeros(2),
+        scale=torch.full((2,), 0.3),
+        initial_mean=torch.zeros(2),
+        initial_scale=torch.ones(2),
+    )
+    C = torch.randn(num_sensors, 2, generator=torch.Generator().manual_seed(3))
+    R = 0.25 if emission == "student_t" else 1.0
+    ssl = GaussianSSL(2, hidden_size=2, linear=True, emission=emission)
+    start_around(ssl.transition, SimpleNamespace(transition=chain, emission=None))
+    b = torch.full((num_sensors,), 0.3)
+    ssl._set_emission(LinearEmission(C, b, R * torch.eye(num_sensors)))
+    return ssl.eval()
+
+
+def planted(emission, num_steps=50, num_series=8, seed=1):
+    """Data of it."""
     torch.manual_seed(seed)
-    turn = torch.tensor([[0.9, -0.3], [0.3, 0.9]])
-    z = torch.zeros(num_steps, num_series, 2)
-    z[0] = torch.randn(num_series, 2)
-    for t in range(1, num_steps):
-        z[t] = z[t - 1] @ turn.T + 0.3 * torch.randn(num_series, 2)
-    C = torch.randn(8, 2, generator=torch.Generator().manual_seed(3))
-    return law(emission, z @ C.T + 0.3).sample()
+    return rotation(emission).simulate(num_steps, num_series).x
+
+
+def nll(ssl, x):
+    torch.manual_seed(0)
+    return -float(ssl.log_likelihood(x, num_particles=200).mean())
+
+
+FIT = {"num_paths": 2, "batch_size": 4, "num_valid_particles": 30, "disable_progbar": True}
 
 
 @pytest.mark.stage("statistical")
-@pytest.mark.parametrize("linear", [True, False])
 @every_emission
-def test_fits_are_better_than_their_start_on_held_out_data(emission, linear):
-    """By 0.02 nats of a step at least; the noise of both scores together is about 0.003."""
+def test_fits_are_better_than_their_start_on_held_out_data(emission):
+    """By 0.05 nats of a step; flags, which tell least, gained 0.15 in six epochs of a trial."""
     x, held_out = planted(emission), planted(emission, seed=2)
     pyro.set_rng_seed(0)
-    ssl = GaussianSSL(2, hidden_size=8, linear=linear, emission=emission)
+    ssl = GaussianSSL(2, hidden_size=8, emission=emission)
     ssl.start(x)
-    before = -ssl.log_likelihood(held_out, num_particles=200).mean()
-    how = {"num_epochs": 15, "num_paths": 2, "valid": (held_out,), "num_valid_particles": 50}
-    ssl.fit(x, batch_size=6, **how, disable_progbar=True)
-    after = -ssl.log_likelihood(held_out, num_particles=200).mean()
-    assert after < before - 0.02
+    before = nll(ssl, held_out)
+    ssl.fit(x, valid=(held_out,), num_epochs=6, **FIT)
+    assert nll(ssl, held_out) < before - 0.05
+
+
+@pytest.mark.stage("statistical")
+@every_emission
+def test_a_linear_fit_finds_what_was_planted(emission):
+    """C up to coordinates of the latents, the noise, and nearly the nll of the truth."""
+    x, held_out = planted(emission), planted(emission, seed=2)
+    pyro.set_rng_seed(0)
+    ssl, truth = GaussianSSL(2, hidden_size=4, linear=True, emission=emission), rotation(emission)
+    ssl.fit(x, valid=(held_out,), num_epochs=4, linear_steps=30, **FIT)
+    assert nll(ssl, held_out) < nll(truth, held_out) + 0.2
+    bases = [torch.linalg.qr(model.loading).Q for model in (ssl, truth)]
+    assert torch.linalg.svdvals(bases[0].T @ bases[1]).min() > 0.85
     if emission == "student_t":
         assert (ssl.covariance.diagonal().sqrt() / 0.5).log().abs().max() < math.log(1.4)
 
