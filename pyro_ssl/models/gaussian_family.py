@@ -164,7 +164,7 @@ class Natural(Family):
         """The offset gives each sensor its own mean."""
         return LinearEmission(
             emission.matrix,
-            self.link(torch.where(seen, x, 0.0).sum((0, 1)), seen.sum((0, 1))),
+            self.link(torch.where(seen, x, 0.0).sum((0, 1)), seen.sum((0, 1)).to(x)),
             torch.eye(len(emission.offset), dtype=x.dtype, device=x.device),
         )
 
