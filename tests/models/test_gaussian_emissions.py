@@ -14,6 +14,7 @@ from pyro_ssl.models.gaussian_family import DEGREES, FAMILIES
 from pyro_ssl.models.gaussian_linear import start_around
 from pyro_ssl.models.gaussian_reweighted import SPREAD, ReweightedRegression
 from pyro_ssl.models.gaussian_sensors import Counts, Flags
+from pyro_ssl.reading.asks import BodyAsks
 from pyro_ssl.transitions import LinearGaussianTransition
 from tests.faults.digest import nothing_changes
 
@@ -191,6 +192,20 @@ def test_sensors_are_independent_and_holes_say_nothing(kind, emission):
         )
     drawn = kind(torch.randn(3, E), there[0]).expand((5, 3)).sample((2,))
     assert drawn.shape == (2, 5, 3, E)
+
+
+@every_emission
+def test_sweeps_run_the_emission_again_without_the_body(emission, monkeypatch):
+    """What the body computed at one step is replayed at the others: several times as fast."""
+    found, take = [], BodyAsks._take
+
+    def looked_at(self, *args):
+        take(self, *args)
+        found.append(self.refused)
+
+    monkeypatch.setattr(BodyAsks, "_take", looked_at)
+    rotation(emission).log_likelihood(planted(emission, 12, 2), num_particles=5)
+    assert found == [None]
 
 
 # --------------------------------------------------------------------------------- the M-step
