@@ -378,6 +378,19 @@ def vectors(w):
     return out
 
 
+def other_emissions(w):
+    x, found = torch.ones(T, B, 2, device=w.device, dtype=w.dtype), []
+    x[::2, :, 0] = 0.0
+    for emission in ("bernoulli", "poisson", "student_t"):
+        ssl = GaussianSSL(1, hidden_size=3, emission=emission)
+        ssl.to(device=w.device, dtype=w.dtype)
+        ssl.fit(x, w.lengths, num_epochs=2, num_paths=1, disable_progbar=True)
+        forecast = ssl.forecast(x, 2, num_particles=5)
+        found += [*ssl.emission, *ssl.filter(x, num_particles=5), forecast.samples]
+        found += [ssl.score(x, 1, num_particles=5).crps, ssl.simulate(2).x]
+    return found
+
+
 def gaussian_ssl(w):
     x = torch.randn(T, B, 3, device=w.device, dtype=w.dtype)
     ssl = GaussianSSL(2, hidden_size=4).to(device=w.device, dtype=w.dtype)
@@ -460,6 +473,7 @@ ALL = [
     exact_answers,
     vectors,
     gaussian_ssl,
+    other_emissions,
     kalman_answers,
     imv,
     beliefs,

@@ -7,7 +7,8 @@ r"""The Gaussian SSL, ready-made (Zheng et al. 2017, arXiv 1711.11179, Example 1
 Fitted by stochastic EM: paths by conditional SMC, whose proposal is exact here; the LSTM by
 gradient; R, and C and b if asked, in closed form. C and b are fixed by default: the LSTM's head
 could take up any change of them. With ``linear=True`` the fit starts from exact EM of a
-linear-Gaussian model, which finds C, and the LSTM learns what that leaves.
+linear-Gaussian model, which finds C, and the LSTM learns what that leaves. With ``emission=`` x_t
+are flags, counts or numbers with outliers, about the same C z_t + b (``gaussian_family.py``).
 """
 
 from __future__ import annotations
@@ -22,31 +23,28 @@ import torch
 from pyro.optim import AdamW
 from torch import Tensor
 
-from ..exact import LinearEmission
 from ..infer import StochasticEM
 from ..primitive import ssl_transition
 from ..transitions import GaussianLSTMTransition, GaussianMultiplicativeLSTMTransition
-from . import gaussian_closed_form as closed_form
 from .base import EpochRecord
 from .epochs import fit_epochs, whole_or_not
-from .gaussian_data import Series, take_emission, take_valid
+from .gaussian_data import Series, take_valid
+from .gaussian_family import check_family, family_of
 from .gaussian_iterates import kept_with
-from .gaussian_linear import chain_to_fill, linear_start, start_around
-from .gaussian_model import em_epoch, observe
-from .gaussian_outputs import Outputs
-from .gaussian_regression import EmissionRegression
+from .gaussian_linear import chain_to_fill
+from .gaussian_model import em_epoch
+from .gaussian_starts import Starts
 from .saved_fit import saved
 from .settings import checked
 
 __all__ = ["GaussianSSL"]
 
 INFERENCE = ("particle_gibbs", "smc")
-NOISES = ("full", "diagonal")
 _TRANSITIONS = {"lstm": GaussianLSTMTransition, "mlstm": GaussianMultiplicativeLSTMTransition}
 
 
-class GaussianSSL(Outputs):
-    r"""A path in R^D with long memory behind observations in R^E.
+class GaussianSSL(Starts):
+    r"""A path in R^D with long memory behind E sensors: of numbers, flags or counts.
 
     :param int dim: D, dimension of the latents.
     :param int hidden_size: H, units of the LSTM.
@@ -61,7 +59,12 @@ class GaussianSSL(Outputs):
         that model until the LSTM has found something: for many sensors of one process. C, and with
         it the latents, is identified as in :class:`~pyro_ssl.exact.LinearGaussianEM`.
     :param int input_size: U, exogenous inputs of the transition, known at every step.
-    :param str noise: R is ``"full"``, or ``"diagonal"``: for many sensors, or many holes.
+    :param str noise: R is ``"full"``, the default, or ``"diagonal"``: for many sensors, or many
+        holes. Of Gaussian emissions alone: other sensors are independent given z_t.
+    :param str emission: what x_t is, with η = C z_t + b: ``"gaussian"``, numbers about η;
+        ``"student_t"``, numbers about η some of which may be far off, by noise of 4 degrees of
+        freedom and a scale for each sensor; ``"bernoulli"``, flags, 0 or 1, with log-odds η; or
+        ``"poisson"``, counts, with rates exp η.
     :param sensors: names of the sensors; by default the columns of the table that is fitted.
 
     Data are time first, ``x`` ``(T, B, E)``, with ``lengths`` ``(B,)``, ``mask`` ``(T, B)``, true
@@ -79,6 +82,11 @@ class GaussianSSL(Outputs):
         >>> history = ssl.fit(x, num_epochs=2, num_paths=2, disable_progbar=True)
         >>> ssl.filter(x).mean.shape, ssl.forecast(x, horizon=5).mean.shape
         (torch.Size([30, 1, 2]), torch.Size([5, 1, 2]))
+        >>> counts = torch.poisson(x.exp())
+        >>> ssl = GaussianSSL(dim=1, hidden_size=8, emission="poisson")
+        >>> history = ssl.fit(counts, num_epochs=2, num_paths=2, disable_progbar=True)
+        >>> ssl.forecast(counts, horizon=5).samples.frac().any()
+        tensor(False)
     """
 
     _how_to_fit = "ssl.fit(x)"
@@ -95,21 +103,21 @@ class GaussianSSL(Outputs):
         dropout: float = 0.5,
         linear: bool = False,
         input_size: int = 0,
-        noise: str = "full",
+        noise: str | None = None,
+        emission: str = "gaussian",
         sensors: Sequence[str] | None = None,
     ) -> None:
-        if noise not in NOISES:
-            raise ValueError(f'noise is "{noise}", expected one of {NOISES}.')
+        _, noise = family_of(emission, noise)
         if cell not in _TRANSITIONS:
             raise ValueError(f'cell is "{cell}", expected one of {sorted(_TRANSITIONS)}.')
         options: dict[str, Any] = {"reads": reads, "residual": residual, "dropout": dropout}
         more: dict[str, Any] = {"linear": linear, "input_size": input_size, "noise": noise}
+        more |= {} if emission == "gaussian" else {"emission": emission}
         more |= {} if sensors is None else {"sensors": list(map(str, sensors))}
         super().__init__(dim=dim, hidden_size=hidden_size, cell=cell, **options, **more)
         options |= {"around": chain_to_fill(dim, input_size)} if linear else {}
         self.transition = _TRANSITIONS[cell](dim, hidden_size, input_size=input_size, **options)
         self.dim = self.transition.dim
-        self._origin: Tensor | None = None  # of x, while data must stay the same: in a fit
 
     def model(
         self,
@@ -123,19 +131,20 @@ class GaussianSSL(Outputs):
         """Run the generative process of the class's docstring, as a Pyro model.
 
         Its site ``"x"`` holds x - b, and during a fit x less the b of its start: far from 0,
-        differences of x would drown in rounding.
+        differences of x would drown in rounding. Flags and counts it holds as they are.
 
         :param int num_paths: copies of each sequence side by side, which share its data.
         :param Tensor index: of all copies ``(B num_paths,)`` those to run it on; by default all.
         """
         loading, b, covariance = self.emission
         pyro.module("transition", self.transition)
-        origin = b if self._origin is None else self._origin
+        origin = self._origin_of_x()
         B = x.shape[1]
         which = torch.arange(B * num_paths, device=x.device) if index is None else index
         data = Series(x, lengths, mask, self._standard_inputs(inputs)).select(which % B, len(x))
         given = {"lengths": data.lengths, "inputs": data.inputs}
-        seen, x = observe(data.x - origin, data.mask, covariance, self.config["noise"])
+        given_x = data.x - origin, data.mask, covariance, self.config["noise"]
+        seen, x = self.family.observe(*given_x)
         with pyro.plate("sequences", B * num_paths, subsample=index):
             for t, z in ssl_transition("z", self.transition, len(x), **given):
                 pyro.sample("x", seen(z @ loading.T + (b - origin), t), obs=x[t])
@@ -153,7 +162,7 @@ class GaussianSSL(Outputs):
         valid: tuple[Any, ...] | None = None,
         loading: Tensor | None = None,
         offset: Tensor | None = None,
-        learn_loading: bool = False,
+        learn_loading: bool | None = None,
         num_epochs: int = 60,
         batch_size: int | None = None,
         linear_steps: int = 100,
@@ -178,7 +187,8 @@ class GaussianSSL(Outputs):
 
         R starts from second differences of x, noise alone where the path is smooth; the transition
         starts with steps well below the noise, so that the first paths are smooth. With ``linear``
-        the first epoch is exact EM of the linear-Gaussian model alone.
+        the first epoch is exact EM of the linear-Gaussian model alone. Flags, counts and numbers
+        with outliers start from a Gaussian stand-in: the loss of such a first epoch is NaN.
 
         :param Tensor x: ``(T, B, E)``.
         :param valid: ``(x, lengths)`` or ``(x, lengths, inputs)`` to choose by, with NaN where
@@ -187,7 +197,8 @@ class GaussianSSL(Outputs):
         :param Tensor loading: C, ``(E, D)``, and ``offset`` b, ``(E,)``. By default each latent is
             a coordinate of x, standardised (E = D), or a principal component of x (E > D).
         :param bool learn_loading: estimate C and b too, by regression of x on the paths: of C what
-            does not only move the latents to other coordinates.
+            does not only move the latents to other coordinates. By default not, but of flags and
+            counts what was not given, by steps of penalised regression.
         :param int batch_size: sequences in a step of EM; by default all, at the price of memory.
         :param int linear_steps: of exact EM at most, where the model is ``linear``.
         :param int num_particles: P.
@@ -210,11 +221,11 @@ class GaussianSSL(Outputs):
         self._name_sensors(data.labels)
         sizes = self.transition.like, data.x.shape[2], self.transition.input_size
         valid_data = take_valid("GaussianSSL.fit", valid, *sizes, self.sensors)
+        if valid_data is not None:
+            check_family("GaussianSSL.fit(valid=)", valid_data, self.family)
         linear_loss = self._start(data, loading, offset, linear_steps)
-        regression = EmissionRegression(
-            *(data.x, data.seen, num_paths, self.emission, learn_loading, averaging),
-            self.config["noise"] == "diagonal",
-        )
+        given = learn_loading, loading is not None, offset is not None
+        regression = self._regression(data, num_paths, given, averaging)
         em = StochasticEM(
             self.model,
             AdamW({"lr": learning_rate, "weight_decay": weight_decay}),
@@ -246,55 +257,8 @@ class GaussianSSL(Outputs):
         how_it_ends |= {"valid": valid_data, "score": score, "monitor": "nll"}
         how_it_ends["disable_progbar"] = disable_progbar
         how_it_ends |= {"parts": {"em": em, "regression": regression}}
-        self._origin = self.emission.offset.clone()
+        self._origin = self._origin_of_x()
         try:
             return fit_epochs(self, num_epochs, step, **how_it_ends)
         finally:
             self._origin = None
-
-    @checked
-    @torch.no_grad()
-    def start(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        *,
-        mask: Tensor | None = None,
-        inputs: Tensor | None = None,
-        loading: Tensor | None = None,
-        offset: Tensor | None = None,
-        linear_steps: int = 100,
-    ) -> None:
-        """Set the start values of :meth:`fit` alone, as for a fit of :attr:`model` by Pyro's SVI.
-
-        The transition's mean is then z_{t-1}, nearly, or that of the linear chain; see :meth:`fit`
-        for the parameters.
-        """
-        data = self._take("fit", x, lengths, mask, inputs, anew=True)
-        self._start(data, loading, offset, linear_steps)
-
-    def _start(self, data: Series, loading: Any, offset: Any, linear_steps: int) -> float | None:
-        """Set start values; return the linear model's loss, where it is what they are."""
-        sizes = data.x.shape[2], self.dim, self.transition.like
-        loading, offset = take_emission("GaussianSSL.fit", loading, offset, *sizes)
-        self._set_inputs_unit(data)
-        self.iterates = self.gap_factors = None
-        if self.transition.around is None:
-            found = closed_form.start_values(data.x, data.seen, self.dim, loading, offset)
-            self._set_emission(found.emission)
-            closed_form.start_transition(self.transition, found)
-            return None
-        if loading is not None or offset is not None:
-            raise ValueError(
-                "GaussianSSL.fit: loading or offset was given to a linear model, expected neither: "
-                "exact EM finds them; write GaussianSSL(..., linear=False) to choose them."
-            )
-        data = data._replace(inputs=self._standard_inputs(data.inputs))
-        linear, loss, z = linear_start(data, self.dim, linear_steps)
-        self._set_emission(start_around(self.transition, linear))
-        self._set_region(z, data.within)
-        return loss
-
-    def _set_emission(self, emission: LinearEmission) -> None:
-        # Clones: C and b may be the caller's, and load_state_dict writes into buffers.
-        self.loading, self.offset, self.covariance = (value.clone() for value in emission)

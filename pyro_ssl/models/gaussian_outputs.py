@@ -16,15 +16,15 @@ from torch import Tensor
 from ..transitions import PathDistribution
 from .frames import inputs_from_tables
 from .gaussian_data import Series, take_inputs
+from .gaussian_forecasting import Forecaster
 from .gaussian_gaps import factors_of, hidden_gaps, misses, num_rounds, rows_of, stretched
 from .gaussian_results import Imputed, Scores, Simulated
-from .gaussian_tracking import Tracker
 from .settings import checked
 
 __all__ = ["Outputs"]
 
 
-class Outputs(Tracker):
+class Outputs(Forecaster):
     """A tracker that fills holes, makes series, and scores its forecasts."""
 
     @checked
@@ -95,11 +95,18 @@ class Outputs(Tracker):
         :returns: the factors, float64 ``(11, E)``: rows are distances of 1, 2 to 3, 4 to 7, ...,
             512 steps and more, and sensors that a series has not at all. What 50 hidden numbers do
             not speak for is as in all sensors together, or as at the next shorter distance.
+        :raises ValueError: of flags and counts, whose draws cannot be stretched.
         """
         if not 0.0 < level < 1.0:
             raise ValueError(
                 f"GaussianSSL.calibrate: level is {level}, expected a probability strictly between "
                 "0 and 1; write level=0.9."
+            )
+        if not self.family.located:
+            raise ValueError(
+                f'GaussianSSL.calibrate: emission is "{self.config["emission"]}", of which draws '
+                'cannot be stretched, expected "gaussian" or "student_t"; write impute(x), without '
+                "calibrate."
             )
         data = self._take("calibrate", x, lengths, mask, inputs)
         how = {"num_samples": num_samples, "warmup_steps": warmup_steps}
@@ -121,7 +128,11 @@ class Outputs(Tracker):
         """Draws of all sensors given what was observed, ``(S, T, B, E)``."""
         z = self._paths(data, num_particles, num_chains, **how)  # (S, T, B, D)
         moved, offset = self._moved(z)
-        return _seen_or_drawn(data, moved + offset, self.emission.covariance)
+        covariance = self.emission.covariance
+        if self.family.gaussian:
+            return _seen_or_drawn(data, moved + offset, covariance)
+        drawn = self.family.sample(moved, offset, covariance)  # independent given the path
+        return torch.where(data.seen, data.x, drawn)
 
     @checked
     @torch.no_grad()
@@ -143,8 +154,8 @@ class Outputs(Tracker):
         )
         z = paths.sample().transpose(0, 1)
         moved, offset = self._moved(z)
-        noise = dist.MultivariateNormal(torch.zeros_like(offset), emission.covariance)
-        return Simulated(moved + offset + noise.sample(z.shape[:2]), z, self._labels())
+        x = self.family.sample(moved + offset, torch.zeros_like(offset), emission.covariance)
+        return Simulated(x, z, self._labels())
 
     @checked
     @torch.no_grad()
@@ -176,9 +187,8 @@ class Outputs(Tracker):
             later = data.select(which, end + horizon)
             truth, there = later.x[end:], later.seen[end:]
             assert forecast.latents is not None
-            moved, offset = self._moved(forecast.latents)
-            sd = self.emission.covariance.diagonal().sqrt()
-            log_p = dist.Normal(moved + offset, sd, validate_args=False).log_prob(truth)
+            C, b, R = self.emission
+            log_p = self.family.log_prob(truth, forecast.latents @ C.T + b, R)
             low, high = forecast.interval(level)
             values = torch.stack(
                 [

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from .frames import Labels, to_tables, unnamed
 
 __all__ = ["GaussianForecast", "Imputed", "Scores", "Simulated", "Tracked"]
-
 
 #: share of the draws that are beyond the fit, from which a forecast extrapolates
 BEYOND = 0.25
@@ -24,9 +22,10 @@ class _Band(NamedTuple):
 
 
 class Tracked(_Band):
-    """``mean`` and ``scale`` (standard deviation) of C z_t + b, each ``(T, B, E)``.
+    """``mean`` and ``scale`` (standard deviation) of E[x_t | z_t], each ``(T, B, E)``.
 
-    An observation there varies by R too: its variance is R's diagonal more than ``scale`` squared.
+    That is C z_t + b; of flags how probable they are, and of counts the rate. An observation there
+    varies more: of Gaussian noise its variance is R's diagonal more than ``scale`` squared.
     """
 
     #: mean and standard deviation of z_t, each ``(T, B, D)``; ``None`` where it was made by hand
@@ -35,13 +34,21 @@ class Tracked(_Band):
 
     @classmethod
     def of_paths(
-        cls, moved: Tensor, offset: Tensor, z: Tensor | None = None, labels: Labels | None = None
+        cls,
+        moved: Tensor,
+        offset: Tensor,
+        z: Tensor | None = None,
+        labels: Labels | None = None,
+        weights: Tensor | None = None,
     ) -> Tracked:
-        """Return where draws of C z, ``(S, T, B, E)``, are; one alone has the scale 0."""
-        free = min(1, len(moved) - 1)
-        found = cls(moved.mean(0) + offset, moved.std(0, correction=free))
+        """Return where draws of E[x_t | z_t], ``(S, T, B, E)``, less an offset, are.
+
+        One alone has the scale 0; ``weights`` ``(S, T, B, 1)``, if they differ, are of mean 1.
+        """
+        mean, scale = _moments(moved, weights)
+        found = cls(mean + offset, scale)
         if z is not None:
-            found.latents = z.mean(0), z.std(0, correction=free)
+            found.latents = _moments(z, weights)
         found.labels = labels
         return found
 
@@ -80,7 +87,8 @@ class _Forecast(NamedTuple):
 class GaussianForecast(_Forecast):
     """Later observations: draws, ``samples`` ``(P, S, B, E)``, and their ``mean`` ``(S, B, E)``.
 
-    ``covariance`` ``(S, B, E, E)`` is that of C z_t + b, the path without the noise.
+    ``covariance`` ``(S, B, E, E)`` is that of E[x_t | z_t], the path without the noise: of
+    C z_t + b, of the probabilities of flags, of the rates of counts.
     """
 
     #: draws of z, ``(P, S, B, D)``
@@ -91,14 +99,13 @@ class GaussianForecast(_Forecast):
 
     @classmethod
     def of_paths(
-        cls, moved: Tensor, offset: Tensor, noise: Tensor, z: Tensor | None = None
+        cls, moved: Tensor, offset: Tensor, samples: Tensor, z: Tensor | None = None
     ) -> GaussianForecast:
-        """Return the forecast of C z_t, ``(P, S, B, E)``, and b, under noise of covariance R."""
+        """Return that of draws of E[x_t | z_t], less an offset, and x_t, ``(P, S, B, E)``."""
         mean = moved.mean(0)
-        draws = dist.MultivariateNormal(torch.zeros_like(moved), noise).sample()
         away = moved - mean
         covariance = torch.einsum("psbe,psbf->sbef", away, away) / len(away)
-        found = cls(moved + draws + offset, mean + offset, covariance)
+        found = cls(samples, mean + offset, covariance)
         found.latents = z
         return found
 
@@ -179,8 +186,8 @@ class GaussianForecast(_Forecast):
 class Imputed(NamedTuple):
     """``x`` ``(T, B, E)`` with its holes filled, and ``samples`` ``(S, T, B, E)`` of all of it.
 
-    What was observed is in all samples as it was; past a series' length all is NaN. Where data
-    were tables, :meth:`to_frame` returns x as such.
+    What was observed is in all samples as it was, a hole of x holds their mean, and past a series'
+    length all is NaN. Where data were tables, :meth:`to_frame` returns x as such.
     """
 
     x: Tensor
@@ -216,7 +223,8 @@ class Simulated(NamedTuple):
 class Scores(NamedTuple):
     """How good forecasts are, by step ahead and sensor, each ``(S, E)``; NaN where none was seen.
 
-    ``log_score`` is the mean log-density of an observation in nats, ``crps`` the continuous ranked
+    ``log_score`` is the mean log-density of an observation in nats, of flags and counts their
+    log-probability, ``crps`` the continuous ranked
     probability score, in units of the sensor, lower is better, ``rmse`` the error of the mean, and
     ``coverage`` the share of observations within the central intervals of ``level``; of
     ``num_observed`` of them.
@@ -247,6 +255,14 @@ class Scores(NamedTuple):
 
         ahead = Labels(names, (range(1, len(self.crps) + 1),))
         return to_tables(columns, ahead, len(self.crps), 1)
+
+
+def _moments(draws: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of draws."""
+    if weights is None:
+        return draws.mean(0), draws.std(0, correction=min(1, len(draws) - 1))
+    mean = (weights * draws).mean(0).to(draws)
+    return mean, (weights * (draws - mean).square()).mean(0).sqrt().to(draws)
 
 
 def _interval(samples: Tensor, level: float) -> tuple[Tensor, Tensor]:

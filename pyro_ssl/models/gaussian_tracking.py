@@ -1,6 +1,6 @@
-"""What a fitted Gaussian SSL finds of data: how likely they are, where the path is, where it goes.
+"""What a fitted Gaussian SSL finds of data: how likely they are, and where the path is.
 
-Next file to read: ``gaussian.py``, which fits it.
+Next file to read: ``gaussian_forecasting.py``, which goes on from there.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ..transitions import RecurrentGaussianTransition
 from .base import Model
 from .frames import Labels
 from .gaussian_data import Series, take_series
+from .gaussian_family import FAMILIES, Family, check_family
 from .gaussian_gaps import ROWS
-from .gaussian_iterates import shares, weights_of, with_weights
 from .gaussian_region import Region, region_of
-from .gaussian_results import GaussianForecast, Tracked
+from .gaussian_results import Tracked
 from .settings import checked
 
 __all__ = ["Tracker"]
@@ -33,14 +33,14 @@ LATER = (*REGION, "iterates", "gap_factors")
 
 
 class Tracker(Model):
-    """A model of paths behind observations, C z_t + b and noise of covariance R.
+    """A model of paths behind observations of a family, about C z_t + b.
 
     A subclass has the Pyro model of ``(x, lengths, mask)``, and fits it.
     """
 
     transition: RecurrentGaussianTransition
 
-    #: C ``(E, D)``, b ``(E,)`` and R ``(E, E)``, once fitted
+    #: C ``(E, D)``, b ``(E,)`` and R ``(E, E)``, once fitted; see ``Family`` for R
     loading: Tensor | None
     offset: Tensor | None
     covariance: Tensor | None
@@ -76,7 +76,8 @@ class Tracker(Model):
     ) -> Tensor:
         """Return log p̂(x_t | x_{1:t-1}), float64 ``(T, B)``, by a particle filter.
 
-        It is in nats, over all E coordinates together, and 0 where nothing was observed.
+        It is in nats, over all E sensors together, and 0 where nothing was observed: a density, or
+        of flags and counts a probability.
         """
         data = self._take("log_likelihood", x, lengths, mask, inputs)
         with private_store():
@@ -93,12 +94,13 @@ class Tracker(Model):
         inputs: Tensor | None = None,
         num_particles: int = 1000,
     ) -> Tracked:
-        """Return where C z_t + b is, and z_t, given x_{1:t}."""
+        """Return where E[x_t | z_t] is, which is C z_t + b of numbers, and z_t, given x_{1:t}."""
         data = self._take("filter", x, lengths, mask, inputs)
         with private_store():
             sweep = ParticleFilter(self.model, num_particles).sweep(*data.arguments)
-        z = sweep.z.movedim(2, 0)  # (P, T, B, D)
-        return Tracked.of_paths(*self._moved(z), z, data.labels)
+        z, w = sweep.z.movedim(2, 0), sweep.step_weights  # (P, T, B, D)
+        w = None if w is None else w.movedim(2, 0).unsqueeze(-1)
+        return Tracked.of_paths(*self._moved(z), z, data.labels, w)
 
     @checked
     @torch.no_grad()
@@ -114,7 +116,7 @@ class Tracker(Model):
         num_chains: int = 4,
         num_particles: int = 20,
     ) -> Tracked:
-        """Return where C z_t + b is, and z_t, given all of x, by particle Gibbs."""
+        """Return where E[x_t | z_t] is, and z_t, given all of x, by particle Gibbs."""
         data = self._take("smooth", x, lengths, mask, inputs)
         how = {"num_samples": num_samples, "warmup_steps": warmup_steps}
         z = self._paths(data, num_particles, num_chains, **how)
@@ -128,64 +130,14 @@ class Tracker(Model):
             sampler.run(*data.arguments, **how)
         return sampler.get_samples()["z"].transpose(1, 2)
 
-    @checked
-    @torch.no_grad()
-    def forecast(
-        self,
-        x: Tensor,
-        horizon: int,
-        lengths: Tensor | None = None,
-        *,
-        mask: Tensor | None = None,
-        inputs: Tensor | None = None,
-        num_particles: int = 1000,
-    ) -> GaussianForecast:
-        """Return the S steps after each series' end, a mixture over particles that are rolled out.
-
-        The particles go by the weights of several epochs of the fit, which were kept: by how these
-        differ the forecast knows how unsure they are.
-
-        :param int horizon: S.
-        :param Tensor lengths: where each series ends, ``(B,)``; by default after T steps.
-        :param Tensor inputs: those of the steps to come too, ``(T + S, B, U)``; a series uses those
-            up to its length + S.
-        """
-        data = self._take("forecast", x, lengths, mask, inputs, horizon=horizon)
-        ends = data.ends
-        each: list[tuple[Tensor, GaussianForecast]] = []
-        for end in ends.unique().tolist():  # those of one length together
-            which = (ends == end).nonzero().squeeze(-1)
-            past = data.select(which, end, horizon)._replace(lengths=None)
-            each.append((which, self._forecast_from(past, end, horizon, num_particles)))
-        labels = None if data.labels is None else data.labels.moved(ends.tolist(), horizon)
-        return GaussianForecast.together(each, labels)
-
-    def _forecast_from(
-        self, past: Series, end: int, horizon: int, num_particles: int
-    ) -> GaussianForecast:
-        """Forecast from one step of all series; inputs are those of the steps to come too."""
-        later = torch.nn.functional.pad
-        x = later(past.x, (0, 0, 0, 0, 0, horizon), value=torch.nan)
-        mask = past.mask
-        if mask is not None:
-            mask = later(mask, (0, 0) * (mask.dim() - 1) + (0, horizon))
-        given = Series(x, None, mask, past.inputs).arguments
-        own = weights_of(self.transition).unsqueeze(0)
-        several = own if self.iterates is None else self.iterates
-        paths = []
-        for P, weights in zip(shares(num_particles, len(several)), several, strict=True):
-            if P:
-                with private_store(), with_weights(self.transition, weights):
-                    paths.append(ParticleFilter(self.model, P).forecast(*given, start=end).paths)
-        z = torch.cat(paths).transpose(1, 2)  # (P, S, B, D)
-        found = GaussianForecast.of_paths(*self._moved(z), self.emission.covariance, z)
-        if self.region is not None:
-            found.outside = self.region.outside(z)
-        return found
+    @property
+    def family(self) -> Family:
+        """What x_t is, given C z_t + b."""
+        return FAMILIES[self.config.get("emission", "gaussian")]
 
     @property
     def emission(self) -> LinearEmission:
-        """C, b and R, of x_t given z_t.
+        """C, b and R, of x_t given z_t; R is 1 of flags and counts, which have none.
 
         :raises RuntimeError: if the model was neither fitted nor started.
         """
@@ -243,9 +195,11 @@ class Tracker(Model):
             raise ValueError("a factor of intervals of filled gaps that is not positive")
 
     def _moved(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """C z, and b."""
+        """E[x_t | z_t] as a sum of two: C z and b, or where it is not linear in z itself and 0."""
         loading, offset, _ = self.emission
-        return z @ loading.T, offset
+        if self.family.located:
+            return z @ loading.T, offset
+        return self.family.mean(z @ loading.T + offset), torch.zeros_like(offset)
 
     def _set_inputs_unit(self, data: Series) -> None:
         """Take origin and unit of the inputs from data of a fit."""
@@ -286,13 +240,15 @@ class Tracker(Model):
         self._check_dtype(f"GaussianSSL.{method}")
         num_sensors = None if anew else len(self.emission.offset)
         like = self.transition.like
-        return take_series(
+        data = take_series(
             *(f"GaussianSSL.{method}", x, lengths, mask, like, num_sensors),
             inputs=inputs,
             horizon=horizon,
             input_size=self.transition.input_size,
             sensors=self.sensors,
         )
+        check_family(f"GaussianSSL.{method}", data, self.family)
+        return data
 
 
 def _rows(tensors: dict[str, Tensor], name: str) -> int:

@@ -35,6 +35,7 @@ from .base import EpochRecord, Model
 from .corpus_words import Corpus
 from .frames import as_numbers, is_table
 from .gaussian_regression import EmissionRegression
+from .gaussian_reweighted import ReweightedRegression
 
 __all__ = ["SavedFit", "saved"]
 
@@ -42,6 +43,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: arguments with others of which a fit may go on
 _FREE = {"self", "num_epochs", "patience", "callback", "disable_progbar", "paths_folder"}
+
+_REGRESSIONS = EmissionRegression | ReweightedRegression
 
 
 class SavedFit:
@@ -172,7 +175,7 @@ def _state(part: Any) -> Any:
         return em_state(part)
     if isinstance(part, MarkovEM | MeanFieldGuide):
         return {"own": state_of(part), "globals": state_of(part._globals)}
-    return part.state if isinstance(part, EmissionRegression) else optimiser_state(part)
+    return part.state if isinstance(part, _REGRESSIONS) else optimiser_state(part)
 
 
 def _put(part: Any, state: Any) -> None:
@@ -182,7 +185,7 @@ def _put(part: Any, state: Any) -> None:
     elif isinstance(part, MarkovEM | MeanFieldGuide):
         put_state(part, state["own"])
         put_state(part._globals, state["globals"])
-    elif isinstance(part, EmissionRegression):
+    elif isinstance(part, _REGRESSIONS):
         part.state = state
     else:
         put_optimiser(part, state)

@@ -118,4 +118,6 @@ def _plain(value: Any) -> Any:
     if not isinstance(value, torch._ops.OpOverload):
         return value
     name = value._schema.name.removeprefix("aten::")
-    return getattr(torch, name, None) or getattr(Tensor, name) if name in _PLAIN else value
+    if name not in _PLAIN:
+        return value
+    return getattr(torch, name, None) or getattr(Tensor, name, value)

@@ -66,6 +66,7 @@ class Particles(NamedTuple):
     state: Any
     chosen_by: Tensor
     weights: Tensor | None
+    step_weights: Tensor | None = None
 
     @property
     def standing(self) -> Standing:
@@ -86,7 +87,9 @@ class Sweep(NamedTuple):
     after the last step, rows ``(B P, ...)``, and means nothing of a sequence that ended before;
     ``weights`` ``(B, P)`` those of the particles there,
     of mean 1, ``None`` where all are equal. ``chosen_by`` ``(T, B, P)`` float64 is what ancestors
-    were drawn by, w_{t-1} α_t over a constant of the step and sequence.
+    were drawn by, w_{t-1} α_t over a constant of the step and sequence. ``step_weights``
+    ``(T, B, P)`` are the weights after each step, of mean 1: those of p(z_t | x_{1:t}); ``None``
+    where all are equal, and of a twisted sweep.
     """
 
     path: Tensor
@@ -96,6 +99,7 @@ class Sweep(NamedTuple):
     state: Any
     chosen_by: Tensor
     weights: Tensor | None = None
+    step_weights: Tensor | None = None
 
     @property
     def effective_size(self) -> Tensor:

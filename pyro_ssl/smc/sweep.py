@@ -204,6 +204,7 @@ def _sweep(
     start = given.start or Standing(None, transition.initial_state((B * P,)), None)
     z = None if start.z is None else start.z.flatten(0, 1)
     state, weights = start.state, start.weights  # w_{t-1}, of mean 1; None: all equal
+    each: list[Tensor] = []  # w_t of all steps
     kept = cycle(zip(particles, particles.flatten(1, 2), ancestors, chosen_by, strict=True))
     for t, log_shift, (z_t, rows_of_z, a, alpha) in zip(
         range(T), log_likelihood, kept, strict=False
@@ -233,10 +234,13 @@ def _sweep(
             if active is not None:  # ... and keeps its last weights
                 now = torch.where(active[t], now, 1.0 if weights is None else weights)
             weights = now
+            if given.keeps_history and given.twist is None:
+                each.append(now)
         state = map_state(partial(torch.index_select, dim=0, index=rows), state)
         z = rows_of_z
         log_shift.add_(alpha.mean(-1).log_())
-    return Particles(particles, ancestors, log_likelihood, state, chosen_by, weights)
+    by_step = torch.stack(each) if each else None
+    return Particles(particles, ancestors, log_likelihood, state, chosen_by, weights, by_step)
 
 
 def _stepper(given: SweepArguments) -> Step:

@@ -200,3 +200,21 @@ def test_a_level_is_a_probability(level):
     with pytest.raises(ValueError, match=r"level is .*, expected a probability .*level=0.9"):
         ssl.calibrate(x, level=level, **QUICK)
     assert ssl.gap_factors is None
+
+
+@pytest.mark.parametrize("emission", ["bernoulli", "poisson"])
+def test_flags_and_counts_are_not_stretched(emission):
+    pyro.set_rng_seed(0)
+    ssl, x = GaussianSSL(1, hidden_size=4, emission=emission), torch.ones(9, 3, 2)
+    x[::2] = 0.0
+    ssl.fit(x, num_epochs=1, num_paths=1, disable_progbar=True)
+    with pytest.raises(ValueError, match=f'emission is "{emission}".*write impute'):
+        ssl.calibrate(x, **QUICK)
+    assert ssl.gap_factors is None
+
+
+def test_numbers_with_outliers_are_calibrated_too():
+    pyro.set_rng_seed(0)
+    ssl, x = GaussianSSL(1, hidden_size=4, emission="student_t"), torch.randn(9, 3, 2)
+    ssl.fit(x, num_epochs=1, num_paths=1, disable_progbar=True)
+    assert (ssl.calibrate(x, **QUICK) > 0).all()

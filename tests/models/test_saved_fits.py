@@ -34,6 +34,14 @@ def series(seed=7):
     return torch.randn(T, 2, 2, generator=generator).cumsum(0)
 
 
+def counts(seed=7):
+    return series(seed).abs().round()
+
+
+def flags(seed=7):
+    return (series(seed) > 0.0).double()
+
+
 def windows(seed=7):
     return torch.randn(20, 4, 2, generator=torch.Generator().manual_seed(seed))
 
@@ -74,6 +82,18 @@ FITS = {
     "Gaussian, linear": (
         *(lambda: GaussianSSL(2, hidden_size=4, linear=True, noise="diagonal"), series),
         {"num_paths": 2, "linear_steps": 2, "batch_size": 1, "valid": (series(8),)},
+    ),
+    "Gaussian, flags": (
+        *(lambda: GaussianSSL(2, hidden_size=4, emission="bernoulli"), flags),
+        {"num_paths": 2, "batch_size": 1, "valid": (flags(8),), "num_valid_particles": 5},
+    ),
+    "Gaussian, counts": (
+        *(lambda: GaussianSSL(1, hidden_size=4, linear=True, emission="poisson"), counts),
+        {"num_paths": 2, "linear_steps": 2},
+    ),
+    "Gaussian, outliers": (
+        *(lambda: GaussianSSL(2, hidden_size=4, emission="student_t"), series),
+        {"num_paths": 2, "learn_loading": True},
     ),
     "language": (language, words, {"batch_size": 3, **scored}),
     "IMV": (lambda: IMVLSTM(2, 3, dropout=0.3), windows, {"batch_size": 7, **pairs}),

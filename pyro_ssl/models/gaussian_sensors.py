@@ -1,0 +1,109 @@
+r"""Flags or counts of E sensors as one distribution, with some of them left out.
+
+log p(x | η) = Σ_e x_e η_e - A(η_e) + log h(x_e), an exponential family in its natural parameter:
+where all steps meet the same η, as when an emission is looked at, that is a product of matrices.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+from torch.nn.functional import softplus
+
+__all__ = ["Counts", "Flags", "Sensors"]
+
+
+class Sensors(dist.TorchDistribution):
+    """E independent sensors.
+
+    :param Tensor eta: natural parameters, ``(..., E)``.
+    :param Tensor there: which were observed, bool, of the values' shape: the others say nothing.
+
+    Example::
+
+        >>> there = torch.tensor([True, False])
+        >>> Flags(torch.zeros(2), there).log_prob(torch.ones(2))
+        tensor(-0.6931)
+    """
+
+    arg_constraints = {"eta": constraints.real_vector}
+
+    def __init__(self, eta: Tensor, there: Tensor, validate_args: bool | None = None) -> None:
+        self.eta, self.there = eta, there
+        super().__init__(eta.shape[:-1], eta.shape[-1:], validate_args=validate_args)
+
+    @staticmethod
+    @abstractmethod
+    def log_normaliser(eta: Tensor) -> Tensor:
+        """A(η)."""
+
+    @staticmethod
+    @abstractmethod
+    def log_base(x: Tensor) -> Tensor:
+        """log h(x)."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p of values ``(..., E)``."""
+        if self._validate_args:
+            self._validate_sample(value)
+        eta, there = self.eta, self.there
+        value = torch.where(there, value, 0.0)
+        base = torch.where(there, self.log_base(value), 0.0).sum(-1)
+        if value.dim() < eta.dim() and eta.shape[1:-1].numel() == 1:  # (S, 1, 1, E)
+            points = eta.flatten(0, -2)
+            found = value @ points.T - there.to(eta) @ self.log_normaliser(points).T
+            found = (found + base.unsqueeze(-1)).movedim(-1, 0)  # (S, ...), as many as η has
+            return found.view(-1, *(1 for _ in eta.shape[value.dim() : -1]), *found.shape[1:])
+        return torch.where(there, value * eta - self.log_normaliser(eta), 0.0).sum(-1) + base
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Sensors:
+        """Return a distribution of a larger batch shape."""
+        shape = (*batch_shape, *self.event_shape)
+        return type(self)(self.eta.expand(shape), self.there.expand(shape), validate_args=False)
+
+
+class Flags(Sensors):
+    """Zeros and ones, η their log-odds."""
+
+    support = constraints.independent(constraints.boolean, 1)
+
+    @staticmethod
+    def log_normaliser(eta: Tensor) -> Tensor:
+        """log(1 + e^η)."""
+        return softplus(eta)
+
+    @staticmethod
+    def log_base(x: Tensor) -> Tensor:
+        """0."""
+        return torch.zeros_like(x)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw flags, of all sensors."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        return torch.bernoulli(self.eta.detach().sigmoid().expand(shape))
+
+
+class Counts(Sensors):
+    """Whole numbers from 0, η the logarithms of their rates."""
+
+    support = constraints.independent(constraints.nonnegative_integer, 1)
+
+    @staticmethod
+    def log_normaliser(eta: Tensor) -> Tensor:
+        """The rate."""
+        return eta.exp()
+
+    @staticmethod
+    def log_base(x: Tensor) -> Tensor:
+        """-log x!."""
+        return -torch.lgamma(x + 1.0)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw counts, of all sensors."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        return torch.poisson(self.eta.detach().exp().expand(shape))
