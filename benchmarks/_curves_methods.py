@@ -21,6 +21,8 @@ from pyro_ssl.exact import LinearEmission, kalman_filter
 from pyro_ssl.models import GaussianSSL
 from pyro_ssl.transitions import GaussianLSTMTransition, LinearGaussianTransition
 
+from ._common import crps
+
 TRAIN, TEST, NOISE, H = 100, 40, 0.3, 32
 
 __all__ = ["METHODS", "NOISE", "TEST", "TRAIN", "Method", "fit_particle_gibbs", "run"]
@@ -30,16 +32,16 @@ class Predictions(NamedTuple):
     """Of one sequence of T points: ``place`` (T, 2) estimates the curve at t.
 
     ``log_likelihood`` (T,) log p(x_t | x_{1:t-1}); ``noise`` (2,) the diagonal of R; ``forecast``
-    (40, 2) the mean of the points to come, given the first 100, and ``low`` and ``high`` the ends
-    of their 90 % intervals.
+    (40, 2) the mean of the points to come, given the first 100, ``draws`` (N, 40, 2) of them, and
+    ``beyond`` (40,) where the forecast says that it extrapolates, if it does.
     """
 
     place: Tensor
     log_likelihood: Tensor
     noise: Tensor
     forecast: Tensor
-    low: Tensor
-    high: Tensor
+    draws: Tensor
+    beyond: Tensor | None = None
 
 
 class Method(NamedTuple):
@@ -58,7 +60,9 @@ def run(method: str, kind: str, seed: int) -> dict[str, float | list[float]]:
     seconds = time.perf_counter() - started
     z, x = curve.z.squeeze(1), curve.x.squeeze(1)
     square = (found.place - z).square()
-    covered = (found.low < x[TRAIN:]) & (x[TRAIN:] < found.high)
+    low, high = found.draws.quantile(0.05, 0), found.draws.quantile(0.95, 0)
+    covered = ((low < x[TRAIN:]) & (x[TRAIN:] < high)).double().mean(-1)
+    beyond = torch.zeros(TEST) if found.beyond is None else found.beyond.double()
     return {
         "rmse": float(square.mean().sqrt()),
         "rmse_train": float(square[:TRAIN].mean().sqrt()),
@@ -67,7 +71,9 @@ def run(method: str, kind: str, seed: int) -> dict[str, float | list[float]]:
         "noise": found.noise.tolist(),
         "noise_drawn": (x - z)[:TRAIN].square().mean(0).tolist(),
         "forecast_rmse": float((found.forecast - z[TRAIN:]).square().mean().sqrt()),
-        "coverage": float(covered.double().mean()),
+        "forecast_crps": float(crps(found.draws, x[TRAIN:]).mean()),
+        "coverage": float(covered.mean()),
+        "beyond": float(beyond.mean()),
         "seconds": seconds,
     }
 
@@ -130,12 +136,13 @@ def of_ssl(fit: Callable[[Tensor], GaussianSSL]) -> Callable[[Tensor], Predictio
     def predict(x: Tensor) -> Predictions:
         ssl = fit(x[:TRAIN])
         forecast = ssl.forecast(x[:TRAIN], TEST)
-        low, high = forecast.interval()
         return Predictions(
             ssl.filter(x).mean.squeeze(1),
             ssl.log_likelihood(x).squeeze(1),
             ssl.emission[2].diagonal(),
-            *(part.squeeze(1) for part in (forecast.mean, low, high)),
+            forecast.mean.squeeze(1),
+            forecast.samples.squeeze(2),
+            None if forecast.outside is None else forecast.extrapolates.squeeze(1),
         )
 
     return predict
@@ -189,8 +196,7 @@ def kalman(dim: int) -> Callable[[Tensor], Predictions]:
                 found.log_likelihood.squeeze(1),
                 log_noise.exp(),
                 ahead,
-                ahead - 1.645 * spread,
-                ahead + 1.645 * spread,
+                ahead + spread * torch.randn(1000, *ahead.shape),
             )
 
     return predict
@@ -220,13 +226,12 @@ def lstm_regressor(x: Tensor, num_steps: int = 300, num_draws: int = 1000) -> Pr
             z_prev = path[:, t] if t < TRAIN else torch.normal(*moments)
             draws.append(z_prev)
         ahead = torch.stack(draws[TRAIN:]) * spread + mean  # (40, draws, 2)
-        tails = ahead.new_tensor([0.05, 0.95])
         return Predictions(
             next_point.mean[0] * spread + mean,
             network.log_prob(points)[0] - spread.log().sum(),
             (next_point.scale[0] * spread).square().mean(0),
             ahead.mean(1),
-            *ahead.quantile(tails, 1),
+            ahead.transpose(0, 1),
         )
 
 

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from pyro_ssl import GaussianSSL
 from pyro_ssl.exact import LinearGaussianEM, kalman_filter, kalman_smoother
 
+from ._common import crps
+
 __all__ = ["METHODS", "Split"]
 
 Z90 = 1.6448536269514722
@@ -42,8 +44,8 @@ def gaussian(mean: Tensor, sd: Tensor, truth: Tensor) -> tuple[Tensor, ...]:
     """Mean, central 90 % interval and CRPS of independent Gaussians."""
     normal = torch.distributions.Normal(0.0, 1.0, validate_args=False)
     z = (truth - mean) / sd
-    crps = sd * (z * (2 * normal.cdf(z) - 1) + 2 * normal.log_prob(z).exp() - math.pi**-0.5)
-    return mean, mean - Z90 * sd, mean + Z90 * sd, crps
+    score = sd * (z * (2 * normal.cdf(z) - 1) + 2 * normal.log_prob(z).exp() - math.pi**-0.5)
+    return mean, mean - Z90 * sd, mean + Z90 * sd, score
 
 
 class Persistence:
@@ -204,10 +206,7 @@ class SSL:
 def _of_samples(
     samples: Tensor, mean: Tensor, ends: tuple[Tensor, Tensor], truth: Tensor
 ) -> tuple[Tensor, ...]:
-    P = len(samples)
-    weight = (2.0 * torch.arange(1, P + 1) - P - 1.0).view(-1, 1, 1, 1) / P**2
-    crps = (samples - truth).abs().mean(0) - (weight * samples.sort(0).values).sum(0)
-    return mean, *ends, crps
+    return mean, *ends, crps(samples, truth)
 
 
 METHODS: dict[str, tuple[str, Any]] = {

@@ -33,6 +33,7 @@ from .gaussian_family import check_family, family_of
 from .gaussian_iterates import kept_with
 from .gaussian_linear import chain_to_fill
 from .gaussian_model import em_epoch
+from .gaussian_noise import check_rank
 from .gaussian_starts import Starts
 from .saved_fit import saved
 from .settings import checked
@@ -60,7 +61,8 @@ class GaussianSSL(Starts):
         it the latents, is identified as in :class:`~pyro_ssl.exact.LinearGaussianEM`.
     :param int input_size: U, exogenous inputs of the transition, known at every step.
     :param str noise: R is ``"full"``, the default, or ``"diagonal"``: for many sensors, or many
-        holes. Of Gaussian emissions alone: other sensors are independent given z_t.
+        holes; or ``"low-rank"``, between them: what sensors share has ``noise_rank`` dimensions, 1
+        by default. Of Gaussian emissions alone: other sensors are independent given z_t.
     :param str emission: what x_t is, with η = C z_t + b: ``"gaussian"``, numbers about η;
         ``"student_t"``, numbers about η some of which may be far off, by noise of 4 degrees of
         freedom and a scale for each sensor; ``"bernoulli"``, flags, 0 or 1, with log-odds η; or
@@ -104,14 +106,17 @@ class GaussianSSL(Starts):
         linear: bool = False,
         input_size: int = 0,
         noise: str | None = None,
+        noise_rank: int | None = None,
         emission: str = "gaussian",
         sensors: Sequence[str] | None = None,
     ) -> None:
         _, noise = family_of(emission, noise)
+        noise_rank = check_rank(noise, noise_rank)
         if cell not in _TRANSITIONS:
             raise ValueError(f'cell is "{cell}", expected one of {sorted(_TRANSITIONS)}.')
         options: dict[str, Any] = {"reads": reads, "residual": residual, "dropout": dropout}
         more: dict[str, Any] = {"linear": linear, "input_size": input_size, "noise": noise}
+        more |= {} if noise_rank is None else {"noise_rank": noise_rank}
         more |= {} if emission == "gaussian" else {"emission": emission}
         more |= {} if sensors is None else {"sensors": list(map(str, sensors))}
         super().__init__(dim=dim, hidden_size=hidden_size, cell=cell, **options, **more)

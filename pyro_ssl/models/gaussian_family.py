@@ -20,11 +20,11 @@ from torch import Tensor
 from ..exact import LinearEmission
 from .gaussian_data import Series, observed
 from .gaussian_model import observe
+from .gaussian_noise import NOISES
 from .gaussian_sensors import Counts, Flags, Sensors
 
 __all__ = ["DEGREES", "FAMILIES", "Family", "check_family", "family_of"]
 
-NOISES = ("full", "diagonal")
 #: degrees of freedom of Student-t noise: few, with a variance
 DEGREES = 4.0
 #: typical distances from the median beyond which a stand-in for a number is cut off
@@ -263,9 +263,9 @@ def family_of(emission: str, noise: str | None) -> tuple[Family, str]:
         noise = "full" if noise is None else noise
     if noise not in (None, *NOISES):
         raise ValueError(f'noise is "{noise}", expected one of {NOISES}.')
-    if emission != "gaussian" and noise == "full":
+    if emission != "gaussian" and noise not in (None, "diagonal"):
         raise ValueError(
-            f'noise is "full" beside emission="{emission}", whose sensors are independent given '
+            f'noise is "{noise}" beside emission="{emission}", whose sensors are independent given '
             f'the path; write GaussianSSL(..., emission="{emission}") without it, or '
             'emission="gaussian" for noise that sensors share.'
         )

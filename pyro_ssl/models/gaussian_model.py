@@ -28,7 +28,7 @@ def observe(
     """Return p(x_t | its mean, t) as a function, sensors that were not observed left out, and x.
 
     :param Tensor x: ``(T, B, E)``.
-    :param str noise: ``"full"`` or ``"diagonal"``.
+    :param str noise: ``"diagonal"``, or any other form.
     """
     x, there = observed(x, mask)
     if noise == "diagonal":

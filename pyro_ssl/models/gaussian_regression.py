@@ -10,6 +10,8 @@ which the transition would have to be moved.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -28,7 +30,7 @@ class EmissionRegression:
     :param LinearEmission start: C₀, b and R before any path.
     :param bool learn_loading: estimate C and b too.
     :param float averaging: weight of the past, in [0, 1).
-    :param bool diagonal: whether R is.
+    :param form: makes R one of its form, as :func:`~.gaussian_noise.form_of` does; by default any.
 
     Example::
 
@@ -50,7 +52,7 @@ class EmissionRegression:
         start: LinearEmission,
         learn_loading: bool,
         averaging: float,
-        diagonal: bool = False,
+        form: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self._origin, self._unit = unit_of(x, seen)
         self._seen = seen.any(-1).repeat(1, num_paths)  # (T, B M)
@@ -59,7 +61,7 @@ class EmissionRegression:
         self._there = seen.repeat(1, num_paths, 1)[self._seen]  # (N, E)
         self._whole = bool(self._there.all())
         self._learn_loading, self._averaging = learn_loading, averaging
-        self._diagonal, self._start = diagonal, self._standard(start)
+        self._form, self._start = form, self._standard(start)
         self._z_origin: Tensor | None = None  # (D,)
         self._moments: Tensor | None = None  # of [x, z, 1], (E + D + 1, E + D + 1)
 
@@ -107,8 +109,8 @@ class EmissionRegression:
             b = b.unsqueeze(-1) + C @ at.unsqueeze(-1)
         weight = torch.cat([C, b], -1)
         R = xx - weight @ xz.T - xz @ weight.T + weight @ zz @ weight.T
-        if self._diagonal:
-            R = R.diagonal().diag()
+        if self._form is not None:
+            R = self._form(R)
         R = 0.5 * (R + R.T) + 1e-6 * torch.eye(E, dtype=R.dtype, device=R.device)
         return LinearEmission(emission.matrix, emission.offset, (unit * R * unit.T).to(like))
 
@@ -141,7 +143,7 @@ class EmissionRegression:
         """E[x | z, what was observed], ``(N, E)``, and the mean of the covariances, ``(E, E)``."""
         C, b, R = emission
         expected = z @ C.T + b
-        if self._diagonal:
+        if torch.equal(R, R.diagonal().diag()):
             share = (~self._there).double().mean(0)
             filled = torch.where(self._there, self._target, expected)
             return filled, torch.diag(share * R.diagonal())

@@ -18,6 +18,7 @@ from ..exact import LinearEmission
 from . import gaussian_closed_form as closed_form
 from .gaussian_data import Series, take_emission
 from .gaussian_linear import DRAWS, linear_start, start_around
+from .gaussian_noise import form_of
 from .gaussian_outputs import Outputs
 from .gaussian_regression import EmissionRegression
 from .gaussian_reweighted import ReweightedRegression
@@ -103,7 +104,8 @@ class Starts(Outputs):
         learn, has_loading, has_offset = given
         if self.family.gaussian:
             how = data.x, data.seen, num_paths, self.emission, bool(learn), averaging
-            return EmissionRegression(*how, self.config["noise"] == "diagonal")
+            form = form_of(self.config["noise"], self.config.get("noise_rank"))
+            return EmissionRegression(*how, form)
         if learn is None:
             learn = not (self.family.located or has_loading)
         learns = learn, learn or not (self.family.located or has_offset)

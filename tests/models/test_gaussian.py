@@ -13,6 +13,7 @@ from pyro_ssl import ParticleGibbs
 from pyro_ssl.datasets import CURVES, noisy_curve, noisy_rotation
 from pyro_ssl.exact.kalman import LinearEmission, kalman_filter, kalman_smoother
 from pyro_ssl.models import GaussianSSL
+from pyro_ssl.models.gaussian_noise import form_of
 from pyro_ssl.models.gaussian_regression import EmissionRegression
 from pyro_ssl.transitions import LinearGaussianTransition
 
@@ -126,7 +127,8 @@ def test_missing_sensors_count_with_their_expectation(diagonal):
     seen[0] = True
     x = x.masked_fill(~seen, torch.nan)
     there = seen.any(-1)
-    regression = EmissionRegression(x.unsqueeze(1), seen.unsqueeze(1), 1, law, False, 0.0, diagonal)
+    form = form_of("diagonal" if diagonal else "full", None)
+    regression = EmissionRegression(x.unsqueeze(1), seen.unsqueeze(1), 1, law, False, 0.0, form)
     assert regression.num_observed == there.sum()
     found = regression.update(z.unsqueeze(0), law).covariance
     expected = torch.zeros(E, E)
