@@ -138,7 +138,7 @@ BENCHMARKS = (
         "Many sensors",
         "sensors.json",
         "python -m benchmarks.sensors --sml2010 FOLDER --pm25 FILE",
-        "2026-11-26",
+        "2026-11-27",
         printed(sensors.report, whole=True),
     ),
     Benchmark(
