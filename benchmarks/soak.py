@@ -14,14 +14,17 @@ at once:
 - ``stream``: documents that come, a few at a time and each time of another length: EM learns from
   them, and a particle filter scores them.
 
-A hundred times the resident memory is read, and the steps so far are counted. After the first
-fifth, in which caches fill, a line is fitted to memory, and to steps in units of a fixed piece of
-work (an LSTM's forward and backward pass) that is timed at each reading, in CPU seconds of the
-process, since the machine may do something else too: ``growth`` and ``drift`` are its rise from the
-first end to the last, in percent of the mean.
+A hundred times the resident memory is read, and the steps so far are counted. What malloc keeps of
+freed memory is given back before: of a process that frees large pieces glibc holds some, up to 64
+MiB. After the first fifth, in which caches fill, a line is fitted to memory, and to steps in units
+of a fixed piece of work (an LSTM's forward and backward pass) that is timed at each reading, in CPU
+seconds of the process, since the machine may do something else too; the median of nine neighbours
+is the unit. ``growth`` and ``drift`` are the line's rise from the first end to the last, in percent
+of the mean, drift with its standard error.
 """
 
 import argparse
+import ctypes
 import json
 import os
 import subprocess
@@ -163,33 +166,48 @@ def work() -> float:
 
 
 def resident() -> float:
-    """Return the resident memory of this process, in MiB."""
+    """Return the resident memory of this process, in MiB, without what malloc keeps free."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone
+    if trim is not None:
+        trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def rise(x: torch.Tensor, y: torch.Tensor) -> float:
-    """Return how much a line through y rises from the first x to the last, in percent of y."""
-    slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
-    return float(100.0 * slope * (x[-1] - x[0]) / y.mean())
+def local_median(values: torch.Tensor, width: int = 9) -> torch.Tensor:
+    """Return the median of so many neighbours of each value."""
+    ends = values[:1].expand(width // 2), values[-1:].expand(width // 2)
+    return torch.cat([ends[0], values, ends[1]]).unfold(0, width, 1).median(-1).values
+
+
+def rise(x: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
+    """Return how much a line through y rises over x, in percent of y, and its standard error."""
+    x, square = x - x.mean(), (x - x.mean()).square().sum()
+    slope = (x * (y - y.mean())).sum() / square
+    error = ((y - y.mean() - slope * x).square().sum() / (len(x) - 2) / square).sqrt()
+    percent = 100.0 * (x[-1] - x[0]) / y.mean()
+    return float(percent * slope), float(percent * error)
 
 
 def summary(samples: dict[str, list[float]]) -> dict[str, Any]:
-    """Return growth and drift, in percent, and what they are of."""
+    """Return growth and drift, in percent, and what they are of, at each reading."""
     first = int(WARM_UP * len(samples["steps"]))
     seconds, cpu, memory, steps, unit = (
         torch.tensor(v[first:], dtype=torch.float64) for v in samples.values()
     )
     if len(seconds) < 10:
         raise SystemExit(f"found {samples['steps']} steps, expected more of them: write --minutes")
-    rate = steps.diff() / (cpu.diff() / unit[1:])
+    rate = steps.diff() / (cpu.diff() / local_median(unit)[1:])
+    drift, error = rise(seconds[1:], rate)
     return {
         "minutes": round(samples["seconds"][-1] / 60, 1),
         "steps": samples["steps"][-1],
         "MiB": round(float(memory.mean()), 1),
-        "growth": round(rise(seconds, memory), 3),
+        "growth": round(rise(seconds, memory)[0], 3),
         "steps per unit": round(float(rate.mean()), 3),
-        "drift": round(rise(seconds[1:], rate), 2),
+        "drift": round(drift, 2),
+        "error of drift": round(error, 2),
+        "readings": [round(r, 3) for r in rate.tolist()],
     }
 
 
@@ -226,7 +244,8 @@ def main() -> None:
             rate = f"{row['steps per unit']:.2f} steps per unit"
             print(
                 f"{kind:<8}{row['steps']:>9,} steps, {row['MiB']:7.1f} MiB, "
-                f"growth {row['growth']:+.2f} %, {rate}, drift {row['drift']:+.1f} %",
+                f"growth {row['growth']:+.2f} %, {rate}, drift {row['drift']:+.1f} % "
+                f"(s.e. {row['error of drift']:.1f})",
                 flush=True,
             )
 

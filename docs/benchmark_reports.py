@@ -92,7 +92,12 @@ def errors_ahead(path: Path) -> str:
 def plain(path: Path) -> str:
     """Make a table of figures that have names alone: a column for each run."""
     runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
-    names = dict.fromkeys(name for run in runs.values() for name in run)
+    names = dict.fromkeys(
+        name
+        for run in runs.values()
+        for name, value in run.items()
+        if not isinstance(value, list)
+    )
     lines = [f"| | {' | '.join(runs)} |", "|---" * (1 + len(runs)) + "|"]
     for name in names:
         lines.append(
