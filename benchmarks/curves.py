@@ -102,10 +102,10 @@ def report(results: Results) -> None:
                 continue
             cells = []
             for column, (_, digits) in COLUMNS.items():
-                values = [run[column] for run in runs]
+                values = [run[column] for run in runs if column in run]
                 if column == "noise":
                     values = [sum(value) / len(value) for value in values]
-                cells.append(mean_sd(values, digits))
+                cells.append(mean_sd(values, digits) if values else "")
             print(f"| {method.title} | {' | '.join(cells)} |")
     print("\nshare of sweeps that renew z_t, P=10, T=200: least over steps, mean over steps")
     for key, rates in results.runs.items():

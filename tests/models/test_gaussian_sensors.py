@@ -290,8 +290,8 @@ def test_bad_input_is_told():
         ssl.fit(x, inputs=u * math.nan, **quick)
     with pytest.raises(ValueError, match="given to a linear model, expected neither"):
         ssl.fit(x, inputs=u, loading=torch.ones(6, D), **quick)
-    with pytest.raises(ValueError, match='noise is "low-rank", expected one of'):
-        GaussianSSL(D, noise="low-rank")
+    with pytest.raises(ValueError, match='noise is "banded", expected one of'):
+        GaussianSSL(D, noise="banded")
     ssl.fit(x, inputs=u, **quick)
     with pytest.raises(ValueError, match=r"inputs have shape \(8, 2\), expected \(11, 4, 2\)"):
         ssl.forecast(x, 3, inputs=u)

@@ -151,7 +151,7 @@ def _(right, weights, shape, move, device):
 
 edited(
     *("states", "kernel", "final slot by the last look-ahead weights", SWEEP),
-    ("chosen_by, weights)", "chosen_by, alpha.nan_to_num(1.0) + 1e-9)"),
+    ("chosen_by, weights, by_step)", "chosen_by, alpha.nan_to_num(1.0) + 1e-9, by_step)"),
 )
 
 
