@@ -7,7 +7,7 @@ import torch
 
 from pyro_ssl.bench import machine, ratios_of, timed
 
-__all__ = ["crps", "mean_sd", "print_ratios", "timed"]
+__all__ = ["mean_sd", "print_ratios", "timed"]
 
 
 def mean_sd(values: list[float], digits: int) -> str:
@@ -15,14 +15,6 @@ def mean_sd(values: list[float], digits: int) -> str:
     text = f"{statistics.fmean(values):,.{digits}f}"
     spread = statistics.stdev(values) if len(values) > 1 else 0.0
     return f"{text} ± {spread:.{digits}f}" if spread else text
-
-
-def crps(samples: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Continuous ranked probability score of draws ``(P, ...)``, lower is better."""
-    P = len(samples)
-    rank = torch.arange(1, P + 1, dtype=samples.dtype)
-    weight = ((2.0 * rank - P - 1.0) / P**2).view(-1, *(1 for _ in truth.shape))
-    return (samples - truth).abs().mean(0) - (weight * samples.sort(0).values).sum(0)
 
 
 def print_ratios(

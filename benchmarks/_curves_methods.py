@@ -18,10 +18,8 @@ from torch import Tensor
 from pyro_ssl import ssl_transition
 from pyro_ssl.datasets import noisy_curve
 from pyro_ssl.exact import LinearEmission, kalman_filter
-from pyro_ssl.models import GaussianSSL
+from pyro_ssl.models import GaussianSSL, crps
 from pyro_ssl.transitions import GaussianLSTMTransition, LinearGaussianTransition
-
-from ._common import crps
 
 TRAIN, TEST, NOISE, H = 100, 40, 0.3, 32
 

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from pyro_ssl import GaussianSSL
 from pyro_ssl.exact import LinearGaussianEM, kalman_filter, kalman_smoother
-
-from ._common import crps
+from pyro_ssl.models import crps
 
 __all__ = ["METHODS", "Split"]
 

@@ -32,12 +32,12 @@ def main() -> None:
     x = path @ torch.randn(D, E) + 0.3 * torch.randn(T, B, E)
     fits = {}
     for linear in (False, True):
+        name = "around a linear chain" if linear else "by steps from z"
         ssl = GaussianSSL(D, hidden_size=H, linear=linear, noise="diagonal")
         for num_paths in (1, 8):
             how = {"num_particles": P, "num_paths": num_paths, "linear_steps": 20}
             history = ssl.fit(x, num_epochs=4, disable_progbar=True, **how)
             seconds = statistics.median(record.seconds for record in history[1:])
-            name = "around a linear chain" if linear else "by steps from z"
             print(f"an epoch, {name}, {num_paths} paths: {seconds:.2f} s", flush=True)
         fits[name] = ssl
 

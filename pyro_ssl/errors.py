@@ -19,6 +19,7 @@ __all__ = [
     "SSLError",
     "SeveralBlocksError",
     "at_least",
+    "check_level",
     "model_error",
     "positive_size",
 ]
@@ -91,6 +92,20 @@ def at_least(least: int, *values: Any) -> bool:
         return all(operator.index(value) >= least for value in values)
     except TypeError:
         return False
+
+
+def check_level(where: str, level: float, write: str = "interval(0.9)") -> None:
+    """Check that an interval can be of a level.
+
+    :param str where: who asks, for the message.
+    :param str write: what to write instead.
+    :raises ValueError: if it is no probability strictly between 0 and 1.
+    """
+    if not 0.0 < level < 1.0:
+        raise ValueError(
+            f"{where}: found level={level}, expected a probability strictly between 0 and 1; "
+            f"write {write} for 90 %."
+        )
 
 
 def positive_size(name: str, size: int) -> int:

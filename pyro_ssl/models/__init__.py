@@ -7,6 +7,7 @@ from .coherence import npmi
 from .dynamic import DynamicEvaluation
 from .epochs import FitState, fit_epochs
 from .gaussian import GaussianSSL
+from .gaussian_outputs import crps
 from .gaussian_results import GaussianForecast, Imputed, Scores, Simulated, Tracked
 from .imv import (
     IMVLSTM,
@@ -47,6 +48,7 @@ __all__ = [
     "Tracked",
     "WordForecast",
     "choose_num_topics",
+    "crps",
     "fit_epochs",
     "fit_markov",
     "importance_over_seeds",

@@ -21,7 +21,7 @@ from ..exact import LinearEmission
 from .gaussian_data import Series, observed
 from .gaussian_model import observe
 from .gaussian_noise import NOISES
-from .gaussian_sensors import Counts, Flags, Sensors
+from .gaussian_sensors import Counts, Flags, Sensors, poisson
 
 __all__ = ["DEGREES", "FAMILIES", "Family", "check_family", "family_of"]
 
@@ -228,7 +228,7 @@ class Poisson(Natural):
 
     def sample(self, mean: Tensor, offset: Tensor, covariance: Tensor) -> Tensor:
         """Draw counts; see the base class."""
-        return torch.poisson(mean + offset)
+        return poisson(mean + offset)
 
     def stand_in(self, x: Tensor, seen: Tensor) -> Tensor:
         """Logarithms, which 0 has too."""

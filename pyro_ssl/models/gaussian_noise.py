@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..errors import positive_size
+
 __all__ = ["NOISES", "check_rank", "form_of", "low_rank"]
 
 NOISES = ("full", "diagonal", "low-rank")
@@ -30,10 +32,7 @@ def check_rank(noise: str, rank: int | None) -> int | None:
                 f'GaussianSSL(..., noise="low-rank", noise_rank={rank}).'
             )
         return None
-    rank = 1 if rank is None else rank
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise ValueError(f"noise_rank is {rank}, expected an integer from 1; write noise_rank=1.")
-    return rank
+    return positive_size("noise_rank", 1 if rank is None else rank)
 
 
 def form_of(noise: str, rank: int | None) -> Callable[[Tensor], Tensor]:

@@ -13,6 +13,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from ..errors import at_least, check_level
 from ..transitions import PathDistribution
 from .frames import inputs_from_tables
 from .gaussian_data import Series, take_inputs
@@ -21,7 +22,7 @@ from .gaussian_gaps import factors_of, hidden_gaps, misses, num_rounds, rows_of,
 from .gaussian_results import Imputed, Scores, Simulated
 from .settings import checked
 
-__all__ = ["Outputs"]
+__all__ = ["Outputs", "crps"]
 
 
 class Outputs(Forecaster):
@@ -95,12 +96,14 @@ class Outputs(Forecaster):
         :returns: the factors, float64 ``(11, E)``: rows are distances of 1, 2 to 3, 4 to 7, ...,
             512 steps and more, and sensors that a series has not at all. What 50 hidden numbers do
             not speak for is as in all sensors together, or as at the next shorter distance.
-        :raises ValueError: of flags and counts, whose draws cannot be stretched.
+        :raises ValueError: of flags and counts, whose draws cannot be stretched, or if ``level`` is
+            no probability, or there is one draw alone.
         """
-        if not 0.0 < level < 1.0:
+        check_level("GaussianSSL.calibrate", level, "calibrate(x, level=0.9)")
+        if not at_least(2, num_samples):
             raise ValueError(
-                f"GaussianSSL.calibrate: level is {level}, expected a probability strictly between "
-                "0 and 1; write level=0.9."
+                f"GaussianSSL.calibrate: num_samples is {num_samples}, expected an integer from 2, "
+                "for an interval to have two ends; write num_samples=50."
             )
         if not self.family.located:
             raise ValueError(
@@ -179,6 +182,7 @@ class Outputs(Forecaster):
         :param int every: steps from one forecast to the next; by default ``horizon``.
         :raises ValueError: if no forecast has an observation to be compared with.
         """
+        check_level("GaussianSSL.score", level, "score(x, horizon, level=0.9)")
         data = self._take("score", x, lengths, mask, inputs)
         totals = torch.zeros(5, horizon, data.x.shape[2], dtype=torch.double, device=data.x.device)
         for end, which in _origins(data, start, every or horizon, horizon):

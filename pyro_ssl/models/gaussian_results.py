@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import check_level
 from .frames import Labels, to_tables, unnamed
 
 __all__ = ["GaussianForecast", "Imputed", "Scores", "Simulated", "Tracked"]
@@ -224,10 +225,9 @@ class Scores(NamedTuple):
     """How good forecasts are, by step ahead and sensor, each ``(S, E)``; NaN where none was seen.
 
     ``log_score`` is the mean log-density of an observation in nats, of flags and counts their
-    log-probability, ``crps`` the continuous ranked
-    probability score, in units of the sensor, lower is better, ``rmse`` the error of the mean, and
-    ``coverage`` the share of observations within the central intervals of ``level``; of
-    ``num_observed`` of them.
+    log-probability, ``crps`` the continuous ranked probability score, in units of the sensor, lower
+    is better, ``rmse`` the error of the mean, and ``coverage`` the share of observations within the
+    central intervals of ``level``; of ``num_observed`` of them.
     """
 
     log_score: Tensor
@@ -266,11 +266,7 @@ def _moments(draws: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def _interval(samples: Tensor, level: float) -> tuple[Tensor, Tensor]:
-    if not 0.0 < level < 1.0:
-        raise ValueError(
-            f"interval: found level={level}, expected a probability strictly between 0 and 1; "
-            "write interval(0.9) for 90 %."
-        )
+    check_level("interval", level)
     tail = (1.0 - level) / 2.0
     return samples.quantile(tail, 0), samples.quantile(1.0 - tail, 0)
 

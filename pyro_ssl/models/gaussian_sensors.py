@@ -15,7 +15,10 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import softplus
 
-__all__ = ["Counts", "Flags", "Sensors"]
+__all__ = ["Counts", "Flags", "Sensors", "poisson"]
+
+#: a rate from which a count is the rate, to its fifth digit
+MANY = 1e9
 
 
 class Sensors(dist.TorchDistribution):
@@ -106,4 +109,15 @@ class Counts(Sensors):
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draw counts, of all sensors."""
         shape = self._extended_shape(torch.Size(sample_shape))
-        return torch.poisson(self.eta.detach().exp().expand(shape))
+        return poisson(self.eta.detach().exp().expand(shape))
+
+
+def poisson(rate: Tensor) -> Tensor:
+    """Draw counts of any rate, of one that is beyond all integers too: there it is the rate.
+
+    Example::
+
+        >>> poisson(torch.tensor([0.0, 1e30]))
+        tensor([0.0000e+00, 1.0000e+30])
+    """
+    return torch.where(rate > MANY, rate, torch.poisson(rate.clamp(max=MANY)))

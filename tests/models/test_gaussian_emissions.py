@@ -181,6 +181,17 @@ def test_draws_have_their_distribution(emission):
     assert (apart < 5 * (2 * again.square().var(0) / n).sqrt() + 1e-9).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_counts_of_rates_beyond_all_integers_are_the_rates(dtype):
+    """As a forecast that extrapolates may have them; torch's own draws are negative there."""
+    eta = torch.tensor([0.0, 45.0, 70.0], dtype=dtype)
+    for x in (
+        FAMILIES["poisson"].sample(eta.exp(), torch.zeros_like(eta), torch.eye(3)),
+        Counts(eta, torch.ones(3, dtype=torch.bool)).sample(),
+    ):
+        assert (x >= 0).all() and torch.equal(x[1:], eta[1:].exp()) and x.dtype == dtype
+
+
 @pytest.mark.parametrize("kind, emission", [(Flags, "bernoulli"), (Counts, "poisson")])
 def test_sensors_are_independent_and_holes_say_nothing(kind, emission):
     """At points that all steps share, as when an emission is looked at, and at each its own."""

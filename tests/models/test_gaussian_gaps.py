@@ -197,7 +197,9 @@ def test_every_kind_of_noise_lengths_and_mask(noise, dtype):
 @pytest.mark.parametrize("level", [0.0, 1.0, 90])
 def test_a_level_is_a_probability(level):
     ssl, x = small()
-    with pytest.raises(ValueError, match=r"level is .*, expected a probability .*level=0.9"):
+    with pytest.raises(ValueError, match=r"found level=.*write score\(x, horizon, level=0.9\)"):
+        ssl.score(x, 2, level=level)
+    with pytest.raises(ValueError, match=r"found level=.*write calibrate\(x, level=0.9\)"):
         ssl.calibrate(x, level=level, **QUICK)
     assert ssl.gap_factors is None
 
@@ -211,6 +213,21 @@ def test_flags_and_counts_are_not_stretched(emission):
     with pytest.raises(ValueError, match=f'emission is "{emission}".*write impute'):
         ssl.calibrate(x, **QUICK)
     assert ssl.gap_factors is None
+
+
+def test_an_interval_has_two_ends():
+    ssl, x = small()
+    with pytest.raises(ValueError, match="num_samples is 1, expected an integer from 2"):
+        ssl.calibrate(x, **QUICK | {"num_samples": 1})
+    assert ssl.gap_factors is None
+
+
+def test_calibrated_again_it_starts_anew():
+    ssl, x = small()
+    pyro.set_rng_seed(1)
+    first = ssl.calibrate(x, **QUICK)
+    pyro.set_rng_seed(1)
+    assert torch.equal(ssl.calibrate(x, **QUICK), first)
 
 
 def test_numbers_with_outliers_are_calibrated_too():

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...errors import check_level
+
 __all__ = ["IMVForecast", "evidence", "joint", "mean_of"]
 
 _HALVINGS = 60  # of a bracket: below float64's precision
@@ -66,11 +68,7 @@ class IMVForecast(NamedTuple):
 
     def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
         """Return the ends of the central interval of each target, each ``(M, Y)``."""
-        if not 0.0 < level < 1.0:
-            raise ValueError(
-                f"interval: found level={level}, expected a probability strictly between 0 and 1; "
-                "write interval(0.9) for 90 %."
-            )
+        check_level("interval", level)
         tail = (1.0 - level) / 2.0
         return self.quantile(tail), self.quantile(1.0 - tail)
 

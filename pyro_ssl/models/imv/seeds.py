@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...arguments import whole
+from ...errors import check_level
 from .model import IMVLSTM
 
 __all__ = ["SeededImportance", "importance_over_seeds"]
@@ -99,11 +100,7 @@ def importance_over_seeds(
 
 
 def _interval(runs: Tensor, level: float) -> tuple[Tensor, Tensor]:
-    if not 0.0 < level < 1.0:
-        raise ValueError(
-            f"interval: found level={level}, expected a probability strictly between 0 and 1; "
-            "write interval(0.9) for 90 %."
-        )
+    check_level("interval", level)
     S = len(runs)
     if S < 2:
         raise ValueError("interval: found one seed, expected 2 or more; write seeds=5.")
