@@ -1,11 +1,13 @@
-"""Sequences of several lengths: which steps lie within each, and minibatches of similar ones."""
+"""Steps of sequences: which lie within each, the one before, and minibatches of similar lengths."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["minibatches_by_length", "steps_within"]
+__all__ = ["Lagged", "lagged", "minibatches_by_length", "steps_within"]
 
 #: minibatches whose sequences are sorted among themselves: more leave less padding, and less chance
 POOL = 64
@@ -30,6 +32,43 @@ def steps_within(lengths: Tensor, num_steps: int, *, time_first: bool = True) ->
     if time_first:
         return steps.view(-1, *[1] * lengths.dim()) < lengths
     return steps < lengths.unsqueeze(-1)
+
+
+class Lagged(NamedTuple):
+    """``values``, x_{t-1} or 0 where it is not known, and ``known``, bool; both as x."""
+
+    values: Tensor
+    known: Tensor
+
+
+def lagged(x: Tensor, seen: Tensor | None = None) -> Lagged:
+    """Return x_{t-1} at each step t, for the body of a loop that is an autoregression.
+
+    0 stands in at the first step, and where the entry was not seen. (``x[t - 1]`` in the body would
+    be the *last* step at the first one.)
+
+    :param Tensor x: data, time first, ``(T, ...)``.
+    :param Tensor seen: bool, of x's shape, where it was observed; by default where x is not NaN.
+    :raises ValueError: if ``seen`` is not bool, or of another shape.
+
+    Example::
+
+        >>> before, known = lagged(torch.tensor([1.0, float("nan"), 3.0]))
+        >>> before.tolist(), known.tolist()
+        ([0.0, 1.0, 0.0], [False, True, False])
+    """
+    seen = ~x.isnan() if seen is None else seen
+    if seen.dtype != torch.bool or seen.shape != x.shape:
+        raise ValueError(
+            f"lagged: seen is {seen.dtype} of shape {tuple(seen.shape)}, expected bool of x's "
+            f"shape {tuple(x.shape)}; write seen.bool(), and seen.unsqueeze(-1).expand_as(x) where "
+            "whole steps are missing."
+        )
+    known = torch.zeros_like(seen)
+    known[1:] = seen[:-1]
+    values = torch.zeros_like(x)
+    values[1:] = torch.where(seen[:-1], x[:-1], 0.0)
+    return Lagged(values, known)
 
 
 def minibatches_by_length(order: Tensor, lengths: Tensor, size: int) -> list[Tensor]:
