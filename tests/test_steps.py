@@ -48,7 +48,5 @@ def test_lagged_takes_integers_and_carries_gradients():
 
 @pytest.mark.parametrize("seen", [torch.ones(4, 2), torch.ones(4, dtype=torch.bool)])
 def test_lagged_says_what_a_mask_is(seen):
-    with pytest.raises(
-        ValueError, match=r"lagged: seen is torch.*of x's shape.*write"
-    ):
+    with pytest.raises(ValueError, match=r"lagged: seen is torch.*of x's shape.*write"):
         lagged(torch.zeros(4, 2), seen)
