@@ -20,6 +20,7 @@ from benchmarks import (
     curves,
     intervene,
     jsb,
+    regimes,
     sensors,
     streams,
 )
@@ -133,6 +134,13 @@ BENCHMARKS = (
         "python -m benchmarks.degenerate",
         "2026-11-26",
         committed,
+    ),
+    Benchmark(
+        "Regimes of linear dynamics",
+        "regimes.json",
+        "python -m benchmarks.regimes",
+        "2026-11-27",
+        printed(regimes.report, whole=True),
     ),
     Benchmark(
         "Many sensors",
