@@ -395,7 +395,7 @@ def check(case):
 
 
 @given(cases())
-@settings(max_examples=80)
+@settings(max_examples=40)
 def test_any_sizes(case):
     check(case)
 
@@ -580,7 +580,7 @@ SINGULAR = VectorCase(2, 2, 1, 1, (), None, False, False, "none", False, torch.f
 
 @given(vector_cases())
 @example(SINGULAR)
-@settings(max_examples=30)
+@settings(max_examples=15)
 def test_any_sizes_over_vectors(case):
     check_vectors(case)
 

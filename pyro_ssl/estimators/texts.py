@@ -46,7 +46,8 @@ class TextTopics(Estimator):
 
         >>> from pyro_ssl.estimators import TextTopics
         >>> texts = ["the cat sat on the mat", "stocks fell and bonds rose"] * 10
-        >>> topics = TextTopics(2, hidden_size=8, max_iter=2, random_state=0)
+        >>> quick = {"markov_steps": 10, "markov_starts": 1}
+        >>> topics = TextTopics(2, hidden_size=8, max_iter=2, random_state=0, fit_options=quick)
         >>> topics.fit_transform(texts).shape
         (20, 2)
     """

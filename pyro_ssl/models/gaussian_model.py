@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..infer import StochasticEM
 from .gaussian_data import Series, observed
+from .gaussian_sensors import Numbers
 
 __all__ = ["em_epoch", "observe"]
 
@@ -35,7 +36,7 @@ def observe(
         scale = covariance.diagonal().sqrt()
 
         def apart(mean: Tensor, t: Tensor) -> Any:
-            return dist.Normal(mean, scale).mask(there[t]).to_event(1)
+            return Numbers(mean, there[t], scale)
 
         return apart, x
     some = there.any(-1)

@@ -1,4 +1,4 @@
-r"""Flags or counts of E sensors as one distribution, with some of them left out.
+r"""Flags, counts or numbers of E sensors as one distribution, with some of them left out.
 
 log p(x | η) = Σ_e x_e η_e - A(η_e) + log h(x_e), an exponential family in its natural parameter:
 where all steps meet the same η, as when an emission is looked at, that is a product of matrices.
@@ -6,6 +6,7 @@ where all steps meet the same η, as when an emission is looked at, that is a pr
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import Any
 
@@ -15,8 +16,9 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import softplus
 
-__all__ = ["Counts", "Flags", "Sensors", "poisson"]
+__all__ = ["Counts", "Flags", "Numbers", "Sensors", "poisson"]
 
+LOG_2_PI = math.log(2.0 * math.pi)
 #: a rate from which a count is the rate, to its fifth digit
 MANY = 1e9
 
@@ -54,15 +56,25 @@ class Sensors(dist.TorchDistribution):
         """Return log p of values ``(..., E)``."""
         if self._validate_args:
             self._validate_sample(value)
-        eta, there = self.eta, self.there
+        there = self.there
         value = torch.where(there, value, 0.0)
+        if self._is_points(value):
+            return self._at_points(value, self.eta)
         base = torch.where(there, self.log_base(value), 0.0).sum(-1)
-        if value.dim() < eta.dim() and eta.shape[1:-1].numel() == 1:  # (S, 1, 1, E)
-            points = eta.flatten(0, -2)
-            found = value @ points.T - there.to(eta) @ self.log_normaliser(points).T
-            found = (found + base.unsqueeze(-1)).movedim(-1, 0)  # (S, ...), as many as η has
-            return found.view(-1, *(1 for _ in eta.shape[value.dim() : -1]), *found.shape[1:])
-        return torch.where(there, value * eta - self.log_normaliser(eta), 0.0).sum(-1) + base
+        each = value * self.eta - self.log_normaliser(self.eta)
+        return torch.where(there, each, 0.0).sum(-1) + base
+
+    def _is_points(self, value: Tensor) -> bool:
+        """Whether all values meet the same η, ``(S, 1, 1, E)``."""
+        return value.dim() < self.eta.dim() and self.eta.shape[1:-1].numel() == 1
+
+    def _at_points(self, value: Tensor, eta: Tensor) -> Tensor:
+        """Log p of all values at each η, ``(S, ...)`` with as many dimensions as η has."""
+        there, points = self.there, eta.flatten(0, -2)
+        base = torch.where(there, self.log_base(value), 0.0).sum(-1)
+        found = value @ points.T - there.to(eta) @ self.log_normaliser(points).T
+        found = (found + base.unsqueeze(-1)).movedim(-1, 0)
+        return found.view(-1, *(1 for _ in eta.shape[value.dim() : -1]), *found.shape[1:])
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Sensors:
         """Return a distribution of a larger batch shape."""
@@ -110,6 +122,63 @@ class Counts(Sensors):
         """Draw counts, of all sensors."""
         shape = self._extended_shape(torch.Size(sample_shape))
         return poisson(self.eta.detach().exp().expand(shape))
+
+
+class Numbers(Sensors):
+    """Numbers about η, in units of a scale: their natural parameter is η over it.
+
+    :param Tensor scale: standard deviation of each sensor, ``(E,)``.
+
+    Example::
+
+        >>> there, scale = torch.tensor([True, False]), torch.tensor([2.0, 1.0])
+        >>> Numbers(torch.zeros(2), there, scale).log_prob(torch.zeros(2))
+        tensor(-1.6121)
+    """
+
+    support = constraints.real_vector
+
+    def __init__(
+        self, eta: Tensor, there: Tensor, scale: Tensor, validate_args: bool | None = None
+    ) -> None:
+        self.scale = scale
+        super().__init__(eta, there, validate_args=validate_args)
+
+    @staticmethod
+    def log_normaliser(eta: Tensor) -> Tensor:
+        """½ η²."""
+        return 0.5 * eta.square()
+
+    @staticmethod
+    def log_base(x: Tensor) -> Tensor:
+        """-½ x² - ½ log 2π."""
+        return -0.5 * (x.square() + LOG_2_PI)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p of values ``(..., E)``."""
+        if self._validate_args:
+            self._validate_sample(value)
+        there, scale = self.there, self.scale
+        size = torch.where(there, scale.log(), 0.0).sum(-1)
+        value = torch.where(there, value, 0.0)
+        if self._is_points(value):  # squares that nearly cancel are added up, in float64
+            unit = scale.double()
+            return (self._at_points(value.double() / unit, self.eta.double() / unit) - size).to(
+                self.eta.dtype
+            )
+        each = self.log_base((value - self.eta) / scale)
+        return torch.where(there, each, 0.0).sum(-1) - size
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Numbers:
+        """Return a distribution of a larger batch shape."""
+        shape = (*batch_shape, *self.event_shape)
+        eta, there = self.eta.expand(shape), self.there.expand(shape)
+        return Numbers(eta, there, self.scale, validate_args=False)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw numbers, of all sensors."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        return torch.normal(self.eta.detach().expand(shape), self.scale.detach().expand(shape))
 
 
 def poisson(rate: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ def test_chains(tmp_path, name):
 @pytest.mark.stage("statistical")
 @pytest.mark.parametrize("name", CHAINS)
 def test_chains_at_many_places(tmp_path, name):
-    check_chains(tmp_path, name, 8)
+    check_chains(tmp_path, name, 3)
 
 
 @pytest.mark.stage("nightly")
@@ -133,7 +133,7 @@ def test_fits(tmp_path, name):
 @pytest.mark.stage("statistical")
 @pytest.mark.parametrize("name", fits.FITS)
 def test_fits_at_many_places(tmp_path, name):
-    check_fits(tmp_path, name, 8)
+    check_fits(tmp_path, name, 2)
 
 
 @pytest.mark.stage("nightly")

@@ -299,10 +299,10 @@ def test_data_as_they_come():
     options = dict(num_epochs=1, disable_progbar=True)
     for data in (x, x.double(), x.numpy(), x.expand(-1, -1, 2)):
         IMVLSTM(data.shape[-1], 4).fit(data, torch.randn(20), **options)
-    for data in (series, series.double(), series.numpy(), (9 * series).long()):
-        for mask in (None, torch.ones(8, 2)):
-            settings = {"mask": mask, "num_paths": 1, "num_particles": 2, "num_valid_particles": 2}
-            GaussianSSL(2, hidden_size=2).fit(data, **settings, **options)
+    settings = {"num_paths": 1, "num_particles": 2, "num_valid_particles": 2, **options}
+    for data in (series.double(), series.numpy(), (9 * series).long()):
+        GaussianSSL(2, hidden_size=2).fit(data, **settings)
+    GaussianSSL(2, hidden_size=2).fit(series, mask=torch.ones(8, 2), **settings)
     words = torch.randint(3, (6, 4)).numpy()
     vocabulary = Vocabulary.build([["a", "b"]], size=3)
     TopicalSSL(2, vocabulary, hidden_size=4).fit(words % len(vocabulary), **options)

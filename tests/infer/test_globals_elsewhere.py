@@ -78,13 +78,13 @@ def all_known(x=None):
 
 def test_em_finds_the_mode_that_pyros_autodelta_finds():
     x = 1.0 + 0.5 * torch.randn(T, B)
-    em = StochasticEM(all_known, Adam({"lr": 0.02}), 2)
-    for _ in range(600):
+    em = StochasticEM(all_known, Adam({"lr": 0.1}), 2)
+    for _ in range(150):
         em.step(x)
     guide = AutoDelta(pyro.poutine.block(all_known, expose=["mean", "scale"]))
     svi = SVI(pyro.condition(all_known, {"z": torch.zeros(B, T, dtype=torch.long)}), guide,
-              Adam({"lr": 0.02}), Trace_ELBO())  # fmt: skip
-    for _ in range(600):
+              Adam({"lr": 0.1}), Trace_ELBO())  # fmt: skip
+    for _ in range(150):
         svi.step(x)
     found = guide.median(x)
     for name in ("mean", "scale"):
@@ -101,8 +101,8 @@ def test_effects_of_sequences_go_by_minibatch():
             for t, z in ssl_transition("z", lstm(), T):
                 pyro.sample("x", dist.Normal(effect + 0.0 * z, 0.5), obs=x[:, index][t])
 
-    em = StochasticEM(model, Adam({"lr": 0.2}), 2)
-    for step in range(400):
+    em = StochasticEM(model, Adam({"lr": 0.4}), 2)
+    for step in range(80):
         em.step(torch.arange(N)[step % 2 :: 2])
     assert em.values["effect"].shape == (N,)
     assert em.values["effect"].allclose(x.mean(0), atol=0.1)

@@ -199,7 +199,7 @@ def test_a_run_that_is_stopped_goes_on_as_if_it_never_was(tmp_path, name):
 
 
 @quietly
-@pytest.mark.stage("statistical")
+@pytest.mark.stage("nightly")
 @pytest.mark.parametrize("name", RUNS)
 def test_wherever_it_is_stopped(tmp_path, name):
     goes_on(tmp_path, name, range(STEPS - 1))

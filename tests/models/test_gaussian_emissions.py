@@ -13,7 +13,7 @@ from pyro_ssl.exact import LinearEmission
 from pyro_ssl.models.gaussian_family import DEGREES, FAMILIES
 from pyro_ssl.models.gaussian_linear import start_around
 from pyro_ssl.models.gaussian_reweighted import SPREAD, ReweightedRegression
-from pyro_ssl.models.gaussian_sensors import Counts, Flags
+from pyro_ssl.models.gaussian_sensors import Counts, Flags, Numbers
 from pyro_ssl.reading.asks import BodyAsks
 from pyro_ssl.transitions import LinearGaussianTransition
 from tests.faults.digest import nothing_changes
@@ -28,6 +28,7 @@ STEP = float(GRID[1] - GRID[0])
 def law(emission, eta, scale=0.5):
     """Torch's own distribution of each sensor."""
     return {
+        "gaussian": lambda: dist.Normal(eta, scale, validate_args=False),
         "bernoulli": lambda: dist.Bernoulli(logits=eta, validate_args=False),
         "poisson": lambda: dist.Poisson(eta.exp(), validate_args=False),
         "student_t": lambda: dist.StudentT(DEGREES, eta, scale, validate_args=False),
@@ -192,7 +193,13 @@ def test_counts_of_rates_beyond_all_integers_are_the_rates(dtype):
         assert (x >= 0).all() and torch.equal(x[1:], eta[1:].exp()) and x.dtype == dtype
 
 
-@pytest.mark.parametrize("kind, emission", [(Flags, "bernoulli"), (Counts, "poisson")])
+def numbers(eta, there):
+    return Numbers(eta, there, torch.full((E,), 0.5))
+
+
+@pytest.mark.parametrize(
+    "kind, emission", [(Flags, "bernoulli"), (Counts, "poisson"), (numbers, "gaussian")]
+)
 def test_sensors_are_independent_and_holes_say_nothing(kind, emission):
     """At points that all steps share, as when an emission is looked at, and at each its own."""
     x, there = law(emission, torch.zeros(4, 3, E)).sample(), torch.rand(4, 3, E) < 0.7
@@ -203,6 +210,16 @@ def test_sensors_are_independent_and_holes_say_nothing(kind, emission):
         )
     drawn = kind(torch.randn(3, E), there[0]).expand((5, 3)).sample((2,))
     assert drawn.shape == (2, 5, 3, E)
+
+
+def test_numbers_of_little_noise_are_not_drowned():
+    """Squares of a thousand standard deviations, in float32, from which the near ones are told."""
+    x, away = 1.0 + 1e-3 * torch.randn(4, 3, E), 1e-3 * torch.randn(6, 1, 1, E)
+    scale, there = torch.full((E,), 1e-3), torch.ones(4, 3, E).bool()
+    exact = law("gaussian", 1.0 + away, scale).log_prob(x).sum(-1)
+    found = Numbers((1.0 + away).float(), there, scale.float()).log_prob(x.float())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), exact, rtol=1e-3, atol=1e-3)
 
 
 @every_emission

@@ -209,9 +209,9 @@ def test_inputs_come_as_tables_too():
 
 def test_a_saved_fit_knows_other_tables_from_its_own(tmp_path):
     """Two that are printed alike, as data and as validation data."""
-    one = pd.DataFrame(sensors(200, 1).nan_to_num(20.0)[:, 0].numpy())
+    one = pd.DataFrame(sensors(80, 1).nan_to_num(20.0)[:, 0].numpy())
     other = one.copy()
-    other.iloc[100, 3] += 1.0
+    other.iloc[40, 3] += 1.0
     assert repr(one) == repr(other)
     how = {"linear_steps": 1, "num_particles": 2, "num_valid_particles": 2, **QUICK}
     for name, given in (("x", {"x": other}), ("valid", {"valid": (other,)})):

@@ -39,8 +39,10 @@ def fitted(corpus):
             words[:, :30],
             lengths[:30],
             valid=(words[:, 30:], lengths[30:]),
-            num_epochs=8,
-            markov_starts=5,
+            num_epochs=6,
+            markov_starts=4,
+            markov_steps=60,
+            transition_steps=60,
             disable_progbar=True,
         )
     return ssl
@@ -311,7 +313,8 @@ def test_blocks_change_no_figure_of_a_filter(fitted, corpus, monkeypatch):
 def test_scores_of_one_topic_are_exact_in_blocks(corpus, monkeypatch):
     words, lengths, _ = corpus
     ssl = TopicalSSL(1, V, hidden_size=2, concentration=1.0)
-    ssl.fit(words, lengths, num_epochs=1, markov_steps=2, disable_progbar=True)
+    how = {"num_epochs": 1, "markov_steps": 2, "transition_steps": 2, "disable_progbar": True}
+    ssl.fit(words, lengths, **how)
     expected = ssl.perplexity(words, lengths, start=3), ssl.log_likelihood(words, lengths)
     monkeypatch.setattr("pyro_ssl.infer.blocks.MAX_ENTRIES", 1)
     assert ssl.perplexity(words, lengths, start=3) == pytest.approx(expected[0], rel=1e-12)
