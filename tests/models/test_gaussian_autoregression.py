@@ -45,11 +45,10 @@ def test_shifts_are_of_what_was_observed_a_step_ago():
     for t in range(T):
         for b in range(B):
             u = torch.zeros(E)
-            for e in range(E):
-                there = t > 0 and t - 1 < given["lengths"][b] and given["mask"][t - 1, b, e]
-                if there and not x[t - 1, b, e].isnan():
-                    u[e] = x[t - 1, b, e] - m[e]
-            torch.testing.assert_close(found[t, b], G @ u)
+            if 0 < t <= given["lengths"][b]:
+                there = given["mask"][t - 1, b] & ~x[t - 1, b].isnan()
+                u[there] = (x[t - 1, b] - m)[there]
+            assert torch.allclose(found[t, b], G @ u, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(rest, x - found, equal_nan=True)
 
 
@@ -111,10 +110,10 @@ def test_paths_and_evidence_are_those_of_residuals(noise):
     """By the same seed; and sensors' places have G (u - m) more."""
     plain, ssl, x, rest, given, _ = worlds(noise)
     shift = ssl.autoregression.shifts(Series(x, given["lengths"], given["mask"]))
-    few = {"num_particles": 20, **given}
+    few = {"num_particles": 5, **given}
     one, other = (seeded(s.log_likelihood, d, **few) for s, d in ((plain, rest), (ssl, x)))
     torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
-    how = {"num_samples": 3, "warmup_steps": 1, "num_chains": 2, "num_particles": 5, **given}
+    how = {"num_samples": 2, "warmup_steps": 1, "num_chains": 1, "num_particles": 3, **given}
     for name, more in (("filter", few), ("smooth", how)):
         one, other = (seeded(getattr(s, name), d, **more) for s, d in ((plain, rest), (ssl, x)))
         torch.testing.assert_close(one.mean + shift, other.mean)
@@ -130,7 +129,7 @@ def test_with_g_zero_all_is_as_without(noise):
     plain, ssl, x, _, given, _ = worlds(noise)
     ssl.lag_matrix.zero_()
     u = torch.cat([given["inputs"], given["inputs"][:2]])
-    few, calls = {"num_particles": 9, **given}, []
+    few, calls = {"num_particles": 4, **given}, []
     for s in (plain, ssl):
         calls.append(
             [
@@ -138,7 +137,7 @@ def test_with_g_zero_all_is_as_without(noise):
                 *seeded(s.filter, x, **few)[:2],
                 seeded(s.forecast, x, 2, **few | {"inputs": u}).samples,
                 seeded(s.simulate, T, 2, inputs=u[:T, 0]).x,
-                seeded(s.score, x, 2, start=4, **few).crps,
+                seeded(s.score, x, 2, start=6, **few).crps,
             ]
         )
     for one, other in zip(*calls, strict=True):
@@ -306,9 +305,9 @@ def test_starts_from_half_the_regression_on_the_step_before():
 
 def test_first_epoch_of_a_linear_model_is_kalmans():
     """Its loss is the exact evidence, and more steps of EM in turn with G have more of it."""
-    x = sensors(20)
+    x = sensors(12)
     losses = []
-    for steps in (5, 20):
+    for steps in (3, 9):
         ssl = GaussianSSL(D, hidden_size=4, linear=True, noise="diagonal", autoregressive=True)
         history = ssl.fit(x, linear_steps=steps, **QUICK | {"num_epochs": 1})
         rest = ssl.autoregression.residuals(Series(x)).x
@@ -321,14 +320,12 @@ def test_first_epoch_of_a_linear_model_is_kalmans():
 
 @pytest.mark.stage("statistical")
 def test_finds_a_planted_autoregression():
-    """Within .12, far closer than the VAR(1) that a latent left out bends; .05 as measured.
+    """Within .12, far closer than the VAR(1), which lacks a latent; .02 to .04 for three seeds.
 
     Of 2,400 steps, the largest error of 9 numbers with standard errors below .025: p < 1e-5.
     """
-    G, C = (
-        torch.diag(torch.tensor([-0.6, 0.0, 0.6])) + 0.2 * torch.eye(3).roll(1, 0),
-        [1.0, -1, 0.5],
-    )
+    G = torch.diag(torch.tensor([-0.6, 0.0, 0.6])) + 0.2 * torch.eye(3).roll(1, 0)
+    C = torch.tensor([1.0, -1.0, 0.5])
     z, u, x = torch.zeros(40, 1), torch.zeros(40, 3), []
     for _ in range(60):
         z = 0.95 * z + 0.3 * torch.randn(40, 1)
@@ -339,7 +336,7 @@ def test_finds_a_planted_autoregression():
     ssl = GaussianSSL(1, hidden_size=4, linear=True, noise="diagonal", autoregressive=True)
     x = torch.stack(x)
     x = x - x.nanmean((0, 1)) + 3.0  # where a hole stands for is the mean
-    ssl.fit(x, num_epochs=6, num_paths=2, disable_progbar=True)
+    ssl.fit(x, num_epochs=3, num_paths=2, linear_steps=50, disable_progbar=True)
     assert (ssl.lag_matrix - G).abs().max() < 0.12
     var = 2.0 * first_autoregression(Series(x)).matrix
     assert (var - G).abs().max() > 0.2
@@ -352,7 +349,7 @@ def test_finds_a_planted_autoregression():
 )
 def test_fits_whatever_data_a_fit_takes(options):
     """Float32, ragged, with holes, inputs, minibatches, validation; all numbers are finite."""
-    x, u, lengths = sensors(20).float(), torch.randn(20, U), torch.tensor([20, 12, 9, 20])
+    x, u, lengths = sensors(9, 3).float(), torch.randn(9, U), torch.tensor([9, 7, 6])
     ssl = GaussianSSL(D, hidden_size=3, input_size=U, autoregressive=True, **options).float()
     more = {"inputs": u, "valid": (x, lengths, u), "batch_size": 2, "num_valid_particles": 5}
     mask = torch.rand(x.shape) < 0.9
@@ -361,24 +358,24 @@ def test_fits_whatever_data_a_fit_takes(options):
     assert ssl.lag_matrix.dtype == torch.float32 and ssl.lag_matrix.isfinite().all()
     ahead = ssl.forecast(x, 3, lengths, inputs=torch.cat([u, u[:3]]), num_particles=5)
     assert ahead.samples.isfinite().all() and ahead.samples.dtype == torch.float32
-    how = {"num_samples": 3, "warmup_steps": 1, "num_chains": 1, "inputs": u}
+    how = {"num_samples": 2, "warmup_steps": 1, "num_chains": 1, "num_particles": 3, "inputs": u}
     assert ssl.calibrate(x, lengths, **how).isfinite().all()
 
 
 def test_units_and_origins_do_not_matter():
-    x, found = sensors(20), []
+    x, found = sensors(12, 2), []
     for scale, origin in ((1.0, 0.0), (1e3, -1e5)):
         pyro.set_rng_seed(0)
         ssl = GaussianSSL(D, hidden_size=3, linear=True, noise="diagonal", autoregressive=True)
         ssl.fit(scale * x + origin, linear_steps=5, **QUICK)
-        ahead = ssl.forecast(scale * x[:15] + origin, 4, num_particles=9).samples
+        ahead = ssl.forecast(scale * x[:9] + origin, 4, num_particles=9).samples
         found.append((ahead - origin) / scale)
     torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
 
 
 def test_tables_are_taken():
     pd = pytest.importorskip("pandas")
-    x = sensors(15, 2)
+    x = sensors(8, 2)
     frames = [pd.DataFrame(x[:, b].numpy(), columns=list("abcdef")) for b in range(2)]
     found = []
     for data in (x, frames):
@@ -393,7 +390,7 @@ def test_tables_are_taken():
 
 
 def test_a_saved_model_is_the_same(tmp_path):
-    x = sensors(15, 2)
+    x = sensors(8, 2)
     ssl = GaussianSSL(D, hidden_size=3, linear=True, noise="diagonal", autoregressive=True)
     ssl.fit(x, linear_steps=3, **QUICK)
     ssl.save(tmp_path / "model")
@@ -404,8 +401,8 @@ def test_a_saved_model_is_the_same(tmp_path):
 
 
 def test_a_fit_goes_on_to_the_same_bits(tmp_path):
-    x, found = sensors(12, 2), []
-    for parts in ((4,), (2, 4)):
+    x, found = sensors(8, 2), []
+    for parts in ((3,), (2, 3)):
         pyro.clear_param_store()
         pyro.set_rng_seed(0)
         for n in parts:
