@@ -23,7 +23,7 @@ class AutoregressiveRegression(EmissionRegression):
 
     The steps of an epoch are conditional (ECM, Meng & Rubin 1993): C and b, if they are learned,
     given G; G given these; R given all. Missing x count with their expectations given the path and
-    what the sensors said a step ago. With Y what C z + b leave of N steps, G is
+    what the sensors said a step ago. With y_t what C z_t + b leave of x_t, G is
 
     .. math:: G = \sum_t y_t (u_t - m)^\top \Big(\sum_t (u_t - m)(u_t - m)^\top + λ 1\Big)^{-1}
 
@@ -31,7 +31,20 @@ class AutoregressiveRegression(EmissionRegression):
     log-likelihood less ½ λ tr(Gᵀ R⁻¹ G), which R maximises too.
 
     :param Autoregression start: G, and m.
-    :param how: arguments of the base class.
+    :param LinearEmission emission: ``start`` of the base class, as are all others.
+
+    Example::
+
+        >>> x = torch.zeros(500, 1, 1)
+        >>> for t in range(1, 500):
+        ...     x[t] = 0.8 * x[t - 1] + torch.randn(1)
+        >>> none = Autoregression(torch.zeros(1, 1), torch.zeros(1))
+        >>> law = LinearEmission(torch.zeros(1, 1), torch.zeros(1), torch.eye(1))
+        >>> how = x, torch.ones(500, 1, 1).bool(), 1, law, False, 0.0
+        >>> regression = AutoregressiveRegression(none, *how)
+        >>> R = regression.update(torch.zeros(1, 500, 1), law).covariance
+        >>> bool((regression.autoregression.matrix - 0.8).abs() < 0.15), bool((R - 1).abs() < 0.3)
+        (True, True)
     """
 
     def __init__(
