@@ -171,10 +171,14 @@ class Linear:
 class SSL:
     """The Gaussian SSL that starts as the linear model of as many latents."""
 
+    autoregressive = False
+
     def __init__(self, data: Split, dim: int, seed: int) -> None:
         torch.manual_seed(seed)
         # In single precision its sweeps run compiled.
-        self.ssl = GaussianSSL(dim, hidden_size=32, linear=True, noise="diagonal").float()
+        how: dict[str, Any] = {"linear": True, "noise": "diagonal"}
+        how["autoregressive"] = self.autoregressive
+        self.ssl = GaussianSSL(dim, hidden_size=32, **how).float()
         self.ssl.fit(
             data.train.float(),
             valid=(data.valid.float(), None),
@@ -202,6 +206,12 @@ class SSL:
         return _of_samples(found.samples, found.x, found.interval(0.9), truth)
 
 
+class AutoregressiveSSL(SSL):
+    """The same, with an emission that reads the sensors a step ago."""
+
+    autoregressive = True
+
+
 def _of_samples(
     samples: Tensor, mean: Tensor, ends: tuple[Tensor, Tensor], truth: Tensor
 ) -> tuple[Tensor, ...]:
@@ -214,4 +224,5 @@ METHODS: dict[str, tuple[str, Any]] = {
     "lstm": ("LSTM, H=64", Recurrent),
     "linear": ("linear-Gaussian EM", Linear),
     "ssl": ("Gaussian SSL", SSL),
+    "ssl_ar": ("Gaussian SSL, autoregressive", AutoregressiveSSL),
 }

@@ -159,7 +159,7 @@ def main() -> None:
     torch.set_default_dtype(torch.float64)
     results = Results(o.results, SETTINGS)
     data = {n: split_of(n, path) for n in DIMS if (path := getattr(o, n)) is not None}
-    learned = ("lstm", "ssl")
+    learned = ("lstm", "ssl", "ssl_ar")
     jobs = [
         (name, method, seed)
         for name in data

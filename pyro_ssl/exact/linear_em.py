@@ -20,6 +20,7 @@ Next file to read: ``linear_mstep.py``, what a step of EM computes.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -122,6 +123,7 @@ class LinearGaussianEM:
         inputs: Tensor | None = None,
         num_steps: int = 100,
         tolerance: float = 1e-5,
+        revise: Callable[[Tensor], Tensor] | None = None,
         disable_progbar: bool | None = None,
     ) -> list[float]:
         """Run EM until a step gains less than ``tolerance`` nats per observed number.
@@ -129,6 +131,9 @@ class LinearGaussianEM:
         A further call goes on from where this one ended.
 
         :param int num_steps: at most so many.
+        :param revise: where x are residuals of something that is estimated too: given E[C z_t + d]
+            of all data, ``(T, B, E)``, it estimates that anew, and returns x for the M-step and
+            from then on, with the same holes. What it lowers the expected loss by, EM does too.
         :returns: -log p(x) before each step, in nats.
         :raises ValueError: if the data do not fit, or a sensor was never observed.
         """
@@ -136,7 +141,8 @@ class LinearGaussianEM:
         losses: list[float] = []
         with trange(num_steps, desc="LinearGaussianEM", disable=disable_progbar) as bar:
             for _ in bar:
-                losses.append(self.step(x, lengths, mask=mask, inputs=inputs))
+                loss, x = self._step(x, lengths, mask, inputs, revise)
+                losses.append(loss)
                 if len(losses) > 1 and losses[-2] - losses[-1] < tolerance * count:
                     break
         return losses
@@ -151,6 +157,18 @@ class LinearGaussianEM:
         inputs: Tensor | None = None,
     ) -> float:
         """One EM iteration on all data; returns -log p(x) before it, in nats."""
+        return self._step(x, lengths, mask, inputs, None)[0]
+
+    @torch.no_grad()
+    def _step(
+        self,
+        x: Tensor,
+        lengths: Tensor | None,
+        mask: Tensor | None,
+        inputs: Tensor | None,
+        revise: Callable[[Tensor], Tensor] | None,
+    ) -> tuple[float, Tensor]:
+        """The same, and x as it was revised."""
         seen = self._seen("step", x, lengths, mask, inputs)
         if self._units is None or self._law is None:
             self._begin(x, seen, lengths, inputs)
@@ -163,10 +181,14 @@ class LinearGaussianEM:
         if lengths is not None:
             within = steps_within(lengths, len(x))
         latents = Latents(*smoother, within)
+        if revise is not None:
+            C, d, _ = self._law[1]
+            x = revise(origin + unit * (latents.mean @ C.T + d))
+            y = torch.where(seen, (x.double() - origin) / unit, 0.0)
         self._law = maximised(Sums.of(latents, y, seen, u), self.smoothing)
         self._spread = latents.spread()
         log_unit = (seen * unit.log()).sum()
-        return float(log_unit - torch.where(within, scores, 0.0).sum())
+        return float(log_unit - torch.where(within, scores, 0.0).sum()), x
 
     def _begin(
         self, x: Tensor, seen: Tensor, lengths: Tensor | None, inputs: Tensor | None

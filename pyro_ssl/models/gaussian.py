@@ -8,7 +8,8 @@ Fitted by stochastic EM: paths by conditional SMC, whose proposal is exact here;
 gradient; R, and C and b if asked, in closed form. C and b are fixed by default: the LSTM's head
 could take up any change of them. With ``linear=True`` the fit starts from exact EM of a
 linear-Gaussian model, which finds C, and the LSTM learns what that leaves. With ``emission=`` x_t
-are flags, counts or numbers with outliers, about the same C z_t + b (``gaussian_family.py``).
+are flags, counts or numbers with outliers, about the same C z_t + b (``gaussian_family.py``); with
+``autoregressive=True`` x_t reads x_{t-1} as well (``gaussian_autoregression.py``).
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from ..primitive import ssl_transition
 from ..transitions import GaussianLSTMTransition, GaussianMultiplicativeLSTMTransition
 from .base import EpochRecord
 from .epochs import fit_epochs, whole_or_not
+from .gaussian_autoregression import check_autoregressive
 from .gaussian_data import Series, take_valid
 from .gaussian_family import check_family, family_of
 from .gaussian_iterates import kept_with
 from .gaussian_linear import chain_to_fill
-from .gaussian_model import em_epoch
+from .gaussian_model import Given, em_epoch
 from .gaussian_noise import check_rank
 from .gaussian_starts import Starts
 from .saved_fit import saved
@@ -67,6 +69,11 @@ class GaussianSSL(Starts):
         ``"student_t"``, numbers about η some of which may be far off, by noise of 4 degrees of
         freedom and a scale for each sensor; ``"bernoulli"``, flags, 0 or 1, with log-odds η; or
         ``"poisson"``, counts, with rates exp η.
+    :param bool autoregressive: let Gaussian x_t read x_{t-1} too, past the latents: η = C z_t + b +
+        G (x_{t-1} - m), m the sensors' means, without those that were not observed a step ago. For
+        sensors that say more of their own next step than few latents can, and seldom fail:
+        forecasts gain, and gaps lose, as a sensor without a last value is taken to have been at m.
+        G is :attr:`autoregression`; data in parts, one call for each, lose the step before each.
     :param sensors: names of the sensors; by default the columns of the table that is fitted.
 
     Data are time first, ``x`` ``(T, B, E)``, with ``lengths`` ``(B,)``, ``mask`` ``(T, B)``, true
@@ -108,16 +115,19 @@ class GaussianSSL(Starts):
         noise: str | None = None,
         noise_rank: int | None = None,
         emission: str = "gaussian",
+        autoregressive: bool = False,
         sensors: Sequence[str] | None = None,
     ) -> None:
         _, noise = family_of(emission, noise)
         noise_rank = check_rank(noise, noise_rank)
+        check_autoregressive(autoregressive, emission)
         if cell not in _TRANSITIONS:
             raise ValueError(f'cell is "{cell}", expected one of {sorted(_TRANSITIONS)}.')
         options: dict[str, Any] = {"reads": reads, "residual": residual, "dropout": dropout}
         more: dict[str, Any] = {"linear": linear, "input_size": input_size, "noise": noise}
         more |= {} if noise_rank is None else {"noise_rank": noise_rank}
         more |= {} if emission == "gaussian" else {"emission": emission}
+        more |= {"autoregressive": True} if autoregressive else {}
         more |= {} if sensors is None else {"sensors": list(map(str, sensors))}
         super().__init__(dim=dim, hidden_size=hidden_size, cell=cell, **options, **more)
         options |= {"around": chain_to_fill(dim, input_size)} if linear else {}
@@ -147,9 +157,11 @@ class GaussianSSL(Starts):
         B = x.shape[1]
         which = torch.arange(B * num_paths, device=x.device) if index is None else index
         data = Series(x, lengths, mask, self._standard_inputs(inputs)).select(which % B, len(x))
+        lag = self.autoregression
+        shift = None if lag is None else lag.shifts(data)
         given = {"lengths": data.lengths, "inputs": data.inputs}
-        given_x = data.x - origin, data.mask, covariance, self.config["noise"]
-        seen, x = self.family.observe(*given_x)
+        how = covariance, self.config["noise"], shift
+        seen, x = self.family.observe(Given(data.x - origin, data.mask, *how))
         with pyro.plate("sequences", B * num_paths, subsample=index):
             for t, z in ssl_transition("z", self.transition, len(x), **given):
                 pyro.sample("x", seen(z @ loading.T + (b - origin), t), obs=x[t])
@@ -193,7 +205,9 @@ class GaussianSSL(Starts):
         R starts from second differences of x, noise alone where the path is smooth; the transition
         starts with steps well below the noise, so that the first paths are smooth. With ``linear``
         the first epoch is exact EM of the linear-Gaussian model alone. Flags, counts and numbers
-        with outliers start from a Gaussian stand-in: the loss of such a first epoch is NaN.
+        with outliers start from a Gaussian stand-in: the loss of such a first epoch is NaN. With
+        ``autoregressive`` G starts from half of a ridge regression of x_t on x_{t-1}, all else from
+        what that leaves, and with ``linear`` EM finds both; G is estimated in every epoch.
 
         :param Tensor x: ``(T, B, E)``.
         :param valid: ``(x, lengths)`` or ``(x, lengths, inputs)`` to choose by, with NaN where
@@ -245,7 +259,7 @@ class GaussianSSL(Starts):
             if linear_loss is not None and not self.history:
                 return linear_loss, math.nan
             loss, moved = em_epoch(em, data, num_paths, batch_size)
-            self._set_emission(regression.update(em.paths, self.emission))
+            self._update_emission(regression, em.paths)
             self._set_region(em.paths.transpose(0, 1), data.within)
             self.iterates = kept_with(self.iterates, self.transition, len(self.history) + 1)
             return loss / regression.num_observed, moved

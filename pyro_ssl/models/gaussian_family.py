@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..exact import LinearEmission
 from .gaussian_data import Series, observed
-from .gaussian_model import observe
+from .gaussian_model import Given, observe
 from .gaussian_noise import NOISES
 from .gaussian_sensors import Counts, Flags, Sensors, poisson
 
@@ -48,11 +48,9 @@ class Family:
     #: what data it takes, for messages
     takes = "numbers"
 
-    def observe(
-        self, x: Tensor, mask: Tensor | None, covariance: Tensor, noise: str
-    ) -> tuple[At, Tensor]:
+    def observe(self, given: Given) -> tuple[At, Tensor]:
         """Return p(x_t | η, t), sensors that were not observed left out, and x."""
-        return observe(x, mask, covariance, noise)
+        return observe(given)
 
     def good(self, x: Tensor) -> Tensor:
         """Which numbers it takes, bool of the shape of x."""
@@ -92,12 +90,10 @@ class Outliers(Family):
 
     gaussian = False
 
-    def observe(
-        self, x: Tensor, mask: Tensor | None, covariance: Tensor, noise: str
-    ) -> tuple[At, Tensor]:
+    def observe(self, given: Given) -> tuple[At, Tensor]:
         """Return p(x_t | η, t), and x; see the base class."""
-        x, there = observed(x, mask)
-        scale = covariance.diagonal().sqrt()
+        x, there = observed(given.x, given.mask)
+        scale = given.covariance.diagonal().sqrt()
 
         def at(eta: Tensor, t: Tensor) -> Any:
             return dist.StudentT(DEGREES, eta, scale).mask(there[t]).to_event(1)
@@ -149,11 +145,9 @@ class Natural(Family):
     located = gaussian = False
     kind: type[Sensors]
 
-    def observe(
-        self, x: Tensor, mask: Tensor | None, covariance: Tensor, noise: str
-    ) -> tuple[At, Tensor]:
+    def observe(self, given: Given) -> tuple[At, Tensor]:
         """Return p(x_t | η, t), and x; see the base class."""
-        x, there = observed(x, mask)
+        x, there = observed(given.x, given.mask)
         return lambda eta, t: self.kind(eta, there[t]), x
 
     def log_prob(self, x: Tensor, eta: Tensor, covariance: Tensor) -> Tensor:

@@ -77,11 +77,24 @@ class Forecaster(Tracker):
                     paths.append(self._rolled_on(ParticleFilter(self.model, P), given, end))
         z = torch.cat(paths)  # (P, S, B, D)
         moved, offset = self._moved(z)
-        samples = self.family.sample(moved, offset, self.emission.covariance)
-        found = GaussianForecast.of_paths(moved, offset, samples, z)
+        zero = torch.zeros_like(offset)
+        drawn = self.family.sample(moved, zero, self.emission.covariance)
+        shift = self._shift_of_draws(drawn, offset, past)
+        if shift is not None:
+            moved, drawn = moved + shift, drawn + shift
+        found = GaussianForecast.of_paths(moved, offset, drawn + offset, z)
+        found.shift = shift
         if self.region is not None:
             found.outside = self.region.outside(z)
         return found
+
+    def _shift_of_draws(self, draws: Tensor, offset: Tensor, past: Series | None) -> Tensor | None:
+        """What draws ``(P, S, B, E)``, less b, that follow the data add to those after them."""
+        lag = self.autoregression
+        if lag is None:
+            return None
+        last = torch.zeros_like(draws[0, 0]) if past is None else lag.lags(past)[-1]
+        return lag.shifts_of_draws(draws, offset, last)
 
     def _rolled_on(self, particles: ParticleFilter, given: tuple[Any, ...], end: int) -> Tensor:
         """Draws of z after the first steps, ``(P, S, B, D)``; none of the later x is there."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro.distributions as dist
 import torch
@@ -17,39 +17,53 @@ from ..infer import StochasticEM
 from .gaussian_data import Series, observed
 from .gaussian_sensors import Numbers
 
-__all__ = ["em_epoch", "observe"]
+__all__ = ["Given", "em_epoch", "observe"]
 
 #: standard deviation at which a residual of 0 has density 1, so that it counts for nothing
 NOTHING = 1.0 / math.sqrt(2.0 * math.pi)
 
 
-def observe(
-    x: Tensor, mask: Tensor | None, covariance: Tensor, noise: str
-) -> tuple[Callable[[Tensor, Tensor], Any], Tensor]:
-    """Return p(x_t | its mean, t) as a function, sensors that were not observed left out, and x.
+class Given(NamedTuple):
+    """What p(x_t | η) is made of, and x.
 
-    :param Tensor x: ``(T, B, E)``.
-    :param str noise: ``"diagonal"``, or any other form.
+    ``x`` ``(T, B, E)``; ``mask``, of what was observed, ``(T, B)`` or ``(T, B, E)``; R, and its
+    form, ``"diagonal"`` or any other; ``shift`` ``(T, B, E)``, added to η, of Gaussian noise.
     """
-    x, there = observed(x, mask)
-    if noise == "diagonal":
+
+    x: Tensor
+    mask: Tensor | None
+    covariance: Tensor
+    noise: str
+    shift: Tensor | None = None
+
+    def place(self, eta: Tensor, t: Tensor) -> Tensor:
+        """Where x_t is expected."""
+        return eta if self.shift is None else eta + self.shift[t]
+
+
+def observe(given: Given) -> tuple[Callable[[Tensor, Tensor], Any], Tensor]:
+    """Return p(x_t | η, t) as a function, sensors that were not observed left out, and x."""
+    x, there = observed(given.x, given.mask)
+    covariance, shift = given.covariance, given.shift
+    if given.noise == "diagonal":
         scale = covariance.diagonal().sqrt()
 
-        def apart(mean: Tensor, t: Tensor) -> Any:
-            return Numbers(mean, there[t], scale)
+        def apart(eta: Tensor, t: Tensor) -> Any:
+            return Numbers(eta, there[t], scale, None if shift is None else shift[t])
 
         return apart, x
     some = there.any(-1)
     if bool((there.all(-1) == some).all()):
 
-        def together(mean: Tensor, t: Tensor) -> Any:
-            return dist.MultivariateNormal(mean, covariance).mask(some[t])
+        def together(eta: Tensor, t: Tensor) -> Any:
+            return dist.MultivariateNormal(given.place(eta, t), covariance).mask(some[t])
 
         return together, x
     root = _roots(covariance, there)
 
-    def in_part(mean: Tensor, t: Tensor) -> Any:
-        return dist.MultivariateNormal(torch.where(there[t], mean, 0.0), scale_tril=root[t])
+    def in_part(eta: Tensor, t: Tensor) -> Any:
+        mean = torch.where(there[t], given.place(eta, t), 0.0)
+        return dist.MultivariateNormal(mean, scale_tril=root[t])
 
     return in_part, x
 

@@ -130,7 +130,7 @@ class Outputs(Forecaster):
     def _filled(self, data: Series, num_particles: int, num_chains: int, **how: int) -> Tensor:
         """Draws of all sensors given what was observed, ``(S, T, B, E)``."""
         z = self._paths(data, num_particles, num_chains, **how)  # (S, T, B, D)
-        moved, offset = self._moved(z)
+        moved, offset = self._moved(z, data)
         covariance = self.emission.covariance
         if self.family.gaussian:
             return _seen_or_drawn(data, moved + offset, covariance)
@@ -158,6 +158,9 @@ class Outputs(Forecaster):
         z = paths.sample().transpose(0, 1)
         moved, offset = self._moved(z)
         x = self.family.sample(moved + offset, torch.zeros_like(offset), emission.covariance)
+        shift = self._shift_of_draws((x - offset).unsqueeze(0), offset, None)
+        if shift is not None:
+            x = x + shift.squeeze(0)
         return Simulated(x, z, self._labels())
 
     @checked
@@ -192,7 +195,9 @@ class Outputs(Forecaster):
             truth, there = later.x[end:], later.seen[end:]
             assert forecast.latents is not None
             C, b, R = self.emission
-            log_p = self.family.log_prob(truth, forecast.latents @ C.T + b, R)
+            eta = forecast.latents @ C.T + b
+            eta = eta if forecast.shift is None else eta + forecast.shift
+            log_p = self.family.log_prob(truth, eta, R)
             low, high = forecast.interval(level)
             values = torch.stack(
                 [

@@ -63,15 +63,15 @@ class EmissionRegression:
         self._learn_loading, self._averaging = learn_loading, averaging
         self._form, self._start = form, self._standard(start)
         self._z_origin: Tensor | None = None  # (D,)
-        self._moments: Tensor | None = None  # of [x, z, 1], (E + D + 1, E + D + 1)
+        self._moments: Tensor | None = None  # of [x, z, 1, ...], (E + D + 1 + ..., ...)
 
     @property
-    def state(self) -> tuple[Tensor | None, Tensor | None]:
+    def state(self) -> tuple[Tensor | None, ...]:
         """What of the epochs so far is kept; to be set, to go on from there."""
         return self._z_origin, self._moments
 
     @state.setter
-    def state(self, state: tuple[Tensor | None, Tensor | None]) -> None:
+    def state(self, state: tuple[Tensor | None, ...]) -> None:
         self._z_origin, self._moments = state
 
     @property
@@ -92,9 +92,20 @@ class EmissionRegression:
         if self._moments is not None:
             moments = self._averaging * self._moments + (1 - self._averaging) * moments
         self._moments = moments
+        weight, R = self._maximised(moments, emission)
+        R = R if self._form is None else self._form(R)
+        R = 0.5 * (R + R.T) + 1e-6 * torch.eye(len(R), dtype=R.dtype, device=R.device)
         unit, like = self._unit.unsqueeze(-1), emission.offset
-        E = len(unit)
-        xx, xz, zz = moments[:E, :E], moments[:E, E:], moments[E:, E:]
+        if self._learn_loading:
+            C, b = weight[:, :-1], weight[:, -1:]
+            offset = self._origin + (unit * (b - C @ at.unsqueeze(-1))).squeeze(-1)
+            emission = LinearEmission((unit * C).to(like), offset.to(like), emission.covariance)
+        return LinearEmission(emission.matrix, emission.offset, (unit * R * unit.T).to(like))
+
+    def _maximised(self, moments: Tensor, emission: LinearEmission) -> tuple[Tensor, Tensor]:
+        """C and b about where z is ``(E, D + 1)``, and R of any form, of standardised data."""
+        E = len(self._unit)
+        xz, zz = moments[:E, E:], moments[E:, E:]
         if self._learn_loading:
             x_mean, z_mean = xz[:, -1:], zz[:-1, -1:]
             spread = zz[:-1, :-1] - z_mean @ z_mean.T
@@ -102,17 +113,18 @@ class EmissionRegression:
             C = (xz[:, :-1] - x_mean @ z_mean.T) @ torch.linalg.pinv(spread + ridge)
             C = self._identified(C)
             b = x_mean - C @ z_mean
-            offset = self._origin + (unit * (b - C @ at.unsqueeze(-1))).squeeze(-1)
-            emission = LinearEmission((unit * C).to(like), offset.to(like), emission.covariance)
         else:
+            assert self._z_origin is not None
             C, b, _ = self._standard(emission)
-            b = b.unsqueeze(-1) + C @ at.unsqueeze(-1)
+            b = b.unsqueeze(-1) + C @ self._z_origin.unsqueeze(-1)
         weight = torch.cat([C, b], -1)
-        R = xx - weight @ xz.T - xz @ weight.T + weight @ zz @ weight.T
-        if self._form is not None:
-            R = self._form(R)
-        R = 0.5 * (R + R.T) + 1e-6 * torch.eye(E, dtype=R.dtype, device=R.device)
-        return LinearEmission(emission.matrix, emission.offset, (unit * R * unit.T).to(like))
+        return weight, self._noise(moments, weight)
+
+    def _noise(self, moments: Tensor, weight: Tensor) -> Tensor:
+        """Mean square of what is left of x, ``(E, E)``."""
+        E = len(self._unit)
+        xx, xz, zz = moments[:E, :E], moments[:E, E:], moments[E:, E:]
+        return xx - weight @ xz.T - xz @ weight.T + weight @ zz @ weight.T
 
     def _standard(self, emission: LinearEmission) -> LinearEmission:
         """C, b and R of standardised data."""
@@ -133,16 +145,23 @@ class EmissionRegression:
         x, more = self._target, None
         if not self._whole:
             x, more = self._filled(z, emission)
-        joint = torch.cat([x, z - at, torch.ones_like(z[:, :1])], -1)
+        joint = torch.cat([x, self._row(z - at)], -1)
         moments = joint.T @ joint / len(joint)
         if more is not None:
             moments[: len(more), : len(more)] += more
         return moments
 
+    def _row(self, z: Tensor) -> Tensor:
+        """What x is regressed on."""
+        return torch.cat([z, torch.ones_like(z[:, :1])], -1)
+
+    def _expected(self, z: Tensor, emission: LinearEmission) -> Tensor:
+        """E[x | z], ``(N, E)``."""
+        return z @ emission.matrix.T + emission.offset
+
     def _filled(self, z: Tensor, emission: LinearEmission) -> tuple[Tensor, Tensor]:
         """E[x | z, what was observed], ``(N, E)``, and the mean of the covariances, ``(E, E)``."""
-        C, b, R = emission
-        expected = z @ C.T + b
+        R, expected = emission.covariance, self._expected(z, emission)
         if torch.equal(R, R.diagonal().diag()):
             share = (~self._there).double().mean(0)
             filled = torch.where(self._there, self._target, expected)

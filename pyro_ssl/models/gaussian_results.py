@@ -25,8 +25,9 @@ class _Band(NamedTuple):
 class Tracked(_Band):
     """``mean`` and ``scale`` (standard deviation) of E[x_t | z_t], each ``(T, B, E)``.
 
-    That is C z_t + b; of flags how probable they are, and of counts the rate. An observation there
-    varies more: of Gaussian noise its variance is R's diagonal more than ``scale`` squared.
+    That is C z_t + b, and with ``autoregressive`` what x_{t-1} adds to it; of flags how probable
+    they are, and of counts the rate. An observation there varies more: of Gaussian noise its
+    variance is R's diagonal more than ``scale`` squared.
     """
 
     #: mean and standard deviation of z_t, each ``(T, B, D)``; ``None`` where it was made by hand
@@ -89,11 +90,14 @@ class GaussianForecast(_Forecast):
     """Later observations: draws, ``samples`` ``(P, S, B, E)``, and their ``mean`` ``(S, B, E)``.
 
     ``covariance`` ``(S, B, E, E)`` is that of E[x_t | z_t], the path without the noise: of
-    C z_t + b, of the probabilities of flags, of the rates of counts.
+    C z_t + b, of the probabilities of flags, of the rates of counts. With ``autoregressive`` the
+    noise of a step moves the steps after it, and is part of theirs.
     """
 
     #: draws of z, ``(P, S, B, D)``
     latents: Tensor | None = None
+    #: G (x_{t-1} - m) of the draws, ``(P, S, B, E)``, where all series end at one step
+    shift: Tensor | None = None
     #: share of the draws that are where no latent of the fit was, ``(S, B)``
     outside: Tensor | None = None
     labels: Labels | None = None

@@ -125,9 +125,10 @@ class Counts(Sensors):
 
 
 class Numbers(Sensors):
-    """Numbers about η, in units of a scale: their natural parameter is η over it.
+    """Numbers about η and a shift, in units of a scale: their natural parameter is η over it.
 
     :param Tensor scale: standard deviation of each sensor, ``(E,)``.
+    :param shift: of the values' shape, where there is one.
 
     Example::
 
@@ -139,9 +140,14 @@ class Numbers(Sensors):
     support = constraints.real_vector
 
     def __init__(
-        self, eta: Tensor, there: Tensor, scale: Tensor, validate_args: bool | None = None
+        self,
+        eta: Tensor,
+        there: Tensor,
+        scale: Tensor,
+        shift: Tensor | None = None,
+        validate_args: bool | None = None,
     ) -> None:
-        self.scale = scale
+        self.scale, self.shift = scale, shift
         super().__init__(eta, there, validate_args=validate_args)
 
     @staticmethod
@@ -160,6 +166,7 @@ class Numbers(Sensors):
             self._validate_sample(value)
         there, scale = self.there, self.scale
         size = torch.where(there, scale.log(), 0.0).sum(-1)
+        value = value if self.shift is None else value - self.shift
         value = torch.where(there, value, 0.0)
         if self._is_points(value):  # squares that nearly cancel are added up, in float64
             unit = scale.double()
@@ -173,12 +180,14 @@ class Numbers(Sensors):
         """Return a distribution of a larger batch shape."""
         shape = (*batch_shape, *self.event_shape)
         eta, there = self.eta.expand(shape), self.there.expand(shape)
-        return Numbers(eta, there, self.scale, validate_args=False)
+        shift = None if self.shift is None else self.shift.expand(shape)
+        return Numbers(eta, there, self.scale, shift, validate_args=False)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draw numbers, of all sensors."""
         shape = self._extended_shape(torch.Size(sample_shape))
-        return torch.normal(self.eta.detach().expand(shape), self.scale.detach().expand(shape))
+        place = self.eta if self.shift is None else self.eta + self.shift
+        return torch.normal(place.detach().expand(shape), self.scale.detach().expand(shape))
 
 
 def poisson(rate: Tensor) -> Tensor:

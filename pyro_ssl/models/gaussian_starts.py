@@ -16,7 +16,9 @@ from torch import Tensor
 
 from ..exact import LinearEmission
 from . import gaussian_closed_form as closed_form
+from .gaussian_autoregression import Autoregression, first_autoregression
 from .gaussian_data import Series, take_emission
+from .gaussian_lag_regression import AutoregressiveRegression
 from .gaussian_linear import DRAWS, linear_start, start_around
 from .gaussian_noise import form_of
 from .gaussian_outputs import Outputs
@@ -65,12 +67,14 @@ class Starts(Outputs):
         self.iterates = self.gap_factors = None
         seen = data.seen
         stand_in = data._replace(x=self.family.stand_in(data.x, seen))
+        lag = first_autoregression(data) if self.config.get("autoregressive") else None
         if self.transition.around is None:
-            found = closed_form.start_values(stand_in.x, seen, self.dim, loading, offset)
+            behind = stand_in if lag is None else lag.residuals(stand_in)
+            found = closed_form.start_values(behind.x, seen, self.dim, loading, offset)
             emission = self.family.start(found.emission, data.x, seen)
             if offset is not None:
                 emission = emission._replace(offset=offset)
-            self._set_emission(emission)
+            self._set_emission(emission, lag)
             closed_form.start_transition(self.transition, found)
             return None
         if loading is not None or offset is not None:
@@ -79,14 +83,14 @@ class Starts(Outputs):
                 "exact EM finds them; write GaussianSSL(..., linear=False) to choose them."
             )
         given = stand_in._replace(inputs=self._standard_inputs(data.inputs))
-        linear, loss, z = linear_start(given, self.dim, linear_steps)
+        linear, loss, z, lag = linear_start(given, self.dim, linear_steps, lag)
         emission = self.family.start(start_around(self.transition, linear), data.x, data.seen)
         if not self.family.gaussian:
             given_paths = data.x, data.seen, DRAWS, emission
             regression = ReweightedRegression(self.family, *given_paths, (True, True), 0.0)
             emission = regression.update(z.transpose(0, 1), emission, FIRST_STEPS)
             loss = math.nan  # that of the stand-in is of other data
-        self._set_emission(emission)
+        self._set_emission(emission, lag)
         self._set_region(z, data.within)
         return loss
 
@@ -105,6 +109,9 @@ class Starts(Outputs):
         if self.family.gaussian:
             how = data.x, data.seen, num_paths, self.emission, bool(learn), averaging
             form = form_of(self.config["noise"], self.config.get("noise_rank"))
+            lag = self.autoregression
+            if lag is not None:
+                return AutoregressiveRegression(lag, *how, form)
             return EmissionRegression(*how, form)
         if learn is None:
             learn = not (self.family.located or has_loading)
@@ -113,6 +120,15 @@ class Starts(Outputs):
             *(self.family, data.x, data.seen, num_paths, self.emission, learns, averaging)
         )
 
+    def _update_emission(
+        self, regression: EmissionRegression | ReweightedRegression, paths: Tensor
+    ) -> None:
+        """Run the M-step, given paths ``(B M, T, D)``."""
+        emission, lag = regression.update(paths, self.emission), None
+        if isinstance(regression, AutoregressiveRegression):
+            lag = regression.autoregression
+        self._set_emission(emission, lag)
+
     def _origin_of_x(self) -> Tensor:
         """What is taken off x, ``(E,)``."""
         if self._origin is not None:
@@ -120,6 +136,8 @@ class Starts(Outputs):
         offset = self.emission.offset
         return offset.clone() if self.family.located else torch.zeros_like(offset)
 
-    def _set_emission(self, emission: LinearEmission) -> None:
+    def _set_emission(self, emission: LinearEmission, lag: Autoregression | None = None) -> None:
         # Clones: C and b may be the caller's, and load_state_dict writes into buffers.
         self.loading, self.offset, self.covariance = (value.clone() for value in emission)
+        if lag is not None:
+            self.lag_matrix, self.lag_origin = (value.clone() for value in lag)

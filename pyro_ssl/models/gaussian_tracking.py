@@ -17,6 +17,7 @@ from ..reading.context import private_store
 from ..transitions import RecurrentGaussianTransition
 from .base import Model
 from .frames import Labels
+from .gaussian_autoregression import Autoregression
 from .gaussian_data import Series, take_series
 from .gaussian_family import FAMILIES, Family, check_family
 from .gaussian_gaps import ROWS
@@ -47,6 +48,9 @@ class Tracker(Model):
     #: mean and standard deviation of each input over the data of the fit, ``(U,)``
     inputs_origin: Tensor
     inputs_unit: Tensor
+    #: G ``(E, E)`` and m ``(E,)`` of an emission that reads x_{t-1}, once fitted
+    lag_matrix: Tensor | None
+    lag_origin: Tensor | None
     #: the transition's weights after several epochs of the fit, ``(M, N)``, or ``None``
     iterates: Tensor | None
     #: how far intervals of filled gaps are stretched, ``(11, E)``, or ``None``; see ``calibrate``
@@ -59,6 +63,9 @@ class Tracker(Model):
         if size := config.get("input_size", 0):
             self.register_buffer("inputs_origin", torch.zeros(size))
             self.register_buffer("inputs_unit", torch.ones(size))
+        if config.get("autoregressive"):
+            self.register_buffer("lag_matrix", None)
+            self.register_buffer("lag_origin", None)
 
     def model(self, x: Tensor, lengths: Tensor | None, mask: Tensor | None) -> None:
         """Run the Pyro model."""
@@ -100,7 +107,7 @@ class Tracker(Model):
             sweep = ParticleFilter(self.model, num_particles).sweep(*data.arguments)
         z, w = sweep.z.movedim(2, 0), sweep.step_weights  # (P, T, B, D)
         w = None if w is None else w.movedim(2, 0).unsqueeze(-1)
-        return Tracked.of_paths(*self._moved(z), z, data.labels, w)
+        return Tracked.of_paths(*self._moved(z, data), z, data.labels, w)
 
     @checked
     @torch.no_grad()
@@ -120,7 +127,7 @@ class Tracker(Model):
         data = self._take("smooth", x, lengths, mask, inputs)
         how = {"num_samples": num_samples, "warmup_steps": warmup_steps}
         z = self._paths(data, num_particles, num_chains, **how)
-        return Tracked.of_paths(*self._moved(z), z, data.labels)
+        return Tracked.of_paths(*self._moved(z, data), z, data.labels)
 
     def _paths(self, data: Series, num_particles: int, num_chains: int, **how_long: int) -> Tensor:
         """Draws of z given all of the data, ``(S, T, B, D)``."""
@@ -142,6 +149,18 @@ class Tracker(Model):
         :raises RuntimeError: if the model was neither fitted nor started.
         """
         return LinearEmission(*self._fitted()[:3])
+
+    @property
+    def autoregression(self) -> Autoregression | None:
+        """G and m, of x_t given x_{t-1}; ``None`` of a model that does not read it.
+
+        :raises RuntimeError: if the model was neither fitted nor started.
+        """
+        if not self.config.get("autoregressive"):
+            return None
+        self._fitted()
+        assert self.lag_matrix is not None and self.lag_origin is not None
+        return Autoregression(self.lag_matrix, self.lag_origin)
 
     @property
     def region(self) -> Region | None:
@@ -173,6 +192,8 @@ class Tracker(Model):
         D = self.transition.dim
         sizes: dict[str, tuple[int, ...]] = {"loading": (E, D), "offset": (E,)}
         sizes["covariance"] = (E, E)
+        if self.config.get("autoregressive"):
+            sizes |= {"lag_matrix": (E, E), "lag_origin": (E,)}
         if not tensors.keys().isdisjoint(REGION):
             shapes = ((_rows(tensors, REGION[0]), D), (D, D), ())
             sizes |= dict(zip(REGION, shapes, strict=True))
@@ -194,11 +215,15 @@ class Tracker(Model):
         if self.gap_factors is not None and not bool((self.gap_factors > 0).all()):
             raise ValueError("a factor of intervals of filled gaps that is not positive")
 
-    def _moved(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """E[x_t | z_t] as a sum of two: C z and b, or where it is not linear in z itself and 0."""
+    def _moved(self, z: Tensor, data: Series | None = None) -> tuple[Tensor, Tensor]:
+        """E[x_t | z_t] as a sum of two: C z and b, or where it is not linear in z itself and 0.
+
+        :param data: behind which z is, for what an autoregression adds to the first of the two.
+        """
         loading, offset, _ = self.emission
         if self.family.located:
-            return z @ loading.T, offset
+            moved, lag = z @ loading.T, self.autoregression
+            return moved if data is None or lag is None else moved + lag.shifts(data), offset
         return self.family.mean(z @ loading.T + offset), torch.zeros_like(offset)
 
     def _set_inputs_unit(self, data: Series) -> None:
