@@ -26,6 +26,12 @@ ANY = ("em_draws", "em_twisted", "gibbs", "gibbs_twisted", "gibbs_counted", "fit
 SAME = ("em_dropout", "fit_started")
 
 
+def staged(kinds, soon):
+    """All kinds, those that do not come soon in the nightly stage."""
+    stages = [statistical if kind in soon else nightly for kind in kinds]
+    return [pytest.param(kind, marks=stage) for kind, stage in zip(kinds, stages, strict=True)]
+
+
 class Nursery:
     """Starts ranks, and tells what became of them."""
 
@@ -154,15 +160,13 @@ def test_going_on_with_other_ranks(nursery, tmp_path):
     check_other_ranks(nursery, "em_draws", tmp_path, (2, 1, 2), (8, 13, 0))
 
 
-@statistical
-@pytest.mark.parametrize("kind", ANY)
+@pytest.mark.parametrize("kind", staged(ANY, ("em_twisted", "gibbs_counted", "fit")))
 def test_every_kind_goes_on_with_other_ranks(nursery, tmp_path, kind):
     first, second = (2, 4) if kind == "fit" else (8, 11)
     check_other_ranks(nursery, kind, tmp_path, (2, 4, 1), (first, second, 0))
 
 
-@statistical
-@pytest.mark.parametrize("kind", [*ANY, *SAME])
+@pytest.mark.parametrize("kind", staged((*ANY, *SAME), ("em_draws", "gibbs_twisted", *SAME)))
 def test_as_many_ranks_go_on_to_the_last_bit(nursery, tmp_path, kind):
     wanted = nursery.whole(2, kind, tmp_path / "whole", tmp_path / "results")
     stop = 3 if kind.startswith("fit") else 8
