@@ -220,7 +220,7 @@ class Outputs(Forecaster):
 
 
 def crps(samples: Tensor, truth: Tensor) -> Tensor:
-    """Continuous ranked probability score of draws ``(P, ...)``: E|X - x| - ½ E|X - X'|.
+    """Continuous ranked probability score of draws ``(P, ...)``: ``E|X - x| - ½ E|X - X'|``.
 
     Example::
 
