@@ -11,7 +11,7 @@ PYTEST := $(RUN) pytest -n auto --dist=worksteal --durations=10
 
 .DEFAULT_GOAL := help
 .PHONY: help demo curves tutorials test test-fast test-statistical test-nightly test-lowest lint docs dist \
-	release-check bench bench-peers bench-transformer clean
+	release-check bench bench-peers bench-forecasters clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -68,9 +68,10 @@ bench-peers:  ## beside JAX and particles, in an environment of its own
 	$(MAKE) VENV=.venv-bench .venv-bench/.installed-bench
 	OMP_NUM_THREADS=1 .venv-bench/bin/python -m benchmarks.peers
 
-bench-transformer:  ## beside a temporal fusion transformer, in an environment of its own; PM25=FOLDER
-	$(MAKE) VENV=.venv-transformer .venv-transformer/.installed-transformer
-	OMP_NUM_THREADS=1 .venv-transformer/bin/python -m benchmarks.imv_ahead --transformer --path "$(PM25)"
+bench-forecasters:  ## beside a temporal fusion transformer, and ARIMA, in an environment of its own; PM25=FOLDER SML2010=FOLDER
+	$(MAKE) VENV=.venv-forecasters .venv-forecasters/.installed-forecasters
+	OMP_NUM_THREADS=1 .venv-forecasters/bin/python -m benchmarks.imv_ahead --transformer --path "$(PM25)"
+	OMP_NUM_THREADS=1 .venv-forecasters/bin/python -m benchmarks.sensors --methods arima --pm25 "$(PM25)" --sml2010 "$(SML2010)"
 
 clean:  ## remove what builds and tests leave behind (not the environment)
 	rm -rf build dist docs/_build docs/made docs/tutorials *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -84,8 +85,8 @@ $(VENV)/.installed-%: pyproject.toml $(CONSTRAINTS) setup.py $(wildcard pyro_ssl
 	$(RUN) pip install --quiet -c $(CONSTRAINTS) -e '.[$*]'
 	@touch $@
 
-# pytorch-forecasting takes no pandas as new as the one that is pinned.
-$(VENV)/.installed-transformer: pyproject.toml $(CONSTRAINTS) setup.py | $(VENV)/bin/python
+# These take no pandas as new as the one that is pinned.
+$(VENV)/.installed-forecasters: pyproject.toml $(CONSTRAINTS) setup.py | $(VENV)/bin/python
 	grep -v '^pandas==' $(CONSTRAINTS) > $(VENV)/constraints.txt
-	$(RUN) pip install --quiet -c $(VENV)/constraints.txt -e '.[transformer]'
+	$(RUN) pip install --quiet -c $(VENV)/constraints.txt -e '.[forecasters]'
 	@touch $@

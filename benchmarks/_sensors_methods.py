@@ -102,6 +102,25 @@ class VectorAutoregression:
         return torch.stack(x[ORDER:]), None, None, None
 
 
+class Arima:
+    """An ARIMA of each sensor alone, its orders chosen on each window: ``statsforecast``."""
+
+    def __init__(self, data: Split, dim: int, seed: int) -> None:
+        pass
+
+    def forecast(self, past: Tensor, truth: Tensor) -> tuple[Tensor, ...]:
+        """Fit each sensor of each window by itself; return its Gaussian forecast."""
+        from statsforecast.models import AutoARIMA
+
+        mean, high = torch.empty_like(truth), torch.empty_like(truth)
+        for b in range(past.shape[1]):
+            for e, y in enumerate(carried(past[:, b]).T):
+                found = AutoARIMA().forecast(y.numpy(), h=len(truth), level=[90])
+                mean[:, b, e] = torch.as_tensor(found["mean"])
+                high[:, b, e] = torch.as_tensor(found["hi-90"])
+        return gaussian(mean, ((high - mean) / Z90).clamp(min=1e-6), truth)
+
+
 class Recurrent:
     """An LSTM of 64 units that predicts the next increment; iterated, from its own predictions."""
 
@@ -221,6 +240,7 @@ def _of_samples(
 METHODS: dict[str, tuple[str, Any]] = {
     "persistence": ("persistence, interpolation", Persistence),
     "var": ("ridge VAR(4)", VectorAutoregression),
+    "arima": ("ARIMA of each sensor", Arima),
     "lstm": ("LSTM, H=64", Recurrent),
     "linear": ("linear-Gaussian EM", Linear),
     "ssl": ("Gaussian SSL", SSL),

@@ -1,7 +1,7 @@
 """Beijing PM2.5, one to six hours ahead: which variable matters when, by IMV-LSTM and by others.
 
     python -m benchmarks.imv_ahead --path FOLDER [--seeds 3]
-    make bench-transformer PM25=FOLDER     # the same, and a temporal fusion transformer
+    make bench-forecasters PM25=FOLDER     # the same, and a temporal fusion transformer
 
 Windows of 10 hours, as in ``benchmarks.imv``; what is forecast is the change of PM2.5 since the
 newest known value, 1, 2, ..., 6 hours ahead. Windows are a sample, spread evenly over each part in

@@ -218,7 +218,7 @@ BENCHMARKS = (
     Benchmark(
         "PM2.5, six hours ahead",
         "imv_ahead.json",
-        "make bench-transformer PM25=FOLDER",
+        "make bench-forecasters PM25=FOLDER",
         "2026-11-26",
         errors_ahead,
         ("imv_ahead.png",),
