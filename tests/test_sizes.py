@@ -310,7 +310,7 @@ def check_evidence(w, model, joint):
         assert found.shape == (case.T, *shape)
         close(found.sum(0).reshape(-1), right, case)
         in_support(hmm.sample_paths(), w, joint)
-        close(-hmm.step(), right.sum(), case)
+        close(-hmm.step(), right.sum() * w.factor, case)
 
 
 def in_support(paths, w, joint):

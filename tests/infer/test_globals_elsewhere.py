@@ -101,8 +101,8 @@ def test_effects_of_sequences_go_by_minibatch():
             for t, z in ssl_transition("z", lstm(), T):
                 pyro.sample("x", dist.Normal(effect + 0.0 * z, 0.5), obs=x[:, index][t])
 
-    em = StochasticEM(model, Adam({"lr": 0.4}), 2)
-    for step in range(80):
+    em = StochasticEM(model, Adam({"lr": 0.3}), 2)
+    for step in range(160):
         em.step(torch.arange(N)[step % 2 :: 2])
     assert em.values["effect"].shape == (N,)
     assert em.values["effect"].allclose(x.mean(0), atol=0.1)
