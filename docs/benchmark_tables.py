@@ -124,7 +124,7 @@ BENCHMARKS = (
         "Four curves",
         "curves.json",
         "python -m benchmarks.curves",
-        "2026-11-26",
+        "2026-11-27",
         printed(curves.report, whole=True),
         ("curves.png",),
     ),
@@ -184,6 +184,13 @@ BENCHMARKS = (
         "large.json",
         "python -m benchmarks.large",
         "2026-11-26",
+        plain,
+    ),
+    Benchmark(
+        "Runs of an hour",
+        "soak.json",
+        "taskset -c 0 python -m benchmarks.soak --at-once 6",
+        "2026-11-27",
         plain,
     ),
     Benchmark(
