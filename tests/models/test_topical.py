@@ -39,10 +39,8 @@ def fitted(corpus):
             words[:, :30],
             lengths[:30],
             valid=(words[:, 30:], lengths[30:]),
-            num_epochs=6,
-            markov_starts=4,
-            markov_steps=60,
-            transition_steps=60,
+            num_epochs=8,
+            markov_starts=5,
             disable_progbar=True,
         )
     return ssl
