@@ -176,7 +176,7 @@ def test_as_many_ranks_go_on_to_the_last_bit(nursery, tmp_path, kind):
 
 
 @statistical
-@pytest.mark.parametrize("kind", ["em_draws", "fit_started"])
+@pytest.mark.parametrize("kind", ["em_draws"])
 def test_ranks_are_killed(nursery, tmp_path, kind):
     check_kills(nursery, kind, tmp_path, (2,) if kind in SAME else (1, 2, 4), 1)
 

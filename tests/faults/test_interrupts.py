@@ -79,12 +79,6 @@ def test_chains(tmp_path, name):
     check_chains(tmp_path, name, 2)
 
 
-@pytest.mark.stage("statistical")
-@pytest.mark.parametrize("name", CHAINS)
-def test_chains_at_many_places(tmp_path, name):
-    check_chains(tmp_path, name, 3)
-
-
 @pytest.mark.stage("nightly")
 @pytest.mark.parametrize("name", CHAINS)
 def test_chains_at_most_places(tmp_path, name):
@@ -128,12 +122,6 @@ def check_fits(tmp_path, name, num):
 @pytest.mark.parametrize("name", ["topical, no start", "topical", "Gaussian", "language", "IMV"])
 def test_fits(tmp_path, name):
     check_fits(tmp_path, name, 1)
-
-
-@pytest.mark.stage("statistical")
-@pytest.mark.parametrize("name", fits.FITS)
-def test_fits_at_many_places(tmp_path, name):
-    check_fits(tmp_path, name, 2)
 
 
 @pytest.mark.stage("nightly")
