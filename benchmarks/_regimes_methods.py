@@ -67,13 +67,12 @@ def by_pieces(x: Tensor, piece: int = 4, num_steps: int = 30) -> Dynamics:
 def regimes(x: Tensor, transition: nn.Module, dynamics: Dynamics | None = None) -> None:
     """The model; its dynamics are parameters unless given."""
     pyro.module("transition", transition)
-    A, b, scale = dynamics or (pyro.param(name) for name in Dynamics._fields)
+    law = dynamics or Dynamics(*(pyro.param(name) for name in Dynamics._fields))
     previous, known = lagged(x)
     with pyro.plate("series", x.shape[1]):
         for t, z in ssl_transition("z", transition, len(x)):
-            mean = (A[z] @ previous[t].unsqueeze(-1)).squeeze(-1) + b[z]
-            law = dist.Normal(mean, scale[z]).to_event(1).mask(known[t].all(-1))
-            pyro.sample("x", law, obs=x[t])
+            step = dist.Normal(law.mean(previous[t], z), law.scale[z]).to_event(1)
+            pyro.sample("x", step.mask(known[t].all(-1)), obs=x[t])
 
 
 def markov(x: Tensor, num_steps: int) -> tuple[Dynamics, MarkovEM]:

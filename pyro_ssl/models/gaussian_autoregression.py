@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..exact.standard import unit_of
+from ..steps import lagged
 from .gaussian_data import Series
 
 __all__ = ["RIDGE", "Autoregression", "check_autoregressive", "first_autoregression"]
@@ -47,8 +48,9 @@ class Autoregression(NamedTuple):
 
     def lags(self, data: Series) -> Tensor:
         """u_t - m of all steps and of the one after the last, ``(T + 1, B, E)``."""
-        away = torch.where(data.seen, data.x - self.origin, 0.0)
-        return torch.nn.functional.pad(away, (0, 0, 0, 0, 1, 0))
+        pair, one_more = (data.x - self.origin, data.seen), (0, 0, 0, 0, 0, 1)
+        away, seen = (torch.nn.functional.pad(value, one_more) for value in pair)
+        return lagged(away, seen).values
 
     def shifts(self, data: Series) -> Tensor:
         """G (u_t - m), ``(T, B, E)``."""

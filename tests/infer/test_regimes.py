@@ -14,7 +14,6 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from pyro_ssl import (
-    LSTMTransition,
     MarkovEM,
     MarkovTransition,
     ParticleFilter,
@@ -26,6 +25,7 @@ from pyro_ssl.errors import EmissionNotLocalError
 from pyro_ssl.steps import lagged
 from pyro_ssl.transitions import GaussianTransition, LinearGaussianState, Moments
 from tests.enumeration import all_paths, repeated
+from tests.infer.test_particle_filter import sharp_lstm
 from tests.statistics import ALPHA, chi_square, p_value
 
 K, D, T = 3, 2, 5
@@ -36,13 +36,6 @@ def dynamics():
     """A, b and the Cholesky factors of R; regimes are far from each other, and from certain."""
     root = 0.6 * torch.eye(D) + torch.randn(K, D, D).tril(-1) * 0.3
     return torch.randn(K, D, D), torch.randn(K, D), root
-
-
-def sharp_lstm(num_states=K):
-    transition = LSTMTransition(num_states, 4)
-    for parameter in transition.parameters():
-        parameter.data.mul_(5.0)
-    return transition
 
 
 def regimes(transition, dynamics):

@@ -174,6 +174,7 @@ def test_wherever_it_is_stopped(tmp_path, name):
 
 def goes_on(tmp_path, name, stops):
     expected = all_of(run(name))
+    assert all_of(run(name, tmp_path / "whole")) == expected
     for stop in stops:
         folder = tmp_path / str(stop)
         run(name, folder, stop)

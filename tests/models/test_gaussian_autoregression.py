@@ -5,7 +5,6 @@ import math
 import pyro
 import pytest
 import torch
-from pyro import poutine
 
 from pyro_ssl import GaussianSSL
 from pyro_ssl.exact import LinearEmission, kalman_filter
@@ -13,7 +12,7 @@ from pyro_ssl.models.gaussian_autoregression import RIDGE, Autoregression, first
 from pyro_ssl.models.gaussian_data import Series
 from pyro_ssl.models.gaussian_lag_regression import AutoregressiveRegression
 from pyro_ssl.models.gaussian_noise import form_of
-from tests.models.test_gaussian_sensors import NOISES, B, D, E, T, U, sensors, world
+from tests.models.test_gaussian_sensors import NOISES, B, D, E, T, U, check_density, sensors, world
 
 QUICK = {"num_epochs": 2, "num_paths": 1, "num_particles": 3, "disable_progbar": True}
 
@@ -57,22 +56,7 @@ def test_the_pyro_model_is_the_density_of_what_was_observed(noise):
     """Given a path: the marginal of the sensors that were, written out."""
     _, ssl, x, _, given, (_, emission) = worlds(noise)
     shift = ssl.autoregression.shifts(Series(x, given["lengths"], given["mask"]))
-    z = torch.randn(B, T, D)
-    trace = poutine.trace(pyro.condition(ssl.model, {"z": z})).get_trace(
-        x, given["lengths"], given["mask"], 1, given["inputs"]
-    )
-    trace.compute_log_prob()
-    found = trace.nodes["x"]["log_prob"]  # (T, B)
-    for t in range(T):
-        for b in range(B):
-            there = ~x[t, b].isnan() & given["mask"][t, b] & (t < given["lengths"][b])
-            expected = torch.zeros(())
-            if there.any():
-                C, d, R = (v[there] for v in emission)
-                mean = C @ z[b, t] + d + shift[t, b, there]
-                law = torch.distributions.MultivariateNormal(mean, R[:, there])
-                expected = law.log_prob(x[t, b, there])
-            torch.testing.assert_close(found[t, b], expected)
+    check_density(ssl, x, given, emission, shift)
 
 
 def dense(chain, emission, lag, inputs):

@@ -212,6 +212,15 @@ def test_sensors_are_independent_and_holes_say_nothing(kind, emission):
     assert drawn.shape == (2, 5, 3, E)
 
 
+@pytest.mark.parametrize("shape", [(6, 1, 1, E), (6, 4, 3, E), (4, 3, E)])
+def test_a_shift_of_numbers_is_a_place_of_their_own(shape):
+    eta, shift, x = torch.randn(shape), torch.randn(4, 3, E), torch.randn(4, 3, E)
+    there, scale = torch.rand(4, 3, E) < 0.7, torch.rand(E) + 0.5
+    found = Numbers(eta, there, scale, shift)
+    expected = Numbers((eta + shift).expand(found.log_prob(x).shape + (E,)), there, scale)
+    torch.testing.assert_close(found.log_prob(x), expected.log_prob(x))
+
+
 def test_numbers_of_little_noise_are_not_drowned():
     """Squares of a thousand standard deviations, in float32, from which the near ones are told."""
     x, away = 1.0 + 1e-3 * torch.randn(4, 3, E), 1e-3 * torch.randn(6, 1, 1, E)

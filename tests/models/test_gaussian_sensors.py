@@ -138,21 +138,28 @@ def test_model_is_the_likelihood_of_what_was_observed():
     """Given a path: of full noise the marginal of the sensors that were, written out."""
     for noise in NOISES:
         ssl, x, given, (_, emission) = world(noise)
-        z = torch.randn(B, T, D)
-        trace = poutine.trace(pyro.condition(ssl.model, {"z": z})).get_trace(
-            x, given["lengths"], given["mask"], 1, given["inputs"]
-        )
-        trace.compute_log_prob()
-        found = trace.nodes["x"]["log_prob"]  # (T, B)
-        for t in range(T):
-            for b in range(B):
-                there = ~x[t, b].isnan() & given["mask"][t, b] & (t < given["lengths"][b])
-                expected = torch.zeros(())
-                if there.any():
-                    C, d, R = (v[there] for v in emission)
-                    law = torch.distributions.MultivariateNormal(C @ z[b, t] + d, R[:, there])
-                    expected = law.log_prob(x[t, b, there])
-                torch.testing.assert_close(found[t, b], expected)
+        check_density(ssl, x, given, emission, torch.zeros_like(x))
+
+
+def check_density(ssl, x, given, emission, shift):
+    """Of x about C z + d and a shift ``(T, B, E)``."""
+    T, B, _ = x.shape
+    z = torch.randn(B, T, ssl.dim)
+    trace = poutine.trace(pyro.condition(ssl.model, {"z": z})).get_trace(
+        x, given["lengths"], given["mask"], 1, given["inputs"]
+    )
+    trace.compute_log_prob()
+    found = trace.nodes["x"]["log_prob"]  # (T, B)
+    for t in range(T):
+        for b in range(B):
+            there = ~x[t, b].isnan() & given["mask"][t, b] & (t < given["lengths"][b])
+            expected = torch.zeros(())
+            if there.any():
+                C, d, R = (v[there] for v in emission)
+                mean = C @ z[b, t] + d + shift[t, b, there]
+                law = torch.distributions.MultivariateNormal(mean, R[:, there])
+                expected = law.log_prob(x[t, b, there])
+            torch.testing.assert_close(found[t, b], expected)
 
 
 def test_minibatches_are_of_the_sequences_that_they_name():

@@ -134,6 +134,7 @@ def all_of(model):
 @pytest.mark.parametrize("name", FITS)
 def test_a_fit_that_is_stopped_goes_on_as_if_it_never_was(tmp_path, name):
     expected = all_of(fit(name))
+    assert all_of(fit(name, tmp_path / "whole")) == expected
     fit(name, tmp_path / "run", 2)
     assert all_of(fit(name, tmp_path / "run", seed=2, resume=True)) == expected
     assert all_of(fit(name, tmp_path / "run", seed=9, resume=True))[:3] == expected[:3]
