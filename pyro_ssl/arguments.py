@@ -18,9 +18,11 @@ from torch import Tensor
 from .errors import NonFiniteError
 
 __all__ = [
+    "at_least",
     "check_finite",
     "check_kind",
     "check_lengths",
+    "check_level",
     "check_positive",
     "check_probabilities",
     "check_range",
@@ -190,6 +192,18 @@ def check_share(where: str, name: str, value: Any) -> float:
     return float(value)
 
 
+def check_level(where: str, level: float, write: str = "interval(0.9)") -> None:
+    """Check that an interval can be of a level.
+
+    :raises ValueError: if it is no probability strictly between 0 and 1.
+    """
+    if not 0.0 < level < 1.0:
+        raise ValueError(
+            f"{where}: found level={level}, expected a probability strictly between 0 and 1; "
+            f"write {write} for 90 %."
+        )
+
+
 def check_lengths(
     where: str, lengths: Any, num_steps: int, num_sequences: int, device: torch.device
 ) -> None:
@@ -208,6 +222,14 @@ def check_lengths(
     write = "lengths, one for each sequence"
     check_tensor(where, "lengths", numbers, (B,), like=like, integer=True, write=write)
     check_range(where, "lengths", numbers, T + 1, f"lengths.clamp(0, {T}) if the data were cut")
+
+
+def at_least(least: int, *values: Any) -> bool:
+    """Return whether settings are integers, none of them below a bound."""
+    try:
+        return all(operator.index(value) >= least for value in values)
+    except TypeError:
+        return False
 
 
 def whole(where: str, name: str, value: Any, least: int) -> int:

@@ -3,7 +3,6 @@
 Every message says which site, what was found, what was expected, and the line to write instead.
 """
 
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,10 +17,7 @@ __all__ = [
     "SMCFailed",
     "SSLError",
     "SeveralBlocksError",
-    "at_least",
-    "check_level",
     "model_error",
-    "positive_size",
 ]
 
 
@@ -84,39 +80,3 @@ def model_error(message: str, kind: type[Exception]) -> ModelError:
         "__reduce__": lambda self: (model_error, (message, kind)),
     }
     return type("ModelError", (ModelError, kind), mixed)(message)
-
-
-def at_least(least: int, *values: Any) -> bool:
-    """Return whether settings are integers, none of them below a bound."""
-    try:
-        return all(operator.index(value) >= least for value in values)
-    except TypeError:
-        return False
-
-
-def check_level(where: str, level: float, write: str = "interval(0.9)") -> None:
-    """Check that an interval can be of a level.
-
-    :param str where: who asks, for the message.
-    :param str write: what to write instead.
-    :raises ValueError: if it is no probability strictly between 0 and 1.
-    """
-    if not 0.0 < level < 1.0:
-        raise ValueError(
-            f"{where}: found level={level}, expected a probability strictly between 0 and 1; "
-            f"write {write} for 90 %."
-        )
-
-
-def positive_size(name: str, size: int) -> int:
-    """Return a size as an integer.
-
-    :raises ValueError: naming it, if it is no whole number, or less than 1.
-    """
-    try:
-        number = 0 if isinstance(size, bool) else operator.index(size)
-    except (TypeError, ValueError, RuntimeError):
-        number = 0
-    if number < 1:
-        raise ValueError(f"{name} must be at least 1, found {size}; expected a whole number.")
-    return number

@@ -679,5 +679,5 @@ def test_sequences_of_no_length_have_evidence_one(call):
     ],
 )
 def test_no_size_is_refused_by_name(make, name, size):
-    with pytest.raises(ValueError, match=f"{name} .*at least"):
+    with pytest.raises(ValueError, match=f"{name} is {size}, expected"):
         make(size)

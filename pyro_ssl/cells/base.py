@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import positive_size
+from ..arguments import whole
 
 __all__ = ["CellStepper", "LSTMState", "RecurrentCell"]
 
@@ -51,8 +51,8 @@ class RecurrentCell(nn.Module):
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
-        self.input_size = positive_size("input_size", input_size)
-        self.hidden_size = positive_size("hidden_size", hidden_size)
+        self.input_size = whole(type(self).__name__, "input_size", input_size, 1)
+        self.hidden_size = whole(type(self).__name__, "hidden_size", hidden_size, 1)
 
     def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> Any:
         """Return the state before the first input, tensors ``batch_shape + (...)``; often zeros."""

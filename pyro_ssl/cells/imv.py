@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import positive_size
+from ..arguments import whole
 from .base import LSTMState, RecurrentCell
 from .imv_unroll import unroll
 
@@ -37,8 +37,8 @@ class _IMVCell(RecurrentCell):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        self.num_variables = positive_size("num_variables", num_variables)
-        self.units = positive_size("units", units)
+        self.num_variables = whole(type(self).__name__, "num_variables", num_variables, 1)
+        self.units = whole(type(self).__name__, "units", units, 1)
         super().__init__(self.num_variables, self.num_variables * self.units)
         for name, shape in self._shapes().items():
             value = torch.empty(*shape, device=device, dtype=dtype)

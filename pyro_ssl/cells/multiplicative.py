@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..arguments import check_share
 from .base import CellStepper, LSTMState, RecurrentCell
 from .linear_add import linear_add
 from .lstm import times_tanh
@@ -74,14 +75,14 @@ class MultiplicativeLSTMCell(RecurrentCell):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size)
+        where = type(self).__name__
         if squash not in ("cell", "output"):
-            raise ValueError(f"squash must be 'cell' or 'output', found {squash!r}.")
-        if not 0.0 <= variational_dropout < 1.0:
             raise ValueError(
-                f"variational_dropout must lie in [0, 1), found {variational_dropout}."
+                f'{where}: squash is "{squash}", expected "cell" or "output"; write squash="cell".'
             )
+        share = check_share(where, "variational_dropout", variational_dropout)
         self.squash, self.weight_norm = squash, bool(weight_norm)
-        self.variational_dropout, self.forget_bias = float(variational_dropout), float(forget_bias)
+        self.variational_dropout, self.forget_bias = share, float(forget_bias)
         H = self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {
             "weight_ih": (5 * H, self.input_size),

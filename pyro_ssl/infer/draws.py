@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, at_least
+from ..arguments import at_least
+from ..errors import CheckpointError
 from .draw_files import DrawFiles
 from .small import smallest, smallest_type
 

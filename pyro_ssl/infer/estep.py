@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import NonFiniteError, SMCFailed, at_least
+from ..arguments import at_least
+from ..errors import NonFiniteError, SMCFailed
 from ..reading.program import ModelRun
 from ..smc import Emission, Filtered, Standing, Surrogate, Sweep, conditional_smc, filter_smc
 from ..smc.arguments import check_seed

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..errors import at_least
+from ..arguments import at_least
 from ..loop_arguments import check_tensor
 from ..reading.program import ModelRun
 from ..smc import Emission, Standing

@@ -29,7 +29,8 @@ from pyro.infer import Trace_ELBO
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
-from ..errors import NonFiniteError, at_least
+from ..arguments import at_least
+from ..errors import NonFiniteError
 from ..reading.checks import check_transition_learns
 from ..reading.context import all_or_nothing
 from ..reading.program import ModelRun, Program

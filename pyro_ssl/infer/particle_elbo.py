@@ -33,7 +33,8 @@ from pyro.infer import Trace_ELBO
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
-from ..errors import LatentSiteError, NonFiniteError, at_least
+from ..arguments import at_least
+from ..errors import LatentSiteError, NonFiniteError
 from ..reading.checks import check_transition_learns, require_discrete
 from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission

@@ -18,7 +18,7 @@ from pyro.infer.mcmc import NUTS
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
-from ..errors import at_least
+from ..arguments import at_least
 from ..reading.checks import check_reference, require_no_latents
 from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission

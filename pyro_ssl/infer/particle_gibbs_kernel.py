@@ -21,7 +21,7 @@ from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
-from ..errors import at_least
+from ..arguments import at_least
 from ..reading.checks import check_reference
 from ..reading.context import Before
 from ..reading.emission import read_emission

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..errors import at_least
+from ..arguments import at_least
 from ..reading.program import ModelRun
 
 __all__ = ["scored_cells"]

@@ -23,7 +23,7 @@ from pyro import poutine
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
-from ..errors import at_least
+from ..arguments import at_least
 from ..reading.checks import check_transition_learns
 from ..reading.emission import read_emission
 from ..reading.program import ModelRun, Program

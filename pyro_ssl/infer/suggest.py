@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import at_least
+from ..arguments import at_least
 from .particle_filter import ParticleFilter
 
 __all__ = ["suggest_num_particles"]

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..errors import NonFiniteError, at_least
+from ..arguments import at_least
+from ..errors import NonFiniteError
 from ..reading.program import ModelRun, Program
 from ..steps import steps_within
 from ..transitions import DiscreteTransition

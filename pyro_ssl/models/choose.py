@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..errors import at_least
+from ..arguments import at_least
 from .topical import TopicalSSL
 
 __all__ = ["NumTopics", "choose_num_topics"]

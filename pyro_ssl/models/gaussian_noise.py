@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..errors import positive_size
+from ..arguments import whole
 
 __all__ = ["NOISES", "check_rank", "form_of", "low_rank"]
 
@@ -32,7 +32,7 @@ def check_rank(noise: str, rank: int | None) -> int | None:
                 f'GaussianSSL(..., noise="low-rank", noise_rank={rank}).'
             )
         return None
-    return positive_size("noise_rank", 1 if rank is None else rank)
+    return whole("GaussianSSL", "noise_rank", 1 if rank is None else rank, 1)
 
 
 def form_of(noise: str, rank: int | None) -> Callable[[Tensor], Tensor]:

@@ -13,7 +13,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ..errors import at_least, check_level
+from ..arguments import at_least, check_level
 from ..transitions import PathDistribution
 from .frames import inputs_from_tables
 from .gaussian_data import Series, take_inputs

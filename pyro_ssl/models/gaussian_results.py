@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import check_level
+from ..arguments import check_level
 from .frames import Labels, to_tables, unnamed
 
 __all__ = ["GaussianForecast", "Imputed", "Scores", "Simulated", "Tracked"]

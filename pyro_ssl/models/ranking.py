@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import at_least
+from ..arguments import at_least
 
 __all__ = ["Ranks", "ranks_of"]
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import at_least
+from ..arguments import at_least
 from .topics import divergences, matched
 
 __all__ = ["TopicStability", "topic_stability"]

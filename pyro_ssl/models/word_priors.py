@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import at_least
+from ..arguments import at_least
 from .words import WordModel
 
 __all__ = ["HasWordPrior", "exchangeable", "word_prior"]

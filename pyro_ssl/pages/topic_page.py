@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ..arguments import at_least
 from ..datasets import UNKNOWN
-from ..errors import at_least
 from ..storage import write_durably
 from .document import document
 from .pieces import shown_word

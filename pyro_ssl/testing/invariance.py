@@ -16,7 +16,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ..errors import NonFiniteError, SMCFailed, at_least
+from ..arguments import at_least
+from ..errors import NonFiniteError, SMCFailed
 from ..exact import Enumeration, enumerate_paths
 from ..infer.estep import SMCSettings, draw_paths
 from ..infer.twisting import Twisting

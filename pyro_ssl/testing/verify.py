@@ -15,7 +15,7 @@ import pyro
 import torch
 from pyro import poutine
 
-from ..errors import at_least
+from ..arguments import at_least
 from ..gradients import evaluating
 from ..reading.context import TURNS, Before, all_or_nothing
 from ..reading.program import Program

@@ -22,8 +22,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ..arguments import check_range, check_tensor
-from ..errors import positive_size
+from ..arguments import check_range, check_tensor, whole
 from .given import at_parameters
 
 __all__ = ["DiscreteTransition", "Stepper", "Transition", "like_of", "map_state"]
@@ -246,7 +245,7 @@ class DiscreteTransition(Transition):
 
     def __init__(self, num_states: int) -> None:
         super().__init__()
-        self.num_states = positive_size("num_states", num_states)
+        self.num_states = whole(type(self).__name__, "num_states", num_states, 1)
 
     def step_logits(
         self, z_prev: Tensor | None, state: Any, inputs: Tensor | None = None

@@ -17,7 +17,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ..errors import positive_size
+from ..arguments import whole
 from .base import Transition
 
 __all__ = ["GaussianStepper", "GaussianTransition", "Moments"]
@@ -59,7 +59,7 @@ class GaussianTransition(Transition):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.dim = positive_size("dim", dim)
+        self.dim = whole(type(self).__name__, "dim", dim, 1)
 
     @property
     def event_shape(self) -> torch.Size:

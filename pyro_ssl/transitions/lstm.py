@@ -8,7 +8,6 @@ import torch
 
 from ..arguments import check_share, whole
 from ..cells import LSTMCell, MultiplicativeLSTMCell
-from ..errors import positive_size
 from .recurrent import RecurrentTransition
 from .recurrent_gaussian import RecurrentGaussianTransition
 
@@ -22,27 +21,16 @@ __all__ = [
 _CELL_OPTIONS = ("squash", "weight_norm", "variational_dropout", "forget_bias")
 
 
-class _OverStates(RecurrentTransition):
-    """What both over K states check before their cell draws its weights."""
+def _sizes(where: str, name: str, size: int, input_size: int) -> tuple[int, int]:
+    """K or D, and how many numbers the cell reads: so many, one that marks the start, and inputs.
 
-    def _cell_size(self, num_states: int, input_size: int, dropout: float) -> tuple[int, int]:
-        """K, and how many numbers the cell reads."""
-        num_states = positive_size("num_states", num_states)
-        check_share(type(self).__name__, "dropout", dropout)
-        return num_states, num_states + 1 + whole(type(self).__name__, "input_size", input_size, 0)
-
-
-class _OverVectors(RecurrentGaussianTransition):
-    """What both over R^D check before their cell draws its weights."""
-
-    def _cell_size(self, dim: int, input_size: int, options: dict[str, Any]) -> tuple[int, int]:
-        """D, and how many numbers the cell reads."""
-        dim = positive_size("dim", dim)
-        self.check_options(**options)
-        return dim, dim + 1 + whole(type(self).__name__, "input_size", input_size, 0)
+    They are checked before a cell draws its weights, as options are.
+    """
+    size = whole(where, name, size, 1)
+    return size, size + 1 + whole(where, "input_size", input_size, 0)
 
 
-class LSTMTransition(_OverStates):
+class LSTMTransition(RecurrentTransition):
     """p(z_t | z_{1:t-1}) = Cat(softmax(W h_t + b)) with h_t from an LSTM over z_{1:t-1}.
 
     :param int num_states: K, the number of latent states (topics).
@@ -68,12 +56,14 @@ class LSTMTransition(_OverStates):
         dropout: float = 0.0,
         forget_bias: float | None = None,
     ) -> None:
-        num_states, size = self._cell_size(num_states, input_size, dropout)
+        where = type(self).__name__
+        check_share(where, "dropout", dropout)
+        num_states, size = _sizes(where, "num_states", num_states, input_size)
         cell = LSTMCell(size, hidden_size, forget_bias=forget_bias)
         super().__init__(num_states, cell, dropout=dropout)
 
 
-class MultiplicativeLSTMTransition(_OverStates):
+class MultiplicativeLSTMTransition(RecurrentTransition):
     """As :class:`LSTMTransition`, with a multiplicative LSTM (Krause et al. 2016).
 
     Each state z_{t-1} has a recurrent matrix of its own. They start nearly equal, since W_mx starts
@@ -105,7 +95,9 @@ class MultiplicativeLSTMTransition(_OverStates):
         dropout: float = 0.0,
         **cell: Any,
     ) -> None:
-        num_states, size = self._cell_size(num_states, input_size, dropout)
+        where = type(self).__name__
+        check_share(where, "dropout", dropout)
+        num_states, size = _sizes(where, "num_states", num_states, input_size)
         multiplicative = MultiplicativeLSTMCell(size, hidden_size, **cell)
         super().__init__(num_states, multiplicative, dropout=dropout)
         # A one-hot input picks one column of W_mx. The entries of an orthogonal column are about
@@ -115,7 +107,7 @@ class MultiplicativeLSTMTransition(_OverStates):
         self.cell.reset_magnitudes()
 
 
-class GaussianLSTMTransition(_OverVectors):
+class GaussianLSTMTransition(RecurrentGaussianTransition):
     """p(z_t | z_{1:t-1}) = N(μ_t, diag σ_t²) with h_t from an LSTM over z_{1:t-1}.
 
     :param int dim: D, the dimension of z_t.
@@ -132,11 +124,12 @@ class GaussianLSTMTransition(_OverVectors):
     """
 
     def __init__(self, dim: int, hidden_size: int, *, input_size: int = 0, **options: Any) -> None:
-        dim, size = self._cell_size(dim, input_size, options)
+        self.check_options(**options)
+        dim, size = _sizes(type(self).__name__, "dim", dim, input_size)
         super().__init__(dim, LSTMCell(size, hidden_size), **options)
 
 
-class GaussianMultiplicativeLSTMTransition(_OverVectors):
+class GaussianMultiplicativeLSTMTransition(RecurrentGaussianTransition):
     """As :class:`GaussianLSTMTransition`, with a multiplicative LSTM (Krause et al. 2016).
 
     m_t is a product of a linear map of z_{t-1} and one of h_{t-1}: where z_{t-1} is 0 and there are
@@ -154,6 +147,7 @@ class GaussianMultiplicativeLSTMTransition(_OverVectors):
 
     def __init__(self, dim: int, hidden_size: int, *, input_size: int = 0, **options: Any) -> None:
         of_cell = {name: options.pop(name) for name in _CELL_OPTIONS if name in options}
-        dim, size = self._cell_size(dim, input_size, options)
+        self.check_options(**options)
+        dim, size = _sizes(type(self).__name__, "dim", dim, input_size)
         cell = MultiplicativeLSTMCell(size, hidden_size, **of_cell)
         super().__init__(dim, cell, **options)

@@ -139,7 +139,7 @@ def test_gradients_are_those_of_finite_differences(cell):
 @pytest.mark.parametrize("sizes", [(0, 3), (3, 0)])
 @pytest.mark.parametrize("kind", [LSTMCell, MultiplicativeLSTMCell])
 def test_refuses_no_size(kind, sizes):
-    with pytest.raises(ValueError, match="_size must be at least 1, found 0"):
+    with pytest.raises(ValueError, match="_size is 0, expected a whole number of 1"):
         kind(*sizes)
 
 

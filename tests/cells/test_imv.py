@@ -229,5 +229,5 @@ def test_refuses_other_inputs(layer):
 
 @pytest.mark.parametrize("sizes, name", [((0, 2), "num_variables"), ((2, 0), "units")])
 def test_refuses_no_size(sizes, name):
-    with pytest.raises(ValueError, match=f"{name} must be at least 1, found 0"):
+    with pytest.raises(ValueError, match=f"{name} is 0, expected a whole number of 1"):
         IMVTensorLSTM(*sizes)

@@ -226,8 +226,8 @@ def test_layer_is_copied(layer):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"squash": "tanh"}, "squash must be 'cell' or 'output', found 'tanh'"),
-        ({"variational_dropout": 1.0}, r"variational_dropout must lie in \[0, 1\), found 1.0"),
+        ({"squash": "tanh"}, 'squash is "tanh", expected "cell" or "output"'),
+        ({"variational_dropout": 1.0}, "variational_dropout is 1.0, expected a number from 0"),
     ],
 )
 def test_refuses(options, message):

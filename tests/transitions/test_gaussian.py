@@ -240,7 +240,7 @@ def test_stepper_with_no_rows_in_float32():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: GaussianLSTMTransition(0, H), "dim must be at least 1, found 0"),
+        (lambda: GaussianLSTMTransition(0, H), "dim is 0, expected"),
         (
             lambda: GaussianLSTMTransition(D, H, reads="increments"),
             'reads="increments" with residual=False, expected .* with residual=True',

@@ -57,7 +57,7 @@ def test_inputs_shared_by_all_sequences():
 
 @pytest.mark.parametrize("num_states", [0, -1])
 def test_refuses_no_states(num_states):
-    with pytest.raises(ValueError, match="num_states must be at least 1, found"):
+    with pytest.raises(ValueError, match="num_states is .*, expected a whole number of 1"):
         LSTMTransition(num_states, hidden_size=6)
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...errors import check_level
+from ...arguments import check_level
 
 __all__ = ["IMVForecast", "evidence", "joint", "mean_of"]
 

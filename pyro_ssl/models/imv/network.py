@@ -1,7 +1,7 @@
 r"""The network of the IMV-LSTM: from a window of N variables to a mixture over them.
 
 Guo, Lin and Antulov-Fantulin 2019 (arXiv 1905.12034), section 3.2, with h^n_t of
-:class:`~pyro_ssl.transitions.IMVTensorLSTM` or :class:`~pyro_ssl.transitions.IMVFullLSTM`:
+:class:`~pyro_ssl.cells.IMVTensorLSTM` or :class:`~pyro_ssl.cells.IMVFullLSTM`:
 
 .. math::
     α^n_t = \mathrm{softmax}_t \tanh(F_n h^n_t + b_n), \quad g^n = \sum_t α^n_t h^n_t, \quad
@@ -23,9 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...arguments import check_share
+from ...arguments import check_share, whole
 from ...cells import IMVFullLSTM, IMVTensorLSTM
-from ...errors import positive_size
 
 __all__ = ["IMVNetwork", "Mixture"]
 
@@ -92,13 +91,15 @@ class IMVNetwork(nn.Module):
                 f"found min_scale={min_scale} and bound={bound}, expected a positive min_scale, "
                 "and a positive bound or None."
             )
-        self.num_targets = positive_size("num_targets", num_targets)
-        self.num_steps = None if num_steps is None else positive_size("num_steps", num_steps)
+        self.num_targets = whole("IMVNetwork", "num_targets", num_targets, 1)
+        self.num_steps = (
+            None if num_steps is None else whole("IMVNetwork", "num_steps", num_steps, 1)
+        )
         self.cell, self.bound, self.min_scale = cell, bound, float(min_scale)
         self.dropout = nn.Dropout(check_share("IMVNetwork", "dropout", dropout))
         self.layer = _LAYERS[cell](num_variables, units)  # the first to draw weights
         N, d, Y = self.layer.num_variables, self.layer.units, self.num_targets
-        more = positive_size("num_layers", num_layers) - 1
+        more = whole("IMVNetwork", "num_layers", num_layers, 1) - 1
         self.upper = nn.ModuleList(nn.LSTM(d, d, more) for _ in range(N if more else 0))
         zeros = next(self.layer.parameters()).new_zeros
         self.attention_weight = nn.Parameter(zeros(N, 1, d))  # F

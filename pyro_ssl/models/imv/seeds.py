@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ...arguments import whole
-from ...errors import check_level
+from ...arguments import check_level, whole
 from .model import IMVLSTM
 
 __all__ = ["SeededImportance", "importance_over_seeds"]
