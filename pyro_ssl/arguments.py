@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from types import EllipsisType
 from typing import Any
 
@@ -29,6 +30,7 @@ __all__ = [
     "check_share",
     "check_tensor",
     "check_unit",
+    "hides_progbar",
     "may_read",
     "sizes_of",
     "whole",
@@ -249,6 +251,11 @@ def whole(where: str, name: str, value: Any, least: int) -> int:
             f"{name}={max(least, 1)}."
         )
     return number
+
+
+def hides_progbar(disable_progbar: bool | None) -> bool:
+    """Return whether progress bars are hidden: by default where ``CI`` is set."""
+    return bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
 
 
 def sizes_of(where: str, name: str, shape: Any) -> torch.Size:

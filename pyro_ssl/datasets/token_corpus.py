@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_ssl.arguments import hides_progbar
 from pyro_ssl.datasets.arguments import as_indices, generator, integer, real
 from pyro_ssl.datasets.batch import TextBatch
 from pyro_ssl.datasets.text import Vocabulary, tokenize
@@ -96,7 +97,7 @@ class TokenCorpus:
         :raises TypeError: if ``texts`` can be gone through only once, or hold no strings.
         :raises ValueError: unless there is one of ``vocab_size`` and ``vocabulary``, and a word.
         """
-        disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
+        disable = hides_progbar(disable_progbar)
         sizes = vocab_size, max_words
         return cls.open(write_texts(folder, texts, sizes, vocabulary, tokenize, disable))
 
@@ -114,7 +115,7 @@ class TokenCorpus:
         :param rows: whole numbers ``(n,)`` each, from 0 to V - 1.
         :raises IndexError: if an id is none of the vocabulary's.
         """
-        disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
+        disable = hides_progbar(disable_progbar)
         return cls.open(write_ids(folder, rows, vocabulary, disable))
 
     @classmethod

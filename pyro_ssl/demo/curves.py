@@ -8,7 +8,6 @@ forecast; and the curve itself, which the model never sees.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..arguments import hides_progbar
 from ..datasets import CURVES, Curve, noisy_curve
 from ..models import GaussianSSL, Tracked
 
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(o.threads)
     started = time.perf_counter()
     found: dict[str, Followed] = {}
-    quiet = bool(os.environ.get("CI"))
+    quiet = hides_progbar(None)
     with tqdm(total=len(CURVES) * (o.epochs + 1), unit="epoch", disable=quiet) as bar:
 
         def told(stage: str) -> None:

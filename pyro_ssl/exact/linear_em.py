@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import trange
 
-from ..arguments import whole
+from ..arguments import hides_progbar, whole
 from ..steps import steps_within
 from ..transitions import LinearGaussianTransition
 from .arguments import check_kalman
@@ -134,12 +134,14 @@ class LinearGaussianEM:
         :param revise: where x are residuals of something that is estimated too: given E[C z_t + d]
             of all data, ``(T, B, E)``, it estimates that anew, and returns x for the M-step and
             from then on, with the same holes. What it lowers the expected loss by, EM does too.
+        :param bool disable_progbar: hide the progress bar; by default where ``CI`` is set.
         :returns: -log p(x) before each step, in nats.
         :raises ValueError: if the data do not fit, or a sensor was never observed.
         """
         count = int(self._seen("fit", x, lengths, mask, inputs).sum())
         losses: list[float] = []
-        with trange(num_steps, desc="LinearGaussianEM", disable=disable_progbar) as bar:
+        disable = hides_progbar(disable_progbar)
+        with trange(num_steps, desc="LinearGaussianEM", disable=disable) as bar:
             for _ in bar:
                 loss, x = self._step(x, lengths, mask, inputs, revise)
                 losses.append(loss)

@@ -18,7 +18,7 @@ from pyro.infer.mcmc import NUTS
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
-from ..arguments import at_least
+from ..arguments import at_least, hides_progbar
 from ..reading.checks import check_reference, require_no_latents
 from ..reading.context import all_or_nothing
 from ..reading.emission import read_emission
@@ -183,7 +183,7 @@ class ParticleGibbs(HasDraws):
             draws_folder=draws_folder,
             model_kwargs=kwargs,
         )
-        disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
+        disable = hides_progbar(disable_progbar)
         with closing(chains):
             chains.go_on(warmup_steps + num_samples, every, hook_fn, disable)
             try:

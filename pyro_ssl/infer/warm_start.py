@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..arguments import at_least
+from ..arguments import at_least, hides_progbar
 from ..errors import NonFiniteError
 from ..reading.program import ModelRun, Program
 from ..steps import steps_within
@@ -129,7 +128,7 @@ def search_markov(
         )
     lowest = math.inf
     batches = batches_of(data, lengths, batch_size)
-    disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
+    disable = hides_progbar(disable_progbar)
     with tqdm(total=num_starts * num_steps, desc="HMM", unit="step", disable=disable) as bar:
         for _ in range(num_starts):
             hmm = MarkovEM(model) if sparsity is None else SparseMarkovEM(model, sparsity=sparsity)

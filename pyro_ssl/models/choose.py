@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..arguments import at_least
+from ..arguments import at_least, hides_progbar
 from .topical import TopicalSSL
 
 __all__ = ["NumTopics", "choose_num_topics"]
@@ -51,6 +51,7 @@ def choose_num_topics(
     :param seeds: one fit of each for each seed; random generators are left as they were.
     :param options: further arguments of :class:`TopicalSSL`; of priors of words those that fit
         every number of topics: ``anchors``, or a ``concentration`` ``(V,)``.
+    :param bool disable_progbar: hide the progress bar; by default where ``CI`` is set.
     :param fit: further arguments of :meth:`TopicalSSL.fit`.
     :raises ValueError: if there is no candidate or no seed, or one is no whole number.
 
@@ -73,7 +74,7 @@ def choose_num_topics(
             TopicalSSL(K, vocabulary, **(options or {}))
     found = torch.empty(len(candidates), len(seeds), dtype=torch.float64, device="cpu")
     cells = [(i, j) for j in range(len(seeds)) for i in range(len(candidates))]
-    bar = tqdm(cells, desc="topics", unit="fit", disable=disable_progbar)
+    bar = tqdm(cells, desc="topics", unit="fit", disable=hides_progbar(disable_progbar))
     for i, j in bar:
         bar.set_postfix_str(f"K={candidates[i]}")
         with torch.random.fork_rng():

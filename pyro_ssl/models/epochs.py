@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import trange
 
+from ..arguments import hides_progbar
 from ..gradients import gradients
 from ..reading.context import private_store
 from .base import EpochRecord, Model
@@ -123,7 +123,7 @@ def fit_epochs(
     save = partial(_save, saving, model, state, parts)
     model.history = state.history
     name = type(model).__name__
-    disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
+    disable = hides_progbar(disable_progbar)
     first, is_whole = len(state.history) + 1, True
     try:
         save()

@@ -17,6 +17,7 @@ from pyro.infer import SVI
 from pyro.optim import AdamW
 from torch import Tensor
 
+from ..arguments import hides_progbar
 from ..distributed import current
 from ..infer import MarkovEM, MeanFieldELBO, MeanFieldGuide, StochasticEM
 from ..infer.memory import available_memory, check_fits, gradient_bytes, sweep_bytes
@@ -79,7 +80,7 @@ class Learner(NamedTuple):
             parts = [(ranks.part(torch.arange(B, device=words.device)),)]
         sizes = [len(index[0]) if index else B for index in parts]
         share = [float(ranks.totals("an epoch", size)[0]) / B for size in sizes]
-        disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
+        disable = hides_progbar(disable_progbar)
         steps = [self.step(words, lengths, *index) for index in within(parts, disable)]
         loss, moved = (
             sum(n * value for n, value in zip(share, values, strict=True))

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -26,6 +25,7 @@ from pyro.optim import AdamW
 from torch import Tensor
 from tqdm.auto import trange
 
+from ..arguments import hides_progbar
 from ..gradients import gradients
 from ..infer import MarkovEM
 from ..infer.blocks import block_size
@@ -170,7 +170,7 @@ class LearnsInParts(HasWordPrior):
             steps["block"] = self._block(data[0])
             learner.begin(self.markov, self.transition, data[0], data[1], **steps)
         self.train()
-        disable = bool(os.environ.get("CI")) if disable_progbar is None else disable_progbar
+        disable = hides_progbar(disable_progbar)
         for _ in trange(num_epochs, desc="part of a stream", unit="epoch", disable=disable):
             loss, moved = learner.epoch(data[0], data[1], batch_size, disable_progbar)
         self.eval()
