@@ -21,6 +21,7 @@ from ..reading.paths import future_inputs as joined_future
 from ..reading.program import ModelRun
 from ..reading.steps_apart import check_steps_apart
 from ..smc import Emission
+from ..smc.randomness import fresh_seed
 from ..smc.roll_out import even
 from .estep import SMCSettings, filter_paths, places
 from .filter_mixture import Forecast, mean_exp, mixed_forecast
@@ -165,9 +166,7 @@ class FiltersOnline:
         """Filter the steps of a run; return where it stands, and their log p̂, ``(S, B)``."""
         emission = self._emission(run, expanded=before is not None and before.expanded)
         if before is None:
-            seed = self.seed
-            if seed is None:
-                seed = int(torch.randint(2**63 - 1, (), device="cpu"))  # the host keeps it
+            seed = fresh_seed() if self.seed is None else self.seed
             like: dict[str, Any] = {"dtype": torch.float64, "device": run.loop.device}
             standing, so_far = None, torch.zeros(run.num_sequences, **like)
         else:
@@ -187,7 +186,7 @@ class FiltersOnline:
         return {
             "num_particles": self.settings.num_particles,
             "resampling": self.settings.resampling,
-            "posterior samples": num_filters if self._mixture or num_filters > 1 else 0,
+            "posterior samples": num_filters if num_filters > 1 else 0,
             "transition": type(run.transition).__name__,
         }
 

@@ -33,7 +33,6 @@ from pyro.infer import Trace_ELBO
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
-from ..arguments import at_least
 from ..errors import LatentSiteError, NonFiniteError
 from ..reading.checks import check_transition_learns, require_discrete
 from ..reading.context import all_or_nothing
@@ -83,8 +82,6 @@ class ParticleELBO(Trace_ELBO):
     def __init__(
         self, num_particles: int = 10, *, resampling: str = "systematic", **kwargs: Any
     ) -> None:
-        if not at_least(1, num_particles):
-            raise ValueError(f"num_particles is {num_particles}, expected at least 1, an integer.")
         self.settings = SMCSettings(num_particles, resampling, ancestor_sampling=0)
         self._checked = self._told = False
         super().__init__(num_particles=num_particles, **kwargs)
@@ -143,8 +140,7 @@ class ParticleELBO(Trace_ELBO):
     def _check(self, run: ModelRun, values: dict[str, Tensor]) -> None:
         """Check the kind of the latents, and that the guide is over all others."""
         require_discrete(run, "ParticleELBO")
-        latent = {name for name, site in run.sites.items() if not site["is_observed"]}
-        missing = sorted(latent - values.keys() - run.subsamples.keys())
+        missing = sorted(run.latents.keys() - values.keys() - run.subsamples.keys())
         if missing:
             raise LatentSiteError(
                 f'Site "{missing[0]}": latent, and the guide is not over it, expected all but '

@@ -114,8 +114,8 @@ class SavesEM:
         for part, run in _runs(self, Program(self._model, args, kwargs)):
             shapes = {name: site["value"].unconstrained() for name, site in run.params.items()}
             found = about_paths(run.paths, run.full_shape, data_of_all(run))
-            latent = [name for name, site in run.sites.items() if not site["is_observed"]]
-            now["model"] |= found["model"] | _latent(set(latent) - run.subsamples.keys())
+            latent = run.latents.keys() - run.subsamples.keys()
+            now["model"] |= found["model"] | _latent(latent)
             now["model"] |= _shapes(shapes)
             now["data"] |= found["data"]
             check_own(path, run, part._memory, next(own))

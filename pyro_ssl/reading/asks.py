@@ -23,7 +23,7 @@ from .quadratic import probe_points
 from .reader import EmissionReader
 from .recording import Recording
 from .replay import Replay
-from .site import EmissionSite
+from .site import EmissionSite, same_density
 
 __all__ = ["BodyAsks"]
 
@@ -127,7 +127,7 @@ class BodyAsks(EmissionAsks):
         try:
             replay = Replay(recording, found)
             again = replay.expansion(t, self.steps[t], z)
-            right = again is not None and all(map(_close, again, found))
+            right = again is not None and all(map(same_density, again, found))
             right = right and all(self._agrees(replay, s, z) for s in self.looks)
         except Exception as error:  # whatever it is, the body is still there to be asked
             self.refused = f"{type(error).__name__} in a replay: {error}"
@@ -145,9 +145,4 @@ class BodyAsks(EmissionAsks):
         index = torch.arange(rows, device=device).unsqueeze(-1) + torch.arange(P, device=device)
         index = (index + t) % len(points)
         found = replay.value(t, self.steps[t], points[index])
-        return found is not None and _close(found, table.gather(-1, index))
-
-
-def _close(found: Tensor, expected: Tensor) -> bool:
-    rtol = 1e-3 if expected.dtype == torch.float32 else 1e-6  # as of the probe
-    return torch.allclose(found, expected, rtol=rtol, atol=rtol, equal_nan=True)
+        return found is not None and same_density(found, table.gather(-1, index))

@@ -12,6 +12,7 @@ from torch.nn import Parameter
 
 from ..errors import LatentSiteError, NonFiniteError, SMCFailed
 from ..loop import Chain
+from ..transitions import DiscreteTransition
 from .program import ModelRun
 from .site import name_of
 
@@ -165,6 +166,8 @@ def check_reference(run: ModelRun, reference: Tensor | Mapping[str, Tensor]) -> 
     """Check a user's path ``(B, T, ...)``, and lay it out as the sampler's ``(T, B, ...)``.
 
     :param reference: a dict by site where the loop has several chains.
+    :raises ValueError: if a chain has none, or one of another shape or dtype, with numbers that are
+        no states, or that is not what ``obs`` says.
     """
     names = run.paths.names
     if not isinstance(reference, Mapping) and not run.paths.several:
@@ -190,13 +193,14 @@ def _path_of(run: ModelRun, chain: Chain, path: Tensor) -> Tensor:
                 f"finite numbers {shape}: sequences first, then time, then the vector."
             )
         return path
-    K = dict(zip(run.paths.names, run.paths.sizes, strict=True))[chain.name]
     integer = not path.is_floating_point() and path.dtype != torch.bool
     if tuple(path.shape) != shape or not integer:
         raise ValueError(
             f'Site "{chain.name}": the reference has shape {tuple(path.shape)} and dtype '
             f"{path.dtype}, expected int64 {shape}, sequences first and time last."
         )
+    assert isinstance(chain.transition, DiscreteTransition)
+    K = chain.transition.num_states
     if path.numel() and (int(path.min()) < 0 or int(path.max()) >= K):
         raise ValueError(
             f'Site "{chain.name}": the reference holds states from {int(path.min())} to '

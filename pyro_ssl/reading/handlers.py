@@ -26,7 +26,7 @@ from .quadratic import probe_points
 from .reader import EmissionReader, LaterReader
 from .site import EmissionSite
 
-__all__ = ["DRAWN", "StateGrid"]
+__all__ = ["DRAWN", "StateGrid", "states_as_met", "states_of"]
 
 #: marks of a path's site: it has a value, or the sweep is to draw one
 GIVEN, DRAWN = "given", "drawn"
@@ -120,26 +120,13 @@ class StateGrid(Messenger):
 
     def _answer(self, loop: SSLLoop) -> Iterator[tuple[Tensor, Any]]:
         """Run the body, in the place that the paths' sites left."""
-        states = self._states_of(loop)
+        states = states_as_met(loop, self.states)
         S = self.num_met = len(states)
         # The frame keeps the states' dimension from a plate in the body, which the reader refuses.
         frame = IndepMessenger(f"{loop.name}_states", S, dim=loop.time_dim - 1)
         with loop.body(), frame, EmissionReader(loop, S, self.sites):
             yield loop.steps(), loop.meet(loop.steps(), states)
         self.num_own = len(self.sites)
-
-    def _states_of(self, loop: SSLLoop) -> Tensor:
-        """States as the body meets them, ``(S, 1, ..., 1) + event_shape`` at the least."""
-        states, event = self.states, loop.transition.event_shape
-        if states is None:
-            if not isinstance(loop.transition, DiscreteTransition):
-                states = probe_points(loop.transition)
-            else:
-                states = torch.arange(loop.transition.num_states, device=loop.device)
-        if states.dim() == 1 + len(event):
-            ones = (1,) * (1 + len(loop.batch_shape))
-            states = states.reshape(states.shape[:1] + ones + event)
-        return states
 
     @property
     def paths(self) -> PathSites:
@@ -217,3 +204,21 @@ class StateGrid(Messenger):
     def path(self, z: Tensor) -> Tensor:
         """Return log p(x_t | z_t) of given paths, ``(T, B)`` in and out."""
         return torch.stack([site.path(z) for site in self.sites]).sum(0)
+
+
+def states_of(loop: SSLLoop) -> Tensor:
+    """Return what stands for z in the table: all K states, or points of R^D, ``(S,) + event``."""
+    if not isinstance(loop.transition, DiscreteTransition):
+        return probe_points(loop.transition)
+    return torch.arange(loop.transition.num_states, device=loop.device)
+
+
+def states_as_met(loop: SSLLoop, states: Tensor | None = None) -> Tensor:
+    """Return states as the body meets them, ``(S, 1, ..., 1) + event`` at the least.
+
+    :param Tensor states: by default :func:`states_of` the loop.
+    """
+    states, event = states_of(loop) if states is None else states, loop.transition.event_shape
+    if states.dim() > 1 + len(event):
+        return states
+    return states.reshape(states.shape[:1] + (1,) * (1 + len(loop.batch_shape)) + event)

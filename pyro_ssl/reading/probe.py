@@ -21,11 +21,10 @@ from torch import Tensor
 from ..errors import EmissionNotLocalError, ModelError
 from ..loop import SSLLoop
 from ..transitions import DiscreteTransition, Transition
-from .handlers import StateGrid
+from .handlers import StateGrid, states_as_met, states_of
 from .program import ModelRun
-from .quadratic import probe_points
 from .reader import EmissionReader
-from .site import EmissionSite, name_of
+from .site import EmissionSite, name_of, same_density
 
 __all__ = ["check_emission_is_local"]
 
@@ -59,9 +58,8 @@ class _Look(NamedTuple):
     def check(self, loop: SSLLoop, sites: list[EmissionSite]) -> None:
         """Compare what the body observed with the table."""
         again: Tensor | float = sum(site.table() for site in sites)
-        rtol = 1e-3 if self.expected.dtype == torch.float32 else 1e-6
-        if not isinstance(again, Tensor) or not torch.allclose(
-            again.expand_as(self.expected), self.expected, rtol=rtol, atol=rtol, equal_nan=True
+        if not isinstance(again, Tensor) or not same_density(
+            again.expand_as(self.expected), self.expected
         ):
             name = name_of(sites) if sites else loop.name
             raise EmissionNotLocalError(
@@ -171,7 +169,7 @@ def _looks(run: ModelRun, table: Tensor) -> Iterator[_Look]:
 
     One at a time: each holds as much as the table.
     """
-    T, grid, steps = len(table), _grid(run), run.loop.steps()
+    T, grid, steps = len(table), states_as_met(run.loop), run.loop.steps()
     even = (steps - steps % 2).flip(0)
     odd = (steps - steps % 2 + 1).clamp(max=max(T - 1 - T % 2, 0))
     for some in (even, odd):
@@ -187,11 +185,11 @@ def _looks_at_all_steps(run: ModelRun, table: Tensor) -> Iterator[_Look]:
     """Those of the ways that have all steps in order."""
     yield from _other_states(run, table)
     yield _along_paths(run, table, run.loop.steps())
-    yield _Look(run.loop.steps(), _grid(run), table, _STEPS)
+    yield _Look(run.loop.steps(), states_as_met(run.loop), table, _STEPS)
 
 
 def _other_states(run: ModelRun, table: Tensor) -> Iterator[_Look]:
-    S, grid = table.shape[-1], _grid(run)
+    S, grid = table.shape[-1], states_as_met(run.loop)
     every = torch.arange(S, device=table.device)
     if S > 1:
         for order in (every.flip(0), torch.zeros_like(every)):
@@ -205,25 +203,12 @@ def _along_paths(run: ModelRun, table: Tensor, some: Tensor) -> _Look:
     return _Look(some, met, expected, _COUPLED.format("other steps or sequences of z"))
 
 
-def _points(run: ModelRun) -> Tensor:
-    """What stands for z in the table, ``(S,) + event_shape``."""
-    if not run.is_discrete:
-        return probe_points(run.transition)
-    return torch.arange(run.transition.num_states, device=run.loop.device)
-
-
-def _grid(run: ModelRun) -> Tensor:
-    """The same as the body meets it."""
-    points, ones = _points(run), (1,) * (1 + len(run.loop.batch_shape))
-    return points.reshape(len(points), *ones, *points.shape[1:])
-
-
 def _random_paths(run: ModelRun, some: Tensor) -> tuple[Tensor, Tensor]:
     """Places of latents in the table, ``(N, n, B)``, of random paths; and as the body meets them.
 
     Nothing is drawn from the generators that the model and the samplers draw from.
     """
-    points, B, n = _points(run), run.num_sequences, len(some)
+    points, B, n = states_of(run.loop), run.num_sequences, len(some)
     own = torch.Generator(device="cpu").manual_seed(0)
     shape = (max(1, ENOUGH // max(1, n * B)), n, B)
     z = torch.randint(len(points), shape, generator=own, device="cpu").to(points.device)

@@ -149,6 +149,11 @@ class ModelRun(NamedTuple):
         }
 
     @property
+    def latents(self) -> dict[str, Tensor]:
+        """Values of the latent sites outside the loop, and indices of the plates, by name."""
+        return {n: site["value"] for n, site in self.sites.items() if not site["is_observed"]}
+
+    @property
     def subsample_factor(self) -> float:
         """How many sequences of the full data one sequence of this run stands for."""
         factor = 1.0
@@ -166,11 +171,8 @@ class ModelRun(NamedTuple):
 
     def again(self, grid: StateGrid) -> None:
         """Run the model once more, with the same values, its loop answered by another grid."""
-        fixed = {
-            name: site["value"] for name, site in self.sites.items() if not site["is_observed"]
-        }
         with poutine.block():
-            self.program.answer(grid, fixed)
+            self.program.answer(grid, self.latents)
 
     @property
     def paths(self) -> PathSites:

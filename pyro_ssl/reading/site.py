@@ -12,7 +12,15 @@ from torch import Tensor
 
 from .context import undrawn
 
-__all__ = ["EmissionSite", "base_of", "log_prob", "name_of", "naming_site", "user_scale"]
+__all__ = [
+    "EmissionSite",
+    "base_of",
+    "log_prob",
+    "name_of",
+    "naming_site",
+    "same_density",
+    "user_scale",
+]
 
 
 class EmissionSite(NamedTuple):
@@ -203,6 +211,12 @@ def name_of(sites: Sequence[EmissionSite]) -> str:
     """Return the name by which a body is known: of its first site that is no label."""
     own = [site.name for site in sites if not isinstance(site.fn, dist.Delta)]
     return own[0] if own else sites[0].name
+
+
+def same_density(found: Tensor, expected: Tensor) -> bool:
+    """Return whether two ways to compute log p(x_t | z_t) agree, but for rounding."""
+    rtol = 1e-3 if expected.dtype == torch.float32 else 1e-6
+    return torch.allclose(found, expected, rtol=rtol, atol=rtol, equal_nan=True)
 
 
 def base_of(fn: Any) -> Any:

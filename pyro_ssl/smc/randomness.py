@@ -17,7 +17,17 @@ from torch import Tensor
 
 from ..kernels.uniforms import compiled_uniforms
 
-__all__ = ["ANCESTORS", "DEFENCE", "FINAL", "LATENTS", "REDRAWS", "ByStep", "Randomness", "philox"]
+__all__ = [
+    "ANCESTORS",
+    "DEFENCE",
+    "FINAL",
+    "LATENTS",
+    "REDRAWS",
+    "ByStep",
+    "Randomness",
+    "fresh_seed",
+    "philox",
+]
 
 #: what a number is for: no two uses share one
 LATENTS, ANCESTORS, REDRAWS, FINAL, DEFENCE = range(5)
@@ -37,9 +47,8 @@ class Randomness:
     """
 
     def __init__(self, seed: int | None, sequences: Tensor, first: int = 0) -> None:
-        if seed is None:
-            seed = int(torch.randint(2**63 - 1, (), device="cpu"))  # the host keeps it
-        self.seed, self.sequences, self.first = seed, sequences, first
+        self.seed = fresh_seed() if seed is None else seed
+        self.sequences, self.first = sequences, first
 
     def later(self, num_steps: int) -> Randomness:
         """Return the numbers of what follows on so many steps."""
@@ -82,12 +91,16 @@ class Randomness:
         return torch.stack(drawn, -1).flatten(-2)[..., :size]
 
 
+def fresh_seed() -> int:
+    """Draw a seed from torch's generator on the host, which waits for no GPU."""
+    return int(torch.randint(2**63 - 1, (), device="cpu"))
+
+
 class ByStep:
     """The numbers of T steps, made as they are asked for, a block of steps in memory at a time.
 
-    :param draw: :meth:`Randomness.uniform` or :meth:`Randomness.normal` of some numbers and a
-        count of steps, laid out as it is to be; ``(T, ...)``.
-    :param Randomness numbers: those.
+    :param draw: makes those of as many steps, ``(steps, ...)``, of what :class:`Randomness` gives.
+    :param Randomness numbers: from the first step on.
     """
 
     def __init__(
