@@ -171,7 +171,7 @@ class ParticleGibbsKernel(MCMCKernel):
         ``r_hat`` of its elements, and, where Pyro's kernels draw it, the least ``step_size`` and
         ``accept_prob`` of the chains and the number of ``divergences`` after warm-up.
         ``twisted`` tells whether sweeps are; ``sd_log_evidence`` and ``effective_share`` are of
-        the last trial (:class:`~pyro_ssl.infer.twisting.Trial`), of what is in use, where there
+        the last trial (:class:`~pyro_ssl.infer.trial.Trial`), of what is in use, where there
         was one.
         """
         return told(self._diagnostics, self._twisting, self._update.report())

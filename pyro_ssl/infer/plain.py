@@ -21,7 +21,7 @@ from ..smc import LinearSurrogate, MarkovSurrogate
 from .mean_field import MarkovPart
 from .series import Series
 from .small import smallest
-from .twisting import Trial
+from .trial import Trial
 
 __all__ = ["OfRank", "OfRanks", "pack", "pack_own", "unpack", "unpack_own"]
 

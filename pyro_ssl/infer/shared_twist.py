@@ -18,21 +18,9 @@ from ..smc import Emission, MarkovSurrogate, Surrogate
 from ..smc.emissions import QuadraticEmission, TableEmission
 from ..smc.randomness import LATENTS, Randomness
 from ..smc.surrogate_product import along_states, from_sums
-from ..smc.sweep import conditional_smc
-from ..steps import steps_within
 from .path_memory import sequence_index
-from .twisting import (
-    DECAY,
-    LEARN_SEQUENCES,
-    NEGLIGIBLE,
-    TRIAL_PARTICLES,
-    TRIAL_RUNS,
-    TRIAL_SEQUENCES,
-    WORTH,
-    Trial,
-    Twisting,
-    _kind_of,
-)
+from .trial import TRIAL_PARTICLES, TRIAL_RUNS, TRIAL_SEQUENCES, Sample, Trial
+from .twisting import LEARN_SEQUENCES, Twisting, kind_of
 
 __all__ = ["chosen", "learned"]
 
@@ -60,10 +48,7 @@ def learned(
         (weight * total, weight * count)
         for total, count in along_states(run.transition, path[:, index], lengths, inputs)
     ]
-    if twisting._sums is not None and twisting._along_for == run.paths:
-        pairs = zip(twisting._sums, now, strict=True)
-        now = [(DECAY * a[0] + b[0], DECAY * a[1] + b[1]) for a, b in pairs]
-    new._sums, new._along_for = now, run.paths
+    new._sums, new._along_for = twisting.beside_past(now, run), run.paths
     return new
 
 
@@ -75,7 +60,7 @@ def chosen(twisting: Twisting, run: ModelRun, emission: Emission, num_particles:
         return twisting.chosen(run, emission, num_particles)
     new = copy.copy(twisting)
     new.surrogate = new.trial = new.trial_without = None
-    new._chosen_for = _kind_of(run)
+    new._chosen_for = kind_of(run)
     if num_particles < 2 or not run.loop.num_steps or new.how is None:
         return new
     if not isinstance(emission, TableEmission | QuadraticEmission):
@@ -88,11 +73,14 @@ def chosen(twisting: Twisting, run: ModelRun, emission: Emission, num_particles:
     if not some:  # by chance
         return copy.copy(twisting)
     num_runs, P = max(TRIAL_RUNS, TRIAL_SEQUENCES // int(some)), min(num_particles, TRIAL_PARTICLES)
+    sample = Sample(run, emission, index, num_runs) if len(index) else None
+    of_run = run.full_shape.numel() * torch.arange(num_runs, device=index.device).unsqueeze(-1)
+    places = (sequence_index(run)[index] + of_run).flatten()  # each run has numbers of its own
     without, found = (
-        _trial(run, emission, surrogate, index, num_runs, P, seed + i)
+        _trial(sample, surrogate, places, P, seed + i)
         for i, surrogate in enumerate((None, candidate))
     )
-    if found.spread < WORTH * without.spread - NEGLIGIBLE:
+    if found.renews_more_than(without):
         new.surrogate, new.trial, new.trial_without = candidate, found, without
     else:
         new.trial = new.trial_without = without
@@ -120,55 +108,19 @@ def _candidate(twisting: Twisting, run: ModelRun) -> Surrogate:
 
 
 def _trial(
-    run: ModelRun,
-    emission: TableEmission | QuadraticEmission,
-    surrogate: Surrogate | None,
-    index: Tensor,
-    num_runs: int,
-    num_particles: int,
-    seed: int,
+    some: Sample | None, surrogate: Surrogate | None, places: Tensor, P: int, seed: int
 ) -> Trial:
-    """One unconditional sweep of each run of each of these sequences, over all ranks."""
+    """Try a surrogate, or none, on the samples of all ranks; ``None``: this one has none.
+
+    The ranks add up the spread and ESS / P over runs, their number, and Var log Ẑ over sequences,
+    and theirs.
+    """
     numbers = [0.0] * 5
-    if len(index):
-        numbers = _sums_of(run, emission, surrogate, index, num_runs, num_particles, seed)
+    if some is not None:
+        size, log_z = some.sweep(surrogate, P, sequences=places, seed=seed)
+        spread, share = (1.0 / size - 1.0 / P).sum(), (size / P).mean(0).sum()
+        sums = (spread, share, log_z.numel(), log_z.var(0).sum(), log_z.shape[1])
+        numbers = [float(v) for v in sums]
     spread, share, runs, variance, sequences = current().totals("a trial", *numbers)
     values = [spread / runs, (variance / sequences).sqrt(), share / runs]
     return Trial(*(math.inf if v.isnan() else float(v) for v in values))
-
-
-def _sums_of(
-    run: ModelRun,
-    emission: TableEmission | QuadraticEmission,
-    surrogate: Surrogate | None,
-    index: Tensor,
-    num_runs: int,
-    num_particles: int,
-    seed: int,
-) -> list[float]:
-    """Sums of the spread and of ESS / P over runs, their number, and the same of Var log Ẑ."""
-    n, N, T = len(index), run.full_shape.numel(), emission.shape[0]
-    places = sequence_index(run)[index].repeat(num_runs)
-    places = places + N * torch.arange(num_runs, device=index.device).repeat_interleave(n)
-    index = index.repeat(num_runs)
-    grid, inputs, some = run.grid, run.inputs, emission.select(index)
-    lengths = None if grid.lengths is None else grid.lengths[index].clamp(max=T)
-    scale = None if grid.transition_scale is None else grid.transition_scale[index]
-    sweep = conditional_smc(
-        run.transition,
-        some,
-        num_particles,
-        lengths=lengths,
-        inputs=None if inputs is None else inputs[:T, index],
-        transition_scale=scale,
-        twist=None if surrogate is None else surrogate.twist(some, lengths, scale),
-        sequences=places,
-        seed=seed,
-    )
-    size = sweep.effective_size.nan_to_num(1.0).double()  # weights of zero are as one particle
-    if lengths is not None:
-        size = torch.where(steps_within(lengths, len(size)), size, float(num_particles))
-    spread = (1.0 / size - 1.0 / num_particles).sum()
-    share = (size / num_particles).mean(0).sum()
-    variance = sweep.log_likelihood.sum(0).view(num_runs, n).var(0).sum()
-    return [float(v) for v in (spread, share, n * num_runs, variance, n)]

@@ -1,23 +1,17 @@
-r"""Which surrogate twists the sweeps of an inference class, and whether any does.
+"""Which surrogate twists the sweeps of an inference class, and whether any does.
 
 Read ``smc/twist.py`` and ``smc/surrogate.py`` first. A poor surrogate leaves the draws right and
 makes them move less: where z_t copies a latent of long ago, what z_{t-1} says of the future
-misleads. So it is tried before it is used, beside none: two unconditional sweeps over a few
-sequences, compared by
-
-.. math:: \sum_t (1 / \mathrm{ESS}_t - 1 / P),
-
-the relative variance of log Ẑ to first order, to which the share of a path that a sweep renews
-goes with. Nothing here looks at a reference path once an exact sampler runs.
+misleads. So it is tried before it is used, beside none (``trial.py``). Nothing here looks at a
+reference path once an exact sampler runs.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 import warnings
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,40 +21,18 @@ from ..reading.program import ModelRun
 from ..smc import Emission, LinearSurrogate, MarkovSurrogate, Surrogate, linear_along
 from ..smc.emissions import QuadraticEmission, TableEmission
 from ..smc.surrogate_product import Sums, along_states, fit_any_surrogate, from_sums
-from ..smc.sweep import conditional_smc
-from ..steps import steps_within
 from .estep import SMCSettings
 from .markov_em import MarkovEM
+from .trial import TRIAL_PARTICLES, TRIAL_RUNS, TRIAL_SEQUENCES, WORTH, Sample, Trial, trial_of
 
-__all__ = ["Trial", "Twisting"]
+__all__ = ["Twisting", "kind_of"]
 
-#: sequences and runs of each in a trial
-TRIAL_SEQUENCES, TRIAL_RUNS = 16, 4
-#: particles of a trial, at most: more of them only lower both spreads
-TRIAL_PARTICLES = 50
 #: below this spread there is no ancestor sampling
 SETTLED = 0.05
 #: sequences that a surrogate along paths learns from at once, or an eighth of all
 LEARN_SEQUENCES = 8
-#: a twist has to lower the spread by this factor to be worth what it costs
-WORTH = 0.9
-#: and by this much: where sweeps renew nearly all there is little to gain
-NEGLIGIBLE = 0.3
 #: weight of the past in what a surrogate along paths is fitted to
 DECAY = 0.9
-
-
-class Trial(NamedTuple):
-    """What a trial found.
-
-    ``spread`` is Σ_t (1 / ESS_t - 1 / P) and ``sd_log_evidence`` the standard deviation of log Ẑ of
-    one sequence, each averaged over sequences; ``effective_share`` is ESS over P, averaged over
-    steps.
-    """
-
-    spread: float
-    sd_log_evidence: float
-    effective_share: float
 
 
 class Twisting:
@@ -113,12 +85,16 @@ class Twisting:
         if not run.is_discrete:
             new._along, new._along_for = linear_along(*some), run.paths
             return new
-        now = along_states(*some)
-        if self._sums is not None and self._along_for == run.paths:
-            pairs = zip(self._sums, now, strict=True)
-            now = [(DECAY * a[0] + b[0], DECAY * a[1] + b[1]) for a, b in pairs]
+        now = self.beside_past(along_states(*some), run)
         new._sums, new._along, new._along_for = now, from_sums(now), run.paths
         return new
+
+    def beside_past(self, now: list[Sums], run: ModelRun) -> list[Sums]:
+        """Return sums along paths with those of the past, where it was of the same paths."""
+        if self._sums is None or self._along_for != run.paths:
+            return now
+        pairs = zip(self._sums, now, strict=True)
+        return [(DECAY * a[0] + b[0], DECAY * a[1] + b[1]) for a, b in pairs]
 
     @torch.no_grad()
     def chosen(
@@ -131,7 +107,7 @@ class Twisting:
         """
         new = copy.copy(self)
         new.surrogate = new.trial = new.trial_without = None
-        new._chosen_for = _kind_of(run)
+        new._chosen_for = kind_of(run)
         if num_particles < 2 or not (run.num_sequences and run.loop.num_steps):
             return new
         if not isinstance(emission, TableEmission | QuadraticEmission):
@@ -139,9 +115,11 @@ class Twisting:
         candidate = new.candidate(run)
         if candidate is None:
             return new
-        some, P = _Some(run, emission), min(num_particles, TRIAL_PARTICLES)
-        without, found = (some.try_out(s, P) for s in (None, candidate))
-        better = found.spread < WORTH * without.spread - NEGLIGIBLE
+        index = torch.randperm(run.num_sequences, device=run.loop.device)[:TRIAL_SEQUENCES]
+        some = Sample(run, emission, index, max(TRIAL_RUNS, TRIAL_SEQUENCES // len(index)))
+        P = min(num_particles, TRIAL_PARTICLES)
+        without, found = (trial_of(some, s, P) for s in (None, candidate))
+        better = found.renews_more_than(without)
         if for_scores:
             better = found.sd_log_evidence < WORTH * without.sd_log_evidence
         if better:
@@ -166,7 +144,7 @@ class Twisting:
 
     def was_chosen_for(self, run: ModelRun) -> bool:
         """Whether the last choice was for runs of as many steps and states."""
-        return self._chosen_for == _kind_of(run)
+        return self._chosen_for == kind_of(run)
 
     def format(self) -> str:
         """Return one line on what is in use."""
@@ -188,56 +166,13 @@ class Twisting:
         if isinstance(self.how, Surrogate):
             _check_kind(run, self.how)
             return self.how
-        if (
-            self._along is not None and self._along_for == run.paths
-        ):  # at the posterior: closer than prior paths are
-            return self._along
-        kind, state = (_type_of(run), *_kind_of(run)), _state_of(run)
+        if self._along is not None and self._along_for == run.paths:
+            return self._along  # at the posterior: closer than prior paths are
+        kind, state = (_type_of(run), *kind_of(run)), _state_of(run)
         if self._fitted is None or self._fitted[0] != kind or not _equal(self._fitted[1], state):
             surrogate = fit_any_surrogate(run.transition, run.loop.num_steps, inputs=run.inputs)
             self._fitted = kind, state, surrogate
         return self._fitted[2]
-
-
-class _Some:
-    """A few sequences of a run, each several times."""
-
-    def __init__(self, run: ModelRun, emission: TableEmission | QuadraticEmission) -> None:
-        B = run.num_sequences
-        index = torch.randperm(B, device=run.loop.device)[:TRIAL_SEQUENCES]
-        self.num_sequences = len(index)
-        runs = max(TRIAL_RUNS, TRIAL_SEQUENCES // len(index))
-        index = index.repeat(runs)
-        self.transition, self.emission = run.transition, emission.select(index)
-        grid, inputs, T = run.grid, run.inputs, emission.shape[0]  # perhaps the first steps alone
-        self.lengths = None if grid.lengths is None else grid.lengths[index].clamp(max=T)
-        self.scale = None if grid.transition_scale is None else grid.transition_scale[index]
-        self.inputs = None if inputs is None else inputs[:T, index]
-
-    def try_out(self, surrogate: Surrogate | None, num_particles: int) -> Trial:
-        """One unconditional sweep."""
-        twist = None
-        if surrogate is not None:
-            twist = surrogate.twist(self.emission, self.lengths, self.scale)
-        sweep = conditional_smc(
-            self.transition,
-            self.emission,
-            num_particles,
-            lengths=self.lengths,
-            inputs=self.inputs,
-            transition_scale=self.scale,
-            twist=twist,
-        )
-        size = sweep.effective_size.nan_to_num(1.0)  # all weights zero: as bad as one particle
-        if self.lengths is not None:
-            active = steps_within(self.lengths, len(size))
-            size = torch.where(active, size, float(num_particles))
-        spread = (1.0 / size - 1.0 / num_particles).sum(0).mean()
-        log_z = sweep.log_likelihood.sum(0).view(-1, self.num_sequences)
-        sd = log_z.var(0).mean().sqrt()
-        share = size.mean() / num_particles
-        values = torch.stack([spread, sd, share]).tolist()
-        return Trial(*(math.inf if math.isnan(value) else value for value in values))
 
 
 def _checked(how: Any) -> Any:
@@ -257,7 +192,7 @@ def _checked(how: Any) -> Any:
 
 
 def _check_kind(run: ModelRun, surrogate: Surrogate) -> None:
-    kind, size = MarkovSurrogate if run.is_discrete else LinearSurrogate, _kind_of(run)[-1]
+    kind, size = MarkovSurrogate if run.is_discrete else LinearSurrogate, kind_of(run)[-1]
     found = tuple(surrogate.matrix.shape[-1:]) if hasattr(surrogate, "matrix") else None
     if not isinstance(surrogate, kind) or found != size:
         raise ValueError(
@@ -267,7 +202,8 @@ def _check_kind(run: ModelRun, surrogate: Surrogate) -> None:
         )
 
 
-def _kind_of(run: ModelRun) -> tuple[Any, ...]:
+def kind_of(run: ModelRun) -> tuple[Any, ...]:
+    """Return what a choice is for: steps, and how many states, or dimensions."""
     size = (run.transition.num_states,) if run.is_discrete else run.transition.event_shape
     return run.is_discrete, run.loop.num_steps, tuple(size)
 
