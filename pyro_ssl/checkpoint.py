@@ -26,7 +26,6 @@ __all__ = [
     "Part",
     "load_checkpoint",
     "read_checkpoint",
-    "reading",
     "save_checkpoint",
     "sealed",
     "unsealed",
@@ -124,10 +123,8 @@ def read_checkpoint(
         folder = _folder(path, f"{kind}.load")
         manifest = b""
         while True:
-            before, manifest = (
-                manifest,
-                read_file(folder / _MANIFEST, _LARGEST_MANIFEST, links=False),
-            )
+            before = manifest
+            manifest = read_file(folder / _MANIFEST, _LARGEST_MANIFEST, links=False)
             body = _unsealed(folder, manifest)
             files = [body, *body.get("parts", [])]
             try:

@@ -42,7 +42,7 @@ def write_durably(
     files: Mapping[str, bytes],
     *,
     stale: str | None = None,
-    keep: Container[str] = (),
+    keep: Iterable[str] = (),
 ) -> None:
     """Put files into a folder, one after the other, each whole or not at all.
 
@@ -85,7 +85,7 @@ def write_durably(
                 os.replace(temporary, folder / name)
                 os.fsync(handle)
             if stale:
-                _remove(folder, stale, keep=files, also=keep)
+                _remove(folder, stale, keep={*files, *keep})
         for place in made:
             with suppress(OSError), _opened(place.parent) as handle:
                 os.fsync(handle)
@@ -290,10 +290,8 @@ def _take_back(files: Iterable[Path], folders: Iterable[Path]) -> None:
             folder.rmdir()
 
 
-def _remove(
-    folder: Path, pattern: str, keep: Container[str] = (), also: Container[str] = ()
-) -> None:
+def _remove(folder: Path, pattern: str, keep: Container[str] = ()) -> None:
     for file in folder.glob(pattern):
-        if file.name not in keep and file.name not in also:
+        if file.name not in keep:
             with suppress(OSError):
                 file.unlink()

@@ -9,9 +9,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import load_checkpoint, reading, save_checkpoint
+from ..checkpoint import load_checkpoint, save_checkpoint
 from ..infer.plain import pack, unpack
 from ..infer.run_files import RunFiles
+from ..storage import reading
 from ..transitions.base import like_of
 
 __all__ = ["EpochRecord", "Model"]

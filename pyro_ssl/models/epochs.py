@@ -28,7 +28,7 @@ from ..gradients import gradients
 from ..reading.context import private_store
 from .base import EpochRecord, Model
 
-__all__ = ["Before", "FitState", "fit_epochs", "whole_or_not"]
+__all__ = ["FitState", "ModelBefore", "fit_epochs", "whole_or_not"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -197,7 +197,7 @@ def whole_or_not(fit: F) -> F:
                     f"{name}.fit: the model was made within torch.inference_mode(), in which "
                     f"nothing can be learned; make it outside: write model = {name}(...) there."
                 )
-            before = Before(model)
+            before = ModelBefore(model)
             try:
                 return fit(model, *args, **kwargs)
             except KeyboardInterrupt:
@@ -228,7 +228,7 @@ def _tell_of_no_epoch(name: str, has_hmm: bool) -> None:
     )
 
 
-class Before:
+class ModelBefore:
     """A model, and the random generators, as they are before a fit."""
 
     def __init__(self, model: Model) -> None:

@@ -7,7 +7,7 @@ where the data are few their intervals are too narrow; those by several epochs a
 *Reference*: Mandt, Hoffman & Blei, "Stochastic gradient descent as approximate Bayesian inference",
 2017; Maddox et al., "A simple baseline for Bayesian uncertainty in deep learning", 2019.
 
-Next file to read: ``gaussian_tracking.py``, which forecasts by them.
+Next file to read: ``gaussian_forecasting.py``, which forecasts by them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a fitted Gaussian SSL says of sensors: what holes held, what may come, how good that is.
 
-Next file to read: ``gaussian_tracking.py``, filter, smoother and forecast.
+Next file to read: ``gaussian_starts.py``, from where a fit starts.
 """
 
 from __future__ import annotations

@@ -185,7 +185,18 @@ class GaussianForecast(_Forecast):
 
         Its index goes on from that of the data. Needs pandas: ``pip install pyro-ssl[pandas]``.
         """
-        return _interval_frame(self.mean, *self.interval(level), self.labels)
+        labels = _labels(self.labels, self.mean)
+        low, high = self.interval(level)
+        ends = {"mean": self.mean, "low": low, "high": high}
+
+        def columns(b: int, T: int) -> dict[Any, Tensor]:
+            return {
+                (name, kind): value[:T, b, e]
+                for e, name in enumerate(labels.sensors)
+                for kind, value in ends.items()
+            }
+
+        return to_tables(columns, labels, *self.mean.shape[:2])
 
 
 class Imputed(NamedTuple):
@@ -273,20 +284,6 @@ def _interval(samples: Tensor, level: float) -> tuple[Tensor, Tensor]:
     check_level("interval", level)
     tail = (1.0 - level) / 2.0
     return samples.quantile(tail, 0), samples.quantile(1.0 - tail, 0)
-
-
-def _interval_frame(mean: Tensor, low: Tensor, high: Tensor, labels: Labels | None) -> Any:
-    labels = _labels(labels, mean)
-    ends = {"mean": mean, "low": low, "high": high}
-
-    def columns(b: int, T: int) -> dict[Any, Tensor]:
-        return {
-            (name, kind): value[:T, b, e]
-            for e, name in enumerate(labels.sensors)
-            for kind, value in ends.items()
-        }
-
-    return to_tables(columns, labels, *mean.shape[:2])
 
 
 def _labels(labels: Labels | None, values: Tensor) -> Labels:

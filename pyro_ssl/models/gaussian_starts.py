@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from ..exact import LinearEmission
-from . import gaussian_closed_form as closed_form
 from .gaussian_autoregression import Autoregression, first_autoregression
 from .gaussian_data import Series, take_emission
 from .gaussian_lag_regression import AutoregressiveRegression
@@ -24,6 +23,7 @@ from .gaussian_noise import form_of
 from .gaussian_outputs import Outputs
 from .gaussian_regression import EmissionRegression
 from .gaussian_reweighted import ReweightedRegression
+from .gaussian_start_values import start_transition, start_values
 from .settings import checked
 
 __all__ = ["Starts"]
@@ -70,12 +70,12 @@ class Starts(Outputs):
         lag = first_autoregression(data) if self.config.get("autoregressive") else None
         if self.transition.around is None:
             behind = stand_in if lag is None else lag.residuals(stand_in)
-            found = closed_form.start_values(behind.x, seen, self.dim, loading, offset)
+            found = start_values(behind.x, seen, self.dim, loading, offset)
             emission = self.family.start(found.emission, data.x, seen)
             if offset is not None:
                 emission = emission._replace(offset=offset)
             self._set_emission(emission, lag)
-            closed_form.start_transition(self.transition, found)
+            start_transition(self.transition, found)
             return None
         if loading is not None or offset is not None:
             raise ValueError(

@@ -33,7 +33,7 @@ from ..infer.dirichlet import DirichletSite
 from ..infer.sharded import check_alone
 from ..infer.warm_start import batches_of, search_markov
 from ..reading.context import private_store
-from .epochs import Before
+from .epochs import ModelBefore
 from .learned import Learned, PartRecord
 from .learners import make_learner
 from .settings import checked
@@ -51,7 +51,7 @@ def _whole(method: M) -> M:
     @functools.wraps(method)
     def call(model: Any, *args: Any, **kwargs: Any) -> Any:
         with gradients(), private_store():
-            before = Before(model)
+            before = ModelBefore(model)
             try:
                 return method(model, *args, **kwargs)
             except BaseException:

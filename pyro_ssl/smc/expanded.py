@@ -100,7 +100,7 @@ class ExpandedProposal(GaussianProposal):
         expansion = Quadratic(mean, torch.zeros_like(at_mean), linear, precision)
         fall = 0.5 * ((mode - mean) / prior.scale).square().sum(-1)
         rise = at_mode - at_mean - self.scaled(fall)
-        # Near the top the two points are nearly one: what they rise by is lost in rounding.
+        # Near the mode the two points are nearly one: what they rise by is lost in rounding.
         rounding = ROUNDING * torch.finfo(rise.dtype).eps * (1.0 + at_mean.abs())
         trusted = known & (rise >= -rounding)
         laplace = log_mass + at_mode - expansion.value(mode)

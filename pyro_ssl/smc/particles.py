@@ -85,11 +85,11 @@ class Sweep(NamedTuple):
     estimate, when there was no reference. It is -inf or NaN where all particles of a sequence
     had weight zero, or NaN; such a sequence's draws mean nothing. ``state`` is the cell's state
     after the last step, rows ``(B P, ...)``, and means nothing of a sequence that ended before;
-    ``weights`` ``(B, P)`` those of the particles there,
-    of mean 1, ``None`` where all are equal. ``chosen_by`` ``(T, B, P)`` float64 is what ancestors
-    were drawn by, w_{t-1} α_t over a constant of the step and sequence. ``step_weights``
-    ``(T, B, P)`` are the weights after each step, of mean 1: those of p(z_t | x_{1:t}); ``None``
-    where all are equal, and of a twisted sweep.
+    ``weights`` ``(B, P)`` are those of the particles there, of mean 1, ``None`` where all are
+    equal. ``chosen_by`` ``(T, B, P)`` float64 is what ancestors were drawn by, w_{t-1} α_t over a
+    constant of the step and sequence. ``step_weights`` ``(T, B, P)`` are the weights after each
+    step, of mean 1: those of p(z_t | x_{1:t}); ``None`` where all are equal, and of a twisted
+    sweep.
     """
 
     path: Tensor

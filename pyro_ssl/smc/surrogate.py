@@ -107,12 +107,12 @@ class MarkovSurrogate(Surrogate):
     def _messages(self, matrix: Tensor, table: Tensor, lengths: Tensor | None) -> Tensor:
         """log β_t(k), of maximum 0, ``(T, B, K)``."""
         T = len(table)
-        lowest = torch.finfo(table.dtype)
-        emission = (table - table.amax(-1, keepdim=True).clamp_(min=lowest.min)).exp_()
+        finfo = torch.finfo(table.dtype)
+        emission = (table - table.amax(-1, keepdim=True).clamp_(min=finfo.min)).exp_()
         back = matrix.to(table).mT.contiguous()
         found = compiled_messages(back, emission, lengths)
         if found is not None:
-            return found.clamp_(min=lowest.tiny).log_()
+            return found.clamp_(min=finfo.tiny).log_()
         active = None if lengths is None else steps_within(lengths, T).unsqueeze(-1)
         beta = torch.ones_like(table)
         for t in range(T - 1, 0, -1):
@@ -122,7 +122,7 @@ class MarkovSurrogate(Surrogate):
             if active is not None:
                 possible &= active[t]
             beta[t - 1] = torch.where(possible, now / greatest, 1.0)
-        return beta.clamp_(min=lowest.tiny).log_()
+        return beta.clamp_(min=finfo.tiny).log_()
 
 
 class LinearSurrogate(Surrogate):

@@ -189,16 +189,21 @@ class Transition(nn.Module):
         :raises ValueError: if the transition reads some and has none, the other way round, or
             their shape, dtype or device does not fit.
         """
-        size = self.input_size
-        if (inputs is not None) != bool(size):
+        self._check_has_inputs(where, inputs)
+        if inputs is not None:
+            shape, write = (*shape, self.input_size), "inputs of each step"
+            check_tensor(where, "inputs", inputs, shape, like=self.like, write=write)
+
+    def _check_has_inputs(self, where: str, inputs: Any) -> None:
+        """Check that there are inputs where the transition reads any, and none where it does not.
+
+        :raises ValueError: if it is the other way round.
+        """
+        if (inputs is not None) != bool(self.input_size):
             raise ValueError(
-                f"{where}: the transition reads input_size={size} inputs, but inputs "
+                f"{where}: the transition reads input_size={self.input_size} inputs, but inputs "
                 f"{'were' if inputs is not None else 'were not'} given; write "
                 f"{type(self).__name__}(..., input_size=u.shape[-1]) and give u, or neither."
-            )
-        if inputs is not None:
-            check_tensor(
-                where, "inputs", inputs, (*shape, size), like=self.like, write="inputs of each step"
             )
 
     def _along(

@@ -34,6 +34,8 @@ class MarkovTransition(DiscreteTransition):
         step, the first included. U is the parameter ``input_weight``, ``(K, input_size)``, 0 at
         first. (:class:`~pyro_ssl.MarkovEM` fits a chain without inputs in its place.)
 
+    :raises ValueError: on a shape that does not fit, or rows that are no probabilities.
+
     Parameters that are left out have the dtype and the device of the tensor that is given.
 
     Example::
@@ -104,11 +106,5 @@ class MarkovTransition(DiscreteTransition):
 
         :raises ValueError: if it reads inputs that were not given, or the other way round.
         """
-        if (inputs is not None) != bool(self.input_size):
-            raise ValueError(
-                f"MarkovTransition: it reads input_size={self.input_size} inputs, but inputs "
-                f"{'were' if inputs is not None else 'were not'} given; write "
-                f"MarkovTransition({self.num_states}, input_size=input_size) and give all of "
-                "them, (..., T, input_size)."
-            )
+        self._check_has_inputs("MarkovTransition", inputs)
         return logits if inputs is None else logits + F.linear(inputs, self.input_weight)

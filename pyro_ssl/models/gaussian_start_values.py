@@ -1,4 +1,4 @@
-"""Where the fit of a Gaussian SSL starts.
+"""Start values of a Gaussian SSL, found of the data alone.
 
 Next files to read: ``gaussian_regression.py``, the M-step of C, b and R; ``gaussian.py``.
 """
