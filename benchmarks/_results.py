@@ -6,17 +6,20 @@ import argparse
 import datetime
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from tqdm.auto import tqdm
 
+from pyro_ssl.arguments import hides_progbar
 from pyro_ssl.bench import machine
 
-__all__ = ["RESULTS", "Results", "by_seed"]
+__all__ = ["RESULTS", "Results", "by_seed", "parser_of", "shown"]
+
+J = TypeVar("J")
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -64,6 +67,22 @@ class Results:
         os.replace(part, self.path)
 
 
+def parser_of(name: str, about: str, seeds: int) -> argparse.ArgumentParser:
+    """Return the command line of a benchmark: where its results are, and how many seeds it has.
+
+    :param about: its docstring, whose first line ``--help`` prints.
+    """
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=RESULTS / f"{name}.json")
+    parser.add_argument("--seeds", type=int, default=seeds)
+    return parser
+
+
+def shown(jobs: Collection[J], unit: str = "fit") -> Iterable[J]:
+    """Go through jobs under a progress bar."""
+    return tqdm(jobs, unit=unit, disable=hides_progbar(None))
+
+
 def by_seed(
     name: str,
     about: str,
@@ -74,18 +93,15 @@ def by_seed(
     """Command line of a benchmark of one run a seed: run what is not done yet, and show all.
 
     :param str name: of the results' file.
-    :param about: what ``--help`` says.
+    :param about: the docstring of its module.
     :param settings: a dataclass.
     :param run: of a seed and the settings.
     :param show: of the results, and where a picture may go.
     """
-    parser = argparse.ArgumentParser(description=about.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=RESULTS / f"{name}.json")
-    parser.add_argument("--seeds", type=int, default=3)
-    options = parser.parse_args()
+    options = parser_of(name, about, seeds=3).parse_args()
     torch.set_num_threads(1)
     store = Results(options.results, asdict(settings))
-    for seed in tqdm(range(options.seeds), unit="seed", disable=bool(os.environ.get("CI"))):
+    for seed in shown(range(options.seeds), "seed"):
         if str(seed) not in store:
             store.add(str(seed), run(seed, settings))
     show(store, options.results.with_suffix(".png"))

@@ -29,12 +29,9 @@ fillers the identity takes more states than there are.
 Each fit is stored in ``--results`` when it is done, and skipped the next time.
 """
 
-import argparse
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyro
@@ -43,10 +40,9 @@ import torch
 import torch.nn.functional as F
 from pyro.optim import Adam
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from benchmarks._architectures_report import ARCHITECTURES, DATA, plot, report
-from benchmarks._results import RESULTS, Results
+from benchmarks._results import Results, parser_of, shown
 from pyro_ssl import (
     LSTMTransition,
     MarkovEM,
@@ -253,9 +249,7 @@ def run(name: str, kind: str, seed: int, s: Settings) -> dict[str, Any]:
 
 def main() -> None:
     """Run what is not done yet; print the table, and plot."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=RESULTS / "architectures.json")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser = parser_of("architectures", __doc__, seeds=3)
     o = parser.parse_args()
     torch.set_num_threads(1)
     s = Settings()
@@ -266,7 +260,7 @@ def main() -> None:
         for kind in DATA
         for name in ("true", *ARCHITECTURES)
     ]
-    for seed, kind, name in tqdm(jobs, unit="fit", disable=bool(os.environ.get("CI"))):
+    for seed, kind, name in shown(jobs):
         key = f"{seed} {kind} {name}"
         if key not in store:
             store.add(key, run(name, kind, seed, s))

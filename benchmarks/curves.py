@@ -22,12 +22,7 @@ planted linear-Gaussian model, 100 sequences to learn from and 100 to be tested 
 
 from __future__ import annotations
 
-import argparse
-import os
-from pathlib import Path
-
 import torch
-from tqdm.auto import tqdm
 
 from pyro_ssl import ParticleGibbs
 from pyro_ssl.datasets import CURVES, noisy_curve, noisy_rotation
@@ -36,7 +31,7 @@ from pyro_ssl.models import GaussianSSL
 
 from ._common import mean_sd
 from ._curves_methods import METHODS, NOISE, TEST, TRAIN, fit_particle_gibbs, run
-from ._results import RESULTS, Results
+from ._results import Results, parser_of, shown
 
 SETTINGS = {"train": TRAIN, "test": TEST, "noise": NOISE}
 COLUMNS = {
@@ -120,16 +115,14 @@ def report(results: Results) -> None:
 
 def main() -> None:
     """Run what is not done yet; print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=RESULTS / "curves.json")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser = parser_of("curves", __doc__, seeds=5)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--moves", type=int, default=1, help="seeds to measure movement on")
     o = parser.parse_args()
     torch.set_num_threads(1)
     results = Results(o.results, SETTINGS)
     jobs = [(k, m, s) for s in range(o.seeds) for k in CURVES for m in o.methods]
-    for kind, method, seed in tqdm(jobs, unit="fit", disable=bool(os.environ.get("CI"))):
+    for kind, method, seed in shown(jobs):
         key = f"{kind}/{method}/{seed}"
         if key not in results:
             results.add(key, run(method, kind, seed))

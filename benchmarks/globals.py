@@ -69,8 +69,9 @@ def simulate() -> Tensor:
 
 
 def effective(draws: dict[str, Tensor]) -> Tensor:
-    """Effective sample sizes of the 4 numbers, of one chain."""
+    """Print the means of the 4 numbers, of one chain; return their effective sample sizes."""
     both = torch.cat([draws["mean"], draws["scale"]], -1).double()
+    print("  means", [f"{v:.3f}" for v in both.mean(0)])
     return effective_sample_size(both.unsqueeze(0), chain_dim=0, sample_dim=1)
 
 
@@ -80,9 +81,7 @@ def of_particle_gibbs(model, x: Tensor, options: argparse.Namespace) -> tuple[Te
     pg = ParticleGibbs(model, options.particles)
     how = {"num_samples": options.draws, "warmup_steps": options.warmup}
     pg.run(x, **how, disable_progbar=True, hook_fn=lambda *_: marks.append(time.perf_counter()))
-    draws = pg.get_samples()
-    print("  means", [f"{v:.3f}" for v in torch.cat([draws["mean"], draws["scale"]], -1).mean(0)])
-    return effective(draws), marks[-1] - marks[options.warmup - 1]
+    return effective(pg.get_samples()), marks[-1] - marks[options.warmup - 1]
 
 
 def of_nuts(x: Tensor, options: argparse.Namespace) -> tuple[Tensor, float]:
@@ -96,9 +95,7 @@ def of_nuts(x: Tensor, options: argparse.Namespace) -> tuple[Tensor, float]:
         hook_fn=lambda *_: marks.append(time.perf_counter()),
     )
     mcmc.run(x)
-    draws = mcmc.get_samples()
-    print("  means", [f"{v:.3f}" for v in torch.cat([draws["mean"], draws["scale"]], -1).mean(0)])
-    return effective(draws), marks[-1] - marks[options.warmup - 1]
+    return effective(mcmc.get_samples()), marks[-1] - marks[options.warmup - 1]
 
 
 def parts_of_an_iteration(x: Tensor, options: argparse.Namespace) -> None:

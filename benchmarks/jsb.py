@@ -22,8 +22,6 @@ end before, the table says so.
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -31,7 +29,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tqdm.auto import tqdm
 
 from pyro_ssl.datasets import jsb_chorales
 
@@ -41,7 +38,7 @@ from ._jsb_common import LEAST_CHANGE
 from ._jsb_networks import deep_markov, lstm
 from ._jsb_states import hmm, ssl
 from ._jsb_vectors import gaussian
-from ._results import RESULTS, Results
+from ._results import Results, parser_of, shown
 
 __all__ = ["METHODS", "report"]
 
@@ -127,18 +124,16 @@ def report(results: Results) -> None:
 
 def main() -> None:
     """Run what is not done yet; print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of("jsb", __doc__, seeds=3)
     parser.add_argument("--path", type=Path, help="file or folder of the data; without it, no fit")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--results", type=Path, default=RESULTS / "jsb.json")
-    parser.add_argument("--seeds", type=int, default=3)
     o = parser.parse_args()
     torch.set_num_threads(1)
     results = Results(o.results, SETTINGS)
     jobs = [(seed, name) for seed in range(o.seeds) for name in o.methods]
     if o.path is not None:
         data = jsb_chorales(o.path)
-        for seed, name in tqdm(jobs, unit="fit", disable=bool(os.environ.get("CI"))):
+        for seed, name in shown(jobs):
             if f"{name}/{seed}" not in results:
                 results.add(f"{name}/{seed}", run(METHODS[name], data, seed))
     report(results)

@@ -52,21 +52,17 @@ other work: compare them with one another alone.
 Each seed is stored in ``--results`` when it is done, and skipped the next time.
 """
 
-import argparse
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from benchmarks._planted_inference import METHODS, Settings, infer, infer_by_bound, perplexity
 from benchmarks._planted_learning import fit_hmm, learn
 from benchmarks._planted_report import STARTS, plot, report
 
-from ._results import RESULTS, Results
+from ._results import Results, parser_of, shown
 
 
 def learn_from(start: str, seed: int, s: Settings, run: dict[str, Any]) -> Iterator[None]:
@@ -89,15 +85,13 @@ def learn_from(start: str, seed: int, s: Settings, run: dict[str, Any]) -> Itera
 
 def main() -> None:
     """Run what is not done yet; print the tables, and plot."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=RESULTS / "planted.json")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser = parser_of("planted", __doc__, seeds=5)
     o = parser.parse_args()
     torch.set_num_threads(1)
     s = Settings()
     store = Results(o.results, asdict(s))
     jobs = [(seed, start) for seed in range(o.seeds) for start in (*STARTS, "inferred")]
-    for seed, start in tqdm(jobs, unit="start", disable=bool(os.environ.get("CI"))):
+    for seed, start in shown(jobs, "start"):
         run = store.runs.setdefault(str(seed), {})
         if start == "inferred" and start not in run:
             run[start] = infer(seed, s)

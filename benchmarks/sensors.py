@@ -20,8 +20,6 @@ Mean ± sd over seeds, of the fit; persistence, VAR, ARIMA and EM have none. ARI
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,12 +27,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyro_ssl.datasets import load_beijing_pm25, load_sml2010
 
 from ._common import mean_sd
-from ._results import RESULTS, Results
+from ._results import Results, parser_of, shown
 from ._sensors_methods import METHODS, Split
 
 PAST, HORIZON, TRAIN = 150, 50, 200
@@ -150,11 +147,9 @@ def report(results: Results) -> None:
 
 def main() -> None:
     """Run what is not done yet; print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of("sensors", __doc__, seeds=3)
     parser.add_argument("--sml2010", type=Path, help="folder of the data; left out without it")
     parser.add_argument("--pm25", type=Path, help="file or folder of the data")
-    parser.add_argument("--results", type=Path, default=RESULTS / "sensors.json")
-    parser.add_argument("--seeds", type=int, default=3)
     there = [name for name in METHODS if name != "arima" or find_spec("statsforecast")]
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=there)
     o = parser.parse_args()
@@ -170,7 +165,7 @@ def main() -> None:
         for method in o.methods
         if seed == 0 or method in learned
     ]
-    for name, method, seed in tqdm(jobs, unit="fit", disable=bool(os.environ.get("CI"))):
+    for name, method, seed in shown(jobs):
         key = f"{name}/{method}/{seed}"
         if key not in results:
             results.add(key, run(data[name], method, DIMS[name], seed))

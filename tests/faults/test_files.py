@@ -23,9 +23,10 @@ import pytest
 import torch
 
 from pyro_ssl import IMVLSTM, GaussianSSL, LanguageModel, TopicalSSL
-from pyro_ssl.checkpoint import load_checkpoint, reading, save_checkpoint
+from pyro_ssl.checkpoint import load_checkpoint, save_checkpoint
 from pyro_ssl.datasets import UNKNOWN, Vocabulary
 from pyro_ssl.errors import CheckpointError
+from pyro_ssl.storage import reading
 from tests.faults.digest import digest_of_folder, digest_of_generators, nothing_changes
 from tests.faults.nursery import nursery_of
 
