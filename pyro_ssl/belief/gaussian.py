@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..arguments import check_finite, check_lengths, check_positive, check_tensor
 from ..exact.chains import markov_filter
-from ..models.words import active_cells
+from ..models.door import active_cells
 from .filter import BeliefCell
 from .parameters import check_hmm
 

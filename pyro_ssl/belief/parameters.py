@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_kind, check_lengths, check_probabilities, check_tensor, whole
-from ..models.words import active_cells
+from ..models.door import active_cells
 
 __all__ = ["check_hmm", "check_symbols", "stationary_distribution"]
 

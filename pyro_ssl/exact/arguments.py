@@ -90,7 +90,9 @@ def check_kalman(
     check_tensor(where, "x", x, ("T", "B", E), like=like, some="T", write=write)
     T, B = x.shape[:2]
     check_lengths(where, lengths, T, B, x.device)
-    _check_inputs(where, inputs, (T, B, transition.input_size), like)
+    transition._check_has_inputs(where, inputs)
+    if inputs is not None:
+        _check_inputs(where, inputs, (T, B, transition.input_size), like)
     seen = ~x.isnan()
     if mask is not None:
         seen = seen & _mask(where, mask, (T, B, E), x.device)
@@ -103,14 +105,6 @@ def check_kalman(
 
 def _check_inputs(where: str, inputs: Any, shape: tuple[int, int, int], like: Tensor) -> None:
     T, _, size = shape
-    if (inputs is not None) != bool(size):
-        raise ValueError(
-            f"{where}: the transition reads input_size={size} inputs, but inputs "
-            f"{'were' if inputs is not None else 'were not'} given; write "
-            "LinearGaussianTransition(..., input_size=u.shape[-1]) and inputs=u, or neither."
-        )
-    if inputs is None:
-        return
     shared = isinstance(inputs, Tensor) and inputs.dim() == 2
     write = "u[:, None].expand(-1, B, -1) for inputs (T, U) that all sequences share"
     expected = (T, size) if shared else shape

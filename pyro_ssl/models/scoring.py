@@ -20,7 +20,6 @@ from ..infer.blocks import block_size, blocks
 from ..reading.context import private_store
 from .corpus_words import CorpusWords
 from .door import active_cells
-from .topics import state_shares
 
 __all__ = ["by_block", "filtered_log_likelihood", "filtered_perplexity", "sampled_shares"]
 
@@ -115,8 +114,7 @@ def sampled_shares(
         for index, block, n, _ in by_block(words, lengths, size):
             pg = ParticleGibbs(model, num_particles)
             pg.run(block, n, disable_progbar=True, **how_long)
-            z = pg.get_samples()["z"].permute(0, 2, 1)  # (S, T, B)
-            shares[:, index] = state_shares(z, sizes[0], like.dtype)
+            shares[:, index] = pg.occupancy().to(like.dtype)
     return shares.mul_(active_cells(words, lengths).unsqueeze(-1))
 
 

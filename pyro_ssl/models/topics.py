@@ -23,7 +23,6 @@ __all__ = [
     "matched",
     "movement",
     "names_of",
-    "state_shares",
 ]
 
 
@@ -78,21 +77,6 @@ def list_topics(
         Topic(k, [vocabulary[v] for v in words[k].tolist()], probs[k].tolist(), float(occupancy[k]))
         for k in occupancy.argsort(descending=True).tolist()
     ]
-
-
-def state_shares(z: Tensor, num_states: int, dtype: torch.dtype) -> Tensor:
-    """Return the share of draws that each state has, ``(S, ...)`` to ``(..., K)``.
-
-    Example::
-
-        >>> state_shares(torch.tensor([[0], [1], [1], [1]]), 2, torch.float32)
-        tensor([[0.2500, 0.7500]])
-    """
-    counts = torch.zeros(*z.shape[1:], num_states, device=z.device, dtype=dtype)
-    one = torch.ones(*z.shape[1:], 1, device=z.device, dtype=dtype)
-    for path in z:
-        counts.scatter_add_(-1, path.unsqueeze(-1), one)
-    return counts / len(z)  # after counting: a sum of shares may exceed 1
 
 
 def names_of(vocabulary: Sequence[str] | int) -> list[str]:
