@@ -1,38 +1,38 @@
 """Texts and time series to learn from: what turns them into batches, and what loads known ones."""
 
-from pyro_ssl.datasets.batch import TextBatch, UnknownWordsWarning, batchify
-from pyro_ssl.datasets.corpora import Corpus, load_python_docs
-from pyro_ssl.datasets.curves import CURVES, Curve, Rotation, noisy_curve, noisy_rotation
-from pyro_ssl.datasets.fetch import fetch_imdb, fetch_msnbc, fetch_wikitext2
-from pyro_ssl.datasets.imdb import PrefixSplit, imdb_prefix_split
-from pyro_ssl.datasets.jsb import JSBChorales, PianoRolls, jsb_chorales
-from pyro_ssl.datasets.library_docs import load_library_docs
-from pyro_ssl.datasets.msnbc import MSNBC_CATEGORIES, load_msnbc
-from pyro_ssl.datasets.planted import (
+from .batch import TextBatch, UnknownWordsWarning, batchify
+from .corpora import Corpus, load_python_docs
+from .curves import CURVES, Curve, Rotation, noisy_curve, noisy_rotation
+from .fetch import fetch_imdb, fetch_msnbc, fetch_wikitext2
+from .imdb import PrefixSplit, imdb_prefix_split
+from .jsb import JSBChorales, PianoRolls, jsb_chorales
+from .library_docs import load_library_docs
+from .msnbc import MSNBC_CATEGORIES, load_msnbc
+from .planted import (
     PlantedMemory,
     PlantedPosterior,
     PlantedTransition,
     planted_memory,
 )
-from pyro_ssl.datasets.planted_series import PlantedVariables, planted_variables
-from pyro_ssl.datasets.pm25 import PM25_VARIABLES, load_beijing_pm25
-from pyro_ssl.datasets.reviews import Review, load_imdb
-from pyro_ssl.datasets.scaling import Scaling
-from pyro_ssl.datasets.series import TimeSeries
-from pyro_ssl.datasets.sml2010 import SML2010_COLUMNS, load_sml2010
-from pyro_ssl.datasets.splits import (
+from .planted_series import PlantedVariables, planted_variables
+from .pm25 import PM25_VARIABLES, load_beijing_pm25
+from .reviews import Review, load_imdb
+from .scaling import Scaling
+from .series import TimeSeries
+from .sml2010 import SML2010_COLUMNS, load_sml2010
+from .splits import (
     SequenceSplit,
     imdb_continuation,
     msnbc_sequences,
     python_docs_passages,
     wikitext2_passages,
 )
-from pyro_ssl.datasets.stop_words import STOP_WORDS
-from pyro_ssl.datasets.text import UNKNOWN, Vocabulary, split_passages, tokenize
-from pyro_ssl.datasets.text_files import TextFiles
-from pyro_ssl.datasets.token_corpus import TokenCorpus
-from pyro_ssl.datasets.wikitext import load_wikitext2
-from pyro_ssl.datasets.windows import WindowedSplit, Windows, make_windows
+from .stop_words import STOP_WORDS
+from .text import UNKNOWN, Vocabulary, split_passages, tokenize
+from .text_files import TextFiles
+from .token_corpus import TokenCorpus
+from .wikitext import load_wikitext2
+from .windows import WindowedSplit, Windows, make_windows
 
 __all__ = [
     "CURVES",

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_ssl.datasets.arguments import as_ids, as_indices
-from pyro_ssl.datasets.files import check_limit
-from pyro_ssl.datasets.text import Vocabulary, check_token_lists
-from pyro_ssl.steps import steps_within
+from ..steps import steps_within
+from .arguments import as_ids, as_indices
+from .files import check_limit
+from .text import Vocabulary, check_token_lists
 
 __all__ = ["TextBatch", "UnknownWordsWarning", "batchify"]
 

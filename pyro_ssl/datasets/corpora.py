@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from pyro_ssl.datasets.arguments import generator
-from pyro_ssl.datasets.batch import TextBatch, batchify
-from pyro_ssl.datasets.text import Vocabulary, split_passages, tokenize
+from .arguments import generator
+from .batch import TextBatch, batchify
+from .text import Vocabulary, split_passages, tokenize
 
 __all__ = ["Corpus", "corpus_of", "load_python_docs"]
 

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_ssl.datasets.arguments import generator, integer, real
-from pyro_ssl.exact.kalman import LinearEmission
-from pyro_ssl.transitions import LinearGaussianTransition
+from ..exact.kalman import LinearEmission
+from ..transitions import LinearGaussianTransition
+from .arguments import generator, integer, real
 
 __all__ = ["CURVES", "Curve", "Rotation", "noisy_curve", "noisy_rotation"]
 

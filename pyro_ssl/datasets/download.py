@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pyro_ssl.datasets.arguments import real
+from .arguments import real
 
 __all__ = ["BAD_ARCHIVE", "Fetch", "copy"]
 

@@ -10,7 +10,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-from pyro_ssl.datasets.download import BAD_ARCHIVE, Fetch, copy
+from .download import BAD_ARCHIVE, Fetch, copy
 
 __all__ = ["fetch_imdb", "fetch_msnbc", "fetch_wikitext2"]
 

@@ -15,7 +15,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from pyro_ssl.datasets.arguments import integer
+from .arguments import integer
 
 __all__ = [
     "PACKED",

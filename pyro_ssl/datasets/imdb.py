@@ -14,10 +14,10 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from pyro_ssl.datasets.arguments import generator, integer
-from pyro_ssl.datasets.batch import TextBatch, batchify
-from pyro_ssl.datasets.reviews import Review, load_imdb
-from pyro_ssl.datasets.text import Vocabulary, tokenize
+from .arguments import generator, integer
+from .batch import TextBatch, batchify
+from .reviews import Review, load_imdb
+from .text import Vocabulary, tokenize
 
 __all__ = ["PrefixSplit", "imdb_prefix_split"]
 

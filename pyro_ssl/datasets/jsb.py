@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_ssl.datasets.files import as_path, find_file, open_text
-from pyro_ssl.steps import steps_within
+from ..steps import steps_within
+from .files import as_path, find_file, open_text
 
 __all__ = ["JSBChorales", "PianoRolls", "jsb_chorales"]
 

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from pyro_ssl.datasets.corpora import Corpus, corpus_of
+from .corpora import Corpus, corpus_of
 
 __all__ = ["load_library_docs"]
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from itertools import islice, takewhile
 from pathlib import Path
 
-from pyro_ssl.datasets.arguments import integer
-from pyro_ssl.datasets.files import as_path, check_limit, find_file, open_text
+from .arguments import integer
+from .files import as_path, check_limit, find_file, open_text
 
 __all__ = ["MSNBC_CATEGORIES", "load_msnbc"]
 

@@ -27,9 +27,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_ssl.datasets.arguments import as_ids, generator, integer, real
-from pyro_ssl.exact.chains import markov_log_likelihood, markov_marginals
-from pyro_ssl.transitions import DiscreteTransition
+from ..exact.chains import markov_log_likelihood, markov_marginals
+from ..transitions import DiscreteTransition
+from .arguments import as_ids, generator, integer, real
 
 __all__ = [
     "PlantedMemory",

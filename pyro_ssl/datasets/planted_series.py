@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import torch
 
-from pyro_ssl.datasets.arguments import generator, integer, real, several
-from pyro_ssl.datasets.series import TimeSeries
+from .arguments import generator, integer, real, several
+from .series import TimeSeries
 
 __all__ = ["PlantedVariables", "planted_variables"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from pyro_ssl.datasets.files import as_path, find_file, number_of, open_text
-from pyro_ssl.datasets.series import TimeSeries
+from .files import as_path, find_file, number_of, open_text
+from .series import TimeSeries
 
 __all__ = ["PM25_VARIABLES", "load_beijing_pm25"]
 

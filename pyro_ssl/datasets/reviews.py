@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pyro_ssl.datasets.arguments import integer
-from pyro_ssl.datasets.files import (
+from .arguments import integer
+from .files import (
     as_path,
     check_limit,
     check_split,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_ssl.datasets.arguments import as_floats
+from .arguments import as_floats
 
 __all__ = ["TimeSeries"]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pyro_ssl.datasets.arguments import integer, several
-from pyro_ssl.datasets.files import as_path, find_file, number_of, open_text
-from pyro_ssl.datasets.series import TimeSeries
+from .arguments import integer, several
+from .files import as_path, find_file, number_of, open_text
+from .series import TimeSeries
 
 __all__ = ["SML2010_COLUMNS", "load_sml2010"]
 

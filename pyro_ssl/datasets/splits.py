@@ -18,14 +18,14 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from pyro_ssl.datasets.arguments import generator, integer
-from pyro_ssl.datasets.batch import TextBatch, batchify
-from pyro_ssl.datasets.corpora import describe_parts, load_python_docs
-from pyro_ssl.datasets.files import check_limit
-from pyro_ssl.datasets.imdb import check_lengths, cut_reviews
-from pyro_ssl.datasets.msnbc import MSNBC_CATEGORIES, load_msnbc
-from pyro_ssl.datasets.text import UNKNOWN, Vocabulary, split_passages
-from pyro_ssl.datasets.wikitext import read_articles
+from .arguments import generator, integer
+from .batch import TextBatch, batchify
+from .corpora import describe_parts, load_python_docs
+from .files import check_limit
+from .imdb import check_lengths, cut_reviews
+from .msnbc import MSNBC_CATEGORIES, load_msnbc
+from .text import UNKNOWN, Vocabulary, split_passages
+from .wikitext import read_articles
 
 __all__ = [
     "SequenceSplit",

@@ -20,9 +20,9 @@ from typing import Any, overload
 
 from torch import Tensor
 
-from pyro_ssl.datasets.arguments import as_ids, integer
-from pyro_ssl.datasets.counting import WordCounts
-from pyro_ssl.storage import read_file, reading, write_durably
+from ..storage import read_file, reading, write_durably
+from .arguments import as_ids, integer
+from .counting import WordCounts
 
 __all__ = ["UNKNOWN", "Vocabulary", "split_passages", "tokenize"]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pyro_ssl.datasets.arguments import several
-from pyro_ssl.datasets.files import as_path, stream_text
+from .arguments import several
+from .files import as_path, stream_text
 
 __all__ = ["TextFiles"]
 

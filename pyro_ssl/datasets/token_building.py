@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from pyro_ssl.datasets.arguments import as_ids, integer
-from pyro_ssl.datasets.counting import WordCounts
-from pyro_ssl.datasets.text import UNKNOWN, Vocabulary
-from pyro_ssl.datasets.token_files import check_place, new_corpus
+from .arguments import as_ids, integer
+from .counting import WordCounts
+from .text import UNKNOWN, Vocabulary
+from .token_files import check_place, new_corpus
 
 __all__ = ["Tokenizer", "write_ids", "write_texts"]
 

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_ssl.arguments import hides_progbar
-from pyro_ssl.datasets.arguments import as_indices, generator, integer, real
-from pyro_ssl.datasets.batch import TextBatch
-from pyro_ssl.datasets.text import Vocabulary, tokenize
-from pyro_ssl.datasets.token_building import Tokenizer, write_ids, write_texts
-from pyro_ssl.datasets.token_files import TokenFiles, open_corpus
-from pyro_ssl.errors import CheckpointError
-from pyro_ssl.steps import minibatches_by_length
+from ..arguments import hides_progbar
+from ..errors import CheckpointError
+from ..steps import minibatches_by_length
+from .arguments import as_indices, generator, integer, real
+from .batch import TextBatch
+from .text import Vocabulary, tokenize
+from .token_building import Tokenizer, write_ids, write_texts
+from .token_files import TokenFiles, open_corpus
 
 __all__ = ["TokenCorpus"]
 

@@ -17,11 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyro_ssl.checkpoint import sealed, unsealed
-from pyro_ssl.datasets.files import as_path
-from pyro_ssl.datasets.text import Vocabulary
-from pyro_ssl.errors import CheckpointError
-from pyro_ssl.storage import (
+from ..checkpoint import sealed, unsealed
+from ..errors import CheckpointError
+from ..storage import (
     blocks_of,
     filled_in_one_step,
     hash_of,
@@ -29,6 +27,8 @@ from pyro_ssl.storage import (
     read_file,
     reading,
 )
+from .files import as_path
+from .text import Vocabulary
 
 __all__ = ["TokenFiles", "TokenWriter", "new_corpus", "open_corpus"]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, islice, pairwise
 from typing import Literal
 
-from pyro_ssl.datasets.files import (
+from .files import (
     as_path,
     check_limit,
     check_split,

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_ssl.datasets.arguments import as_floats, as_indices, as_mask, integer
-from pyro_ssl.datasets.scaling import Scaling, fill, moments, scale_by
-from pyro_ssl.datasets.series import TimeSeries
+from .arguments import as_floats, as_indices, as_mask, integer
+from .scaling import Scaling, fill, moments, scale_by
+from .series import TimeSeries
 
 __all__ = ["WindowedSplit", "Windows", "make_windows"]
 

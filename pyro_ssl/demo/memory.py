@@ -107,12 +107,12 @@ def most_different(
     """
     documents, steps = active[:, at_least:].nonzero(as_tuple=True)
     steps = steps + at_least
-    last, laws = path[documents, steps - 1], predicted[documents, steps]
+    last, following = path[documents, steps - 1], predicted[documents, steps]
     best, found = -1.0, (0, 0)
     total, num_pairs = 0.0, 0
     for k in range(predicted.shape[-1]):
         (index,) = (last == k).nonzero(as_tuple=True)
-        for i, j, apart in _distances(laws[index]):
+        for i, j, apart in _distances(following[index]):
             total += float(apart.double().sum())
             num_pairs += len(apart)
             if len(apart) and float(apart.max()) > best:
@@ -141,9 +141,9 @@ def markov_row(ssl: TopicalSSL, topic: int) -> Tensor:
     return ssl.markov.matrix[order[topic]][order]
 
 
-def _distances(laws: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _distances(probs: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Total variations of all pairs i < j, some rows at a time, with their i and j."""
-    columns = torch.arange(len(laws), device=laws.device)
+    columns = torch.arange(len(probs), device=probs.device)
     for rows in columns.split(_ROWS):
         i, j = (rows.unsqueeze(1) < columns).nonzero(as_tuple=True)
-        yield rows[i], j, torch.cdist(laws[rows], laws, p=1.0)[i, j] / 2
+        yield rows[i], j, torch.cdist(probs[rows], probs, p=1.0)[i, j] / 2

@@ -13,14 +13,14 @@ from torch import Tensor
 from ..transitions import LinearGaussianTransition
 from .measurements import LinearEmission
 
-__all__ = ["Latents", "Law", "Sums", "Units", "canonical", "maximised", "moved", "start"]
+__all__ = ["Latents", "Model", "Sums", "Units", "canonical", "maximised", "moved", "start"]
 
 #: least variance of a sensor's noise and of a step, of variances 1
 FLOOR = 1e-6
 #: ridge of the regressions, as a share of the moments
 RIDGE = 1e-10
 
-Law = tuple[LinearGaussianTransition, LinearEmission]
+Model = tuple[LinearGaussianTransition, LinearEmission]
 
 
 class Units(NamedTuple):
@@ -111,7 +111,7 @@ class Sums(NamedTuple):
         )
 
 
-def maximised(sums: Sums, smoothing: float) -> Law:
+def maximised(sums: Sums, smoothing: float) -> Model:
     """Return the parameters of the highest expected log-likelihood."""
     D, total = len(sums.first), sums.sequences + smoothing
     if sums.steps > 0:
@@ -134,7 +134,7 @@ def maximised(sums: Sums, smoothing: float) -> Law:
     return chain, LinearEmission(C[:, :D].contiguous(), C[:, D].contiguous(), noise.diag())
 
 
-def start(y: Tensor, seen: Tensor, dim: int, num_inputs: int) -> Law:
+def start(y: Tensor, seen: Tensor, dim: int, num_inputs: int) -> Model:
     """Return start values: principal components, and how they follow each other.
 
     Of more latents than sensors, the others are what the first were one step before.
@@ -170,8 +170,8 @@ def start(y: Tensor, seen: Tensor, dim: int, num_inputs: int) -> Law:
 
 def canonical(
     chain: LinearGaussianTransition, emission: LinearEmission, mean: Tensor, spread: Tensor
-) -> Law:
-    """Return the same law of x, with latents of mean 0 and variance 1, smoothest first.
+) -> Model:
+    """Return the same distribution of x, with latents of mean 0 and variance 1, smoothest first.
 
     :param Tensor mean: of the latents over the data, and their ``spread``, each ``(D,)``.
     """
@@ -197,8 +197,8 @@ def moved(
     emission: LinearEmission,
     units: Units,
     like: Tensor,
-) -> Law:
-    """Return the law of data and inputs as they come, in the dtype of ``like``."""
+) -> Model:
+    """Return the model of data and inputs as they come, in the dtype of ``like``."""
     origin, unit, inputs_origin, inputs_unit = units
     values = {"matrix": chain.matrix, "offset": chain.offset, "scale": chain.scale}
     values |= {"initial_mean": chain.initial_mean, "initial_scale": chain.initial_scale}

@@ -39,10 +39,10 @@ class AutoregressiveRegression(EmissionRegression):
         >>> for t in range(1, 500):
         ...     x[t] = 0.8 * x[t - 1] + torch.randn(1)
         >>> none = Autoregression(torch.zeros(1, 1), torch.zeros(1))
-        >>> law = LinearEmission(torch.zeros(1, 1), torch.zeros(1), torch.eye(1))
-        >>> how = x, torch.ones(500, 1, 1).bool(), 1, law, False, 0.0
+        >>> none_yet = LinearEmission(torch.zeros(1, 1), torch.zeros(1), torch.eye(1))
+        >>> how = x, torch.ones(500, 1, 1).bool(), 1, none_yet, False, 0.0
         >>> regression = AutoregressiveRegression(none, *how)
-        >>> R = regression.update(torch.zeros(1, 500, 1), law).covariance
+        >>> R = regression.update(torch.zeros(1, 500, 1), none_yet).covariance
         >>> bool((regression.autoregression.matrix - 0.8).abs() < 0.15), bool((R - 1).abs() < 0.3)
         (True, True)
     """
