@@ -1,4 +1,4 @@
-"""What the lowest level asks of its arguments: checks by name, once per call.
+"""What is asked of arguments, whoever takes them: checks by name, once per call.
 
 Shapes, dtypes and devices cost nothing to compare. Values are read only where the host need not
 wait for them, on the CPU, or where Pyro's validation is on; see :func:`may_read`.
