@@ -7,8 +7,10 @@ import datetime
 import importlib
 import inspect
 import re
+import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -37,7 +39,11 @@ def name_of(path):
 def test_code_blocks_run(path, monkeypatch, tmp_path):
     monkeypatch.setenv("CI", "true")  # no progress bars
     monkeypatch.chdir(tmp_path)
-    run_blocks(path)
+    names = run_blocks(path)
+    monkeypatch.setitem(sys.modules, "__page__", SimpleNamespace(**names))  # where pickle looks
+    for shown in [kind for name, kind in names.items() if name.startswith("Test")]:
+        for test in [name for name in dir(shown) if name.startswith("test_")]:
+            getattr(shown(), test)()
 
 
 @pytest.mark.parametrize("path", WITH_CODE, ids=name_of)
