@@ -55,6 +55,8 @@ def test_builtin_demo_prints_and_writes_a_page(quick, tiny_corpus, tmp_path, mon
     assert (
         len(re.findall(r"^ +\d +\d+\.\d +\d+\.\d +(nan|\d+\.\d)% +\d", printed, re.MULTILINE)) == 2
     )
+    early = printed[printed.index("content words, so far:") : printed.index("  epoch ")]
+    assert len(re.findall(r"^ +\d +\d+\.\d%  \S+(?: \S+){7}$", early, re.MULTILINE)) in (1, 2, 3)
     content = re.findall(
         r"^ +\d +\d+\.\d% +(?:-?\d\.\d\d|nan)  \S+(?: \S+){7}$", printed, re.MULTILINE
     )

@@ -101,7 +101,7 @@ def _fit(ssl: TopicalSSL, corpus: Corpus, args: argparse.Namespace, started: flo
             hmm = ssl.markov.perplexity(test.words, test.lengths)
             tqdm.write(
                 f"Test perplexity of the HMM: {hmm:.1f}  (the fit so far: "
-                f"{time.perf_counter() - started:.0f} s)\n\n"
+                f"{time.perf_counter() - started:.0f} s)\n\n{_first_topics(ssl)}\n\n"
                 "  epoch     test    valid   latents moved   seconds"
             )
         test_curve.append(score_aside(ssl, test.words, test.lengths, num_particles=20))
@@ -121,6 +121,15 @@ def _fit(ssl: TopicalSSL, corpus: Corpus, args: argparse.Namespace, started: flo
         callback=after_epoch,
     )
     return test_curve
+
+
+def _first_topics(ssl: TopicalSSL, how_many: int = 6) -> str:
+    """List the largest topics of content words, long before the fit ends."""
+    assert ssl.phi is not None and ssl.occupancy is not None
+    lines = ["The largest topics of content words, so far:"]
+    for topic in readable_topics(ssl.phi, ssl.occupancy, ssl.vocabulary).content[:how_many]:
+        lines.append(f"  {topic.index:5d} {topic.occupancy:6.1%}  {' '.join(topic.words)}")
+    return "\n".join(lines)
 
 
 def _passages(corpus: Corpus, probs: Tensor, how_many: int = 3) -> list[Passage]:
