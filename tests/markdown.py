@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import torch
 
+from pyro_ssl import datasets
+
 FENCE = re.compile(r"^(?P<ticks>`{3,})(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=ticks)$", re.M | re.S)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#{1,6} (.+)$", re.M)
@@ -43,6 +45,19 @@ def run_blocks(path: Path) -> dict:
             code = "\n" * block.line + block.code  # errors name the page's line
             exec(compile(code, str(path), "exec"), namespace)
     return namespace
+
+
+def read_less(monkeypatch) -> None:
+    """Let blocks read half of the built-in text's passages, for their code is what is tested."""
+    whole = datasets.load_python_docs
+
+    def half(*args, **kwargs):
+        corpus = whole(*args, **kwargs)
+        parts = (getattr(corpus, part) for part in ("train", "valid", "test"))
+        few = (part.select(range(0, len(part.lengths), 2)) for part in parts)
+        return datasets.Corpus(corpus.name, corpus.vocabulary, *few)
+
+    monkeypatch.setattr(datasets, "load_python_docs", half)
 
 
 def without_code(text: str) -> str:

@@ -19,7 +19,7 @@ import pyro_ssl
 from benchmarks._results import Results
 from benchmarks.compare.store import Store
 from docs import benchmark_tables, generate
-from tests.markdown import anchors, links, python_blocks, run_blocks
+from tests.markdown import anchors, links, python_blocks, read_less, run_blocks
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -39,6 +39,7 @@ def name_of(path):
 def test_code_blocks_run(path, monkeypatch, tmp_path):
     monkeypatch.setenv("CI", "true")  # no progress bars
     monkeypatch.chdir(tmp_path)
+    read_less(monkeypatch)
     names = run_blocks(path)
     monkeypatch.setitem(sys.modules, "__page__", SimpleNamespace(**names))  # where pickle looks
     for shown in [kind for name, kind in names.items() if name.startswith("Test")]:

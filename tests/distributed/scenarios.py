@@ -1,4 +1,4 @@
-"""What each rank of a test does: ``python -m tests.distributed.scenarios NAME FOLDER``.
+"""What each rank of a test does, in a process that ``launch.py`` forks.
 
 A scenario takes the ranks, or ``None`` for one process as it always is, and returns what is to be
 compared.
@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import threading
 import time
 import warnings
@@ -485,7 +484,3 @@ def alone(name):
     torch.manual_seed(1)
     with nullcontext():
         return globals()[name](None)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

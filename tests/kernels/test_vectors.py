@@ -320,7 +320,7 @@ def test_a_sequence_draws_the_same_in_any_batch(means, B=11, T=12):
 @pytest.mark.parametrize("every", [0, 1])
 @pytest.mark.parametrize("twist", [False, True])
 @pytest.mark.parametrize("reads", ["positions", "increments"])
-def test_marginals_stay_those_of_the_smoother(every, twist, reads, T=20, n=20_000, sweeps=3):
+def test_marginals_stay_those_of_the_smoother(every, twist, reads, T=20, n=10_000, sweeps=3):
     """A head that does not look at h is a random walk with drift, whose smoother is known.
 
     Both moments of every coordinate, sweeps after exact draws: |z| < 4.5 over 8 x 80, a false alarm

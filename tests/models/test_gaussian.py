@@ -167,7 +167,7 @@ def test_paths_move_at_every_step(kind):
     """
     x = noisy_curve(kind, num_steps=200).x
     ssl = GaussianSSL(2, hidden_size=32)
-    ssl.fit(x, num_epochs=20, num_paths=4, disable_progbar=True)
+    ssl.fit(x, num_epochs=12, num_paths=2, disable_progbar=True)
     sampler = ParticleGibbs(ssl.model, num_particles=10)
     settings = {"num_samples": 20, "warmup_steps": 5, "num_chains": 8, "disable_progbar": True}
     sampler.run(x, **settings)

@@ -64,7 +64,7 @@ def check(case, num_draws, num_models=1):
 
 
 def test_list_covers_all_pairs():
-    seen = set.union(*map(pairs, CASES))
+    seen = set.union(*map(pairs, CASES[:45]))
     for (a, levels_a), (b, levels_b) in itertools.combinations(FACTORS.items(), 2):
         for x, y in itertools.product(levels_a, levels_b):
             assert ((a, x), (b, y)) in seen or {a: x, b: y} == {"kind": "markov", "inputs": True}
@@ -77,16 +77,16 @@ def test_invariance_quick(case):
 
 
 @pytest.mark.stage("statistical")
-@pytest.mark.parametrize("case", CASES, ids=name)
+@pytest.mark.parametrize("case", CASES[:45] + MULTIPLICATIVE, ids=name)
 def test_invariance(case):
-    """Each of 93 p-values above ALPHA."""
-    check(case, 60_000)
+    """Each of 48 p-values above ALPHA; in these cases every pair of levels occurs."""
+    check(case, 50_000)
 
 
 @pytest.mark.stage("statistical")
 @pytest.mark.parametrize("K, T, P", [(2, 4, 2), (2, 8, 3), (3, 5, 3)])
 @pytest.mark.parametrize("resampling", ["systematic", "multinomial"])
-def test_invariance_where_all_memory_is_long(K, T, P, resampling, num_draws=70_000):
+def test_invariance_where_all_memory_is_long(K, T, P, resampling, num_draws=50_000):
     """Every redraw of the reference's ancestor hangs on what all later steps say of a prefix.
 
     An LSTM with random weights forgets too fast to tell whether what one redraw learnt of them
