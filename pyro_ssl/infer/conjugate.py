@@ -18,6 +18,8 @@ Beta          log θ, log(1 - θ)   a Bernoulli's share             Beta(a + s_1
 
 Elements have to be independent of one another given the rest: the third point moves all of them.
 Slopes are weighed by w(θ), so that w L' is linear in θ or 1/θ, and is taken where it is a number.
+A slope sees no step, as that of a change point in t < θ, so L itself is compared too: between these
+points, and at the start with draws of the prior.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from torch import Tensor
 from ..errors import LatentSiteError
 from ..gradients import gradients
 from ..reading.site import base_of, user_scale
-from .free import Conditional
+from .free import NUM_DRAWS, Conditional
 
 __all__ = ["Form", "draw_conjugate", "form_of", "has_form"]
 
@@ -45,6 +47,8 @@ class Form(NamedTuple):
     """A prior's family, and what follows from it."""
 
     weight: Callable[[Tensor], Tensor]
+    #: F_1 and F_2
+    functions: Callable[[Tensor], Pair]
     #: w F_1' and w F_2'
     terms: Callable[[Tensor], Pair]
     #: a point where slopes are numbers: the value, unless it is extreme
@@ -95,6 +99,7 @@ def _positive(limits: torch.finfo) -> Edges:
 FORMS: Mapping[type, Form] = {
     dist.Gamma: Form(
         weight=lambda v: v,
+        functions=lambda v: (v.log(), -v),
         terms=lambda v: (torch.ones_like(v), -v),
         near=_moderate,
         far=_across,
@@ -103,6 +108,7 @@ FORMS: Mapping[type, Form] = {
     ),
     dist.InverseGamma: Form(
         weight=lambda v: v,
+        functions=lambda v: (-v.log(), -1.0 / v),
         terms=lambda v: (-torch.ones_like(v), 1.0 / v),
         near=_moderate,
         far=_across,
@@ -111,6 +117,7 @@ FORMS: Mapping[type, Form] = {
     ),
     dist.Normal: Form(
         weight=torch.ones_like,
+        functions=lambda v: (v, -v.square() / 2.0),
         terms=lambda v: (torch.ones_like(v), -v),
         near=lambda v: v,
         far=lambda v: v + 1.0 + v.abs(),
@@ -120,6 +127,7 @@ FORMS: Mapping[type, Form] = {
     ),
     dist.Beta: Form(
         weight=lambda v: v * (1.0 - v),
+        functions=lambda v: (v.log(), (-v).log1p()),
         terms=lambda v: (1.0 - v, -v),
         near=lambda v: v.clamp(1e-6, 1.0 - 1e-6),  # beyond, torch clamps probabilities
         far=lambda v: torch.where(v < 0.5, 0.5 + v / 2.0, v / 2.0),
@@ -138,8 +146,17 @@ def form_of(site: Mapping[str, Any]) -> Form | None:
 
 
 def has_form(conditional: Conditional, name: str, form: Form, values: Values) -> bool:
-    """Check that a site's conditional is of this form, given the path and these other values."""
-    return _statistics(conditional, name, form, values) is not None
+    """Check that a site's conditional is of this form, given the path and these other values.
+
+    Draws of the prior tell of steps that lie elsewhere than about the present value.
+    """
+    found = _statistics(conditional, name, form, values)
+    if found is None:
+        return False
+    with torch.no_grad():
+        draws = form.near(found.prior.sample((NUM_DRAWS,)).expand(NUM_DRAWS, *found.near.shape))
+        each = [conditional.at(values | {name: draw}, without=name)[0] for draw in draws]
+    return all(_adds_up(form, found, *pair) for pair in zip(draws, each, strict=True))
 
 
 def draw_conjugate(conditional: Conditional, name: str, form: Form, values: Values) -> Tensor:
@@ -154,46 +171,73 @@ def draw_conjugate(conditional: Conditional, name: str, form: Form, values: Valu
             "began, and has none where they are now, expected one throughout; write "
             f'inner_kernel={{"{name}": NUTS}}.'
         )
-    s1, s2, prior = found
     with torch.no_grad():
-        drawn = form.posterior(base_of(prior), s1, s2).expand(value.shape).sample()
+        posterior = form.posterior(base_of(found.prior), found.s1, found.s2)
+        drawn = posterior.expand(value.shape).sample()
         # A draw may underflow to the support's edge, where there is no density.
         return drawn.clamp(*form.edges(torch.finfo(value.dtype)))
 
 
-def _statistics(
-    conditional: Conditional, name: str, form: Form, values: Values
-) -> tuple[Tensor, Tensor, Any] | None:
-    """s_1 and s_2 of each element, and the prior; ``None`` where the form does not hold."""
+class _Found(NamedTuple):
+    """s_1 and s_2 of each element; the prior; a point, and L there."""
+
+    s1: Tensor
+    s2: Tensor
+    prior: Any
+    near: Tensor
+    log_p: Tensor
+
+
+def _statistics(conditional: Conditional, name: str, form: Form, values: Values) -> _Found | None:
+    """What a draw needs; ``None`` where the form does not hold."""
     near = form.near(values[name])
     far = form.far(near)
-    g, prior = _slope(conditional, name, form, values, near)
-    h, _ = _slope(conditional, name, form, values, far)
+    g, here, prior = _slope(conditional, name, form, values, near)
+    h, there, _ = _slope(conditional, name, form, values, far)
     (a, b), (c, d) = form.terms(near), form.terms(far)
     determinant = a * d - b * c
     s1, s2 = (g * d - h * b) / determinant, (a * h - c * g) / determinant
     # no two elements alike, none where it was
     spread = torch.linspace(0.25, 0.75, near.numel(), device=near.device, dtype=near.dtype)
     third = near + (far - near) * spread.reshape(near.shape)
-    slope, _ = _slope(conditional, name, form, values, third)
+    slope, between, _ = _slope(conditional, name, form, values, third)
     f1, f2 = form.terms(third)
-    tolerance = 1e-6 if near.dtype == torch.float64 else 1e-3
-    error = tolerance * ((s1 * f1).abs() + (s2 * f2).abs() + 1.0)
+    error = _tolerance(near) * ((s1 * f1).abs() + (s2 * f2).abs() + 1.0)
     holds = (slope - s1 * f1 - s2 * f2).abs() < error
     holds &= s2 * f2.abs() > -error
     if form.is_count:
         holds &= s1 * f1.abs() > -error
-    return (s1, s2, prior) if bool(holds.all()) else None
+    found = _Found(s1, s2, prior, near, here)
+    known = ((far, there), (third, between))
+    adds_up = bool(holds.all()) and all(_adds_up(form, found, *pair) for pair in known)
+    return found if adds_up else None
+
+
+def _adds_up(form: Form, found: _Found, point: Tensor, log_p: Tensor) -> bool:
+    """Whether L at another point is what the statistics say: a slope sees no step."""
+    if found.log_p == -torch.inf:  # along a path that labels rule out
+        return True
+    pairs = zip(form.functions(point), form.functions(found.near), strict=True)
+    moved = [(f - f_near).double() for f, f_near in pairs]
+    rise = torch.stack([found.s1 * moved[0], found.s2 * moved[1]])
+    rounding = 100.0 * torch.finfo(point.dtype).eps * (log_p.abs() + found.log_p.abs())
+    # Ten times that of slopes: to a far point the statistics carry their own rounding.
+    error = 10.0 * _tolerance(point) * (rise.abs().sum() + 1.0) + rounding
+    return bool((log_p - found.log_p - rise.sum()).abs() < error)
+
+
+def _tolerance(like: Tensor) -> float:
+    return 1e-6 if like.dtype == torch.float64 else 1e-3
 
 
 def _slope(
     conditional: Conditional, name: str, form: Form, values: Values, point: Tensor
-) -> tuple[Tensor, Any]:
-    """w L' at a point, L the log-density of all else than the site's prior; and that prior."""
+) -> tuple[Tensor, Tensor, Any]:
+    """w L' at a point, and L, the log-density of all else than the site's prior; and that prior."""
     with gradients():
         at = point.detach().clone().requires_grad_()
         log_p, run = conditional.at(values | {name: at}, without=name)
         slope = torch.zeros_like(at)
         if log_p.requires_grad:
             (slope,) = torch.autograd.grad(log_p, at, allow_unused=True, materialize_grads=True)
-    return form.weight(point) * slope.detach(), run.sites[name]["fn"]
+    return form.weight(point) * slope.detach(), log_p.detach(), run.sites[name]["fn"]

@@ -134,8 +134,8 @@ def dirichlet_counts(
     :raises NotConjugateError: if a site enters in another way.
     """
     fixed = fixed or {}
-    phi_0, at_0 = _residuals(program, sites, objective, fixed, 0)
-    phi_1, at_1 = _residuals(program, sites, objective, fixed, 1)
+    phi_0, at_0, before = _residuals(program, sites, objective, fixed, 0)
+    phi_1, at_1, _ = _residuals(program, sites, objective, fixed, 1)
     found, totals = [], []
     for r_0, r_1 in zip(at_0, at_1, strict=True):
         # r = n - φ n_k., so r_0 - r_1 = (φ_1 - φ_0) n_k.
@@ -144,18 +144,27 @@ def dirichlet_counts(
         found.append({name: r_0[name] + phi_0[name] * total[name] for name in sites})
         totals.append(total)
     if verify:
-        phi_2, at_2 = _residuals(program, sites, objective, fixed, 2)
+        phi_2, at_2, after = _residuals(program, sites, objective, fixed, 2)
         for counts, total, r_2 in zip(found, totals, at_2, strict=True):
             for name, r in r_2.items():
                 rest = r - counts[name] + phi_2[name] * total[name]
                 if bool((rest.abs() > 1e-3 * (1.0 + total[name].abs())).any()):
-                    raise NotConjugateError(
-                        name,
-                        "it does not enter the likelihood as categorical probabilities, so its "
-                        f"posterior is no Dirichlet; expected a use such as "
-                        f"dist.Categorical({name}[z])",
-                    )
+                    raise _not_categorical(name)
+        for counts, rise in zip(found, (after - before).tolist(), strict=True):
+            # A gradient sees no step, nor what the model takes without one.
+            each = [n * (phi_2[name] / phi_0[name]).log() for name, n in counts.items()]
+            rounding = 1e-3 * (1.0 + sum(float(n.abs().sum()) for n in each))
+            if abs(rise - sum(float(n.sum()) for n in each)) > rounding:
+                raise _not_categorical(next(iter(sites)))
     return found
+
+
+def _not_categorical(name: str) -> NotConjugateError:
+    return NotConjugateError(
+        name,
+        "it does not enter the likelihood as categorical probabilities, so its posterior is no "
+        f"Dirichlet; expected a use such as dist.Categorical({name}[z])",
+    )
 
 
 def _residuals(
@@ -164,8 +173,8 @@ def _residuals(
     objective: Objective,
     fixed: Mapping[str, Tensor],
     which: int,
-) -> tuple[Counts, list[Counts]]:
-    """Probe ``which``, and φ ⊙ ∂L/∂φ of every scalar there."""
+) -> tuple[Counts, list[Counts], Tensor]:
+    """Probe ``which``, and φ ⊙ ∂L/∂φ of every scalar there; and the scalars, float64."""
     probes = {
         name: probe(site.concentration.detach(), which, i).requires_grad_()
         for i, (name, site) in enumerate(sites.items())
@@ -189,7 +198,8 @@ def _residuals(
                 for (name, phi), grad in pairs
             }
         )
-    return {name: phi.detach().double() for name, phi in probes.items()}, out
+    values = torch.stack([scalar.detach().double() for scalar in scalars])
+    return {name: phi.detach().double() for name, phi in probes.items()}, out, values
 
 
 def _ratio(a: Tensor, b: Tensor) -> Tensor:

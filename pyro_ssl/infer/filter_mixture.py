@@ -73,8 +73,26 @@ class _GivenDraw(ConditionMessenger):
     """Conditions a model on all but paths: under other data these are drawn anew."""
 
     def _pyro_sample(self, msg: Any) -> None:
-        if not msg["infer"].get("_ssl_path"):
-            super()._pyro_sample(msg)
+        if msg["infer"].get("_ssl_path"):
+            return
+        if msg["name"] in self.data and hasattr(msg["fn"], "shape"):  # a subsample has none
+            _check_draw(msg["name"], self.data[msg["name"]].shape, msg["fn"].shape())
+        super()._pyro_sample(msg)
+
+
+def _check_draw(name: str, found: torch.Size, expected: torch.Size) -> None:
+    """Check that what is taken for one draw is no more: others would be each sequence's own."""
+    try:
+        fits = torch.broadcast_shapes(found, expected).numel() == expected.numel()
+    except RuntimeError:
+        fits = False
+    if not fits:
+        have, want = (", ".join(["S", *map(str, shape)]) for shape in (found, expected))
+        raise ValueError(
+            f'Site "{name}": posterior_samples of shape ({have}), expected ({want}), the draws of '
+            "all chains first; write posterior_samples=pg.get_samples(), not grouped by chain, of "
+            "a run on as many sequences."
+        )
 
 
 def mean_exp(log_p: Tensor) -> Tensor:

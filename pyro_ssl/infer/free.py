@@ -21,10 +21,13 @@ from ..errors import LatentSiteError
 from ..reading.program import ModelRun
 from ..reading.site import base_of
 
-__all__ = ["Conditional", "FreeSite", "kind_of"]
+__all__ = ["NUM_DRAWS", "Conditional", "FreeSite", "kind_of"]
 
 #: most values, over all its elements, that a finite site is tried at in one update
 MAX_TRIALS = 4096
+
+#: draws of the prior, at the start of a run, that tell what no gradient does: steps in t < cut
+NUM_DRAWS = 8
 
 
 class FreeSite:

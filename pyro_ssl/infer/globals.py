@@ -28,7 +28,7 @@ from .dirichlet import (
     dirichlet_counts,
     probe,
 )
-from .free import FreeSite, kind_of
+from .free import NUM_DRAWS, FreeSite, kind_of
 from .point import PointSites
 
 __all__ = ["GlobalSites", "HasEstimates"]
@@ -150,12 +150,14 @@ class GlobalSites:
             elsewhere = probed.log_elsewhere(observed=True)
             return (self.log_path(probed, path).sum() + elsewhere,)
 
-        try:
-            self.statistics(run, objective, verify=True)
-        except NotConjugateError as error:
-            if not self.takes_free:
-                raise
-            self.set_free(run, {error.site})
+        while self.sites:  # one after the other is found to be free
+            try:
+                self.statistics(run, objective, verify=True)
+                return
+            except NotConjugateError as error:
+                if not self.takes_free:
+                    raise
+                self.set_free(run, {error.site})
 
     def _find_reach(self, run: ModelRun) -> None:
         probes = {
@@ -174,7 +176,28 @@ class GlobalSites:
         if log_p.requires_grad and wanted:
             grads = torch.autograd.grad(log_p, list(wanted.values()), allow_unused=True)
             reach |= {name for name, g in zip(wanted, grads, strict=True) if g is not None}
-        self.in_transition = frozenset(reach)
+        self.in_transition = frozenset(reach) | self._through_steps(run, moving.keys() - reach)
+
+    @torch.no_grad()
+    def _through_steps(self, run: ModelRun, names: set[str]) -> set[str]:
+        """Sites that reach the transition where no gradient does, as by inputs (t > cut).
+
+        Where their prior's draws change what a path is worth, all are taken to.
+        """
+        given = run.subsamples | {name: run.sites[name]["value"] for name in self.names}
+        drawn = {name: run.sites[name]["fn"].sample((NUM_DRAWS,)) for name in names}
+        lengths, path = run.grid.lengths, run.any_path()
+        b = 0 if lengths is None or not len(lengths) else int(lengths.argmax())
+
+        def worth(values: dict[str, Tensor]) -> Tensor:
+            with undrawn(run.loop.device):  # the same dropout each time
+                return run.program.run(given | values).log_transition(path, slice(b, b + 1))
+
+        each = ({name: draws[i] for name, draws in drawn.items()} for i in range(NUM_DRAWS))
+        if not names:
+            return names
+        now = worth({})
+        return names if any(not worth(some).equal(now) for some in each) else set()
 
     def set_free(self, run: ModelRun, names: Iterable[str]) -> None:
         """Take Dirichlet sites as free ones from now on."""

@@ -47,6 +47,11 @@ _STEPS = (
 )
 
 
+def _sum(sites: list[EmissionSite], like: Tensor) -> Tensor:
+    """The tables of some sites together, of a shape; 0 of none: a later loop observes all."""
+    return sum((site.table() for site in sites), torch.zeros_like(like))
+
+
 class _Look(NamedTuple):
     """One way to meet the body: at some steps, with some states in place of z."""
 
@@ -57,10 +62,8 @@ class _Look(NamedTuple):
 
     def check(self, loop: SSLLoop, sites: list[EmissionSite]) -> None:
         """Compare what the body observed with the table."""
-        again: Tensor | float = sum(site.table() for site in sites)
-        if not isinstance(again, Tensor) or not same_density(
-            again.expand_as(self.expected), self.expected
-        ):
+        again = _sum(sites, self.expected)
+        if not same_density(again, self.expected):
             name = name_of(sites) if sites else loop.name
             raise EmissionNotLocalError(
                 f'Site "{name}": log p(x_t | z_t), in the loop of "{loop.name}", {self.mend}'
@@ -97,7 +100,7 @@ def check_emission_is_local(run: ModelRun, table: Tensor) -> None:
     own = table
     if run.grid.num_own < len(run.grid.sites):
         _check_later_loops(run, table)
-        own = sum(site.table() for site in run.grid.sites[: run.grid.num_own]) + 0.0 * table
+        own = _sum(run.grid.sites[: run.grid.num_own], table)
     try:
         _check_body(run, own, _looks(run, own))
     except EmissionNotLocalError:
@@ -153,8 +156,7 @@ def _reads_given_paths(run: ModelRun, own: Tensor) -> bool:
         return False
     grid = StateGrid()
     run._replace(program=run.program.given(given | changed)).again(grid)
-    again = sum(site.table() for site in grid.sites[: grid.num_own])
-    return not torch.equal(torch.as_tensor(again).expand_as(own), own)
+    return not torch.equal(_sum(grid.sites[: grid.num_own], own), own)
 
 
 def _another(transition: Transition, path: Tensor) -> Tensor:

@@ -225,9 +225,11 @@ class QuadraticEmission(Emission):
         """Evaluate the function; see the base class."""
         return self.function.each(lambda part: part[t].unsqueeze(1)).value(z)
 
-    def beside(self, others: Sequence[Emission]) -> QuadraticEmission:
+    def beside(self, others: Sequence[Emission]) -> QuadraticEmission | None:
         """Return functions side by side; see the base class."""
-        functions = [e.function for e in (self, *others)]  # type: ignore[attr-defined]
+        functions = [e.function for e in (self, *others) if isinstance(e, QuadraticEmission)]
+        if len(functions) <= len(others):  # under the values of another chain it is none
+            return None
         return QuadraticEmission(*(torch.cat(parts, 1) for parts in zip(*functions, strict=True)))
 
     def select(self, index: Tensor) -> QuadraticEmission:

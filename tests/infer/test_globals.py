@@ -161,6 +161,61 @@ def test_closed_forms_are_recognised_and_no_others(model):
     assert found == CLOSED.get(model.__name__, set())
 
 
+CUTS = {"normal": dist.Normal(2.0, 2.0), "gamma": dist.Gamma(4.0, 2.0), "beta": dist.Beta(2.0, 2.0)}
+
+
+@pytest.mark.parametrize("where", ["emission", "inputs", "lengths"])
+@pytest.mark.parametrize("prior", CUTS)
+def test_a_threshold_is_seen_where_no_gradient_is(where, prior):
+    """Of a change point all slopes are 0, and so would be the statistics of a closed form."""
+    transition, x = LSTMTransition(K, 4, input_size=1), torch.randn(T, B)
+
+    def model(x):
+        cut = pyro.sample("cut", CUTS[prior]) * (T if prior == "beta" else 1)
+        later = (torch.arange(T) > cut).double().unsqueeze(-1)
+        lengths = cut.long().clamp(0, T).expand(B) if where == "lengths" else None
+        given = {"inputs": 3.0 * later if where == "inputs" else 0.0 * later, "lengths": lengths}
+        with pyro.plate("sequences", B):
+            for t, z in ssl_transition("z", transition, T, **given):
+                mean = z + 3.0 * later[t] if where == "emission" else z + 0.0
+                pyro.sample("x", dist.Normal(mean, 1.0), obs=x[t])
+
+    kernel = ParticleGibbsKernel(model, 2)
+    kernel.setup(0, x)
+    assert not kernel._update.inner[0].forms
+    assert kernel._globals.in_transition == ({"cut"} if where != "emission" else set())
+    path = torch.randint(K, (T, B))
+    target = kernel._update._given(kernel._program.run(), path)
+    found, exact = [], []
+    for cut in torch.tensor([0.3, 0.8]) * (1 if prior == "beta" else T):
+        found.append(target.log_prob({"cut": cut}).item())
+        given = pyro.condition(model, {"cut": cut, "z": path.T})
+        exact.append(poutine.trace(given).get_trace(x).log_prob_sum().item())
+    assert found[1] - found[0] == pytest.approx(exact[1] - exact[0])
+
+
+@pytest.mark.parametrize("how", ["two", "no gradient"])
+def test_every_dirichlet_that_has_no_counts_is_free(how):
+    """The first of several is not all; and what is looked up without gradients has none."""
+
+    def model(x):
+        phi, psi = (
+            pyro.sample(name, dist.Dirichlet(torch.ones(K, 3)).to_event(1)) for name in ("a", "b")
+        )
+        with torch.set_grad_enabled(how == "two"):
+            tables = [0.8 * phi + 0.2 / 3, 0.8 * psi + 0.2 / 3] if how == "two" else [phi, psi]
+            tables = [table.log() for table in tables]
+        with pyro.plate("sequences", B):
+            for t, z in ssl_transition("z", lstm(), T):
+                for table, name in zip(tables, "xy", strict=True):
+                    pyro.sample(name, dist.Categorical(logits=table[z]), obs=x[t])
+
+    kernel = ParticleGibbsKernel(model, 2)
+    kernel.setup(0, torch.randint(3, (T, B)))
+    assert not kernel._globals.sites
+    assert kernel._globals.free.keys() == {"a", "b"}
+
+
 def test_statistics_are_those_of_the_data():
     """Sums and numbers of a state's observations, whatever the last value was."""
     values, data = drawn(poisson_rates)
@@ -170,7 +225,7 @@ def test_statistics_are_those_of_the_data():
     at = run.flatten(path)
     found = _statistics(target, "rate", FORMS[dist.Gamma], values)
     assert found is not None
-    s1, s2, prior = found
+    s1, s2, prior = found[:3]
     for k in range(K):
         assert s1[k].item() == pytest.approx(x[at == k].sum().item(), abs=1e-8)
         assert s2[k].item() == pytest.approx((at == k).sum().item(), abs=1e-8)

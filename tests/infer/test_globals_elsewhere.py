@@ -198,6 +198,22 @@ def test_draws_of_particle_gibbs_go_in_as_they_come_out():
         pf.sweep(**data)
 
 
+def test_draws_that_are_grouped_by_chain_are_told():
+    """One chain's would pass for a value of each sequence, and each be scored under its own."""
+
+    def model(x):
+        scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
+        with pyro.plate("series", x.shape[1]):
+            for t, z in ssl_transition("z", MarkovTransition(2), len(x)):
+                pyro.sample("x", dist.Normal(3.0 * z, scale), obs=x[t])
+
+    draws, x = torch.rand(2, 4) + 0.5, torch.zeros(3, 4)
+    with pytest.raises(ValueError, match=r'"scale": .* \(S, 4\), expected \(S\).*get_samples\(\)'):
+        ParticleFilter(model, 3, posterior_samples={"scale": draws}).log_evidence(x)
+    together = ParticleFilter(model, 3, posterior_samples={"scale": draws.flatten()})
+    assert together.log_evidence(x).unique().numel() == 1
+
+
 @pytest.mark.parametrize("wrong", [{}, {"mean": MEANS, "scale": MEANS[:2]}, {"mean": MEANS[:0]}])
 def test_samples_are_checked(wrong):
     with pytest.raises(ValueError, match="posterior_samples hold"):

@@ -347,6 +347,35 @@ def test_a_later_loop_must_read_elementwise(chains):
         ParticleGibbs(model, 3).run(torch.randn(T, 4), num_samples=1, disable_progbar=True)
 
 
+@pytest.mark.parametrize("how", ["labelled", "unseen"])
+def test_a_later_loop_may_read_a_path_that_is_labelled_or_seen_there_alone(chains, how):
+    """-inf where a label says so, or nothing at all in the first body, is still a table."""
+    label = {"obs": torch.tensor([[0], [1], [0]]), "obs_mask": torch.tensor([[0], [1], [1]]) > 0}
+
+    def model(y):
+        seen = {name: value.expand(T, y.shape[1]) for name, value in label.items()}
+        with pyro.plate("series", y.shape[1]):
+            loop = ssl_transition("z", chains["z"], T, **(seen if how == "labelled" else {}))
+            for t, z in loop:  # noqa: B007
+                if how == "labelled":
+                    pyro.sample("x", dist.Normal(z, 1.0), obs=y[t])
+            for t, w in ssl_transition("w", chains["w"], T):
+                pyro.sample("y", dist.Normal(2.0 * (z - w), 1.0), obs=y[t])
+
+    y = torch.randn(T)
+    exact = all_paths(model, {"z": K, "w": K}, y)
+    at = (exact.paths["w"] == torch.tensor([1, 0, 1])).all(-1) & exact.log_joint.isfinite()
+    z, w = (exact.paths[name][at] for name in ("z", "w"))
+    run = Program(model, (repeated(y, len(z)),), paths={"w": w}).run()
+    read_emission(run, verify=True)
+    path = run.flatten(z)
+    gap = exact.log_joint[at] - run.log_transition(path) - run.log_emission(path)
+    torch.testing.assert_close(gap, gap[:1].expand_as(gap))
+    sampler = ParticleGibbs(model, 3)
+    sampler.run(repeated(y, 2), num_samples=2, disable_progbar=True)
+    assert how == "unseen" or (sampler.get_samples()["z"][..., 1:] == torch.tensor([1, 0])).all()
+
+
 def test_a_body_must_still_be_local_beside_another_loop(chains):
     """The weaker check is for bodies that read another path alone."""
 

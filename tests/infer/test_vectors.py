@@ -1,13 +1,14 @@
 """Models whose latents are vectors, under Pyro's tools and under every inference class."""
 
 import math
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
-from pyro.infer import MCMC, Predictive
+from pyro.infer import HMC, MCMC, Predictive
 from pyro.optim import Adam
 
 from pyro_ssl import (
@@ -107,6 +108,25 @@ def test_chains_keep_the_exact_distribution(make, num_chains=3, copies=2000):
     z = sampler.get_samples()["z"].reshape(draws[:n].shape)
     assert min(p_values(draws[n:], z)) > ALPHA
     assert (z != draws[:n]).any(-1).double().mean() > 0.2
+
+
+@pytest.mark.parametrize("starts", [[-1.0, 1.0], [1.0, -1.0]])
+def test_one_chain_may_be_linear_and_another_not(starts, T=4, B=2):
+    """Chains of their own kinds of emission are swept one by one."""
+    transition = GaussianLSTMTransition(1, 3)
+
+    def model(x):
+        bent = pyro.sample("bent", dist.Normal(0.0, 1.0))
+        with pyro.plate("series", B):
+            for t, z in ssl_transition("z", transition, T):
+                mean = torch.where(bent > 0, z[..., 0].tanh(), z[..., 0])
+                pyro.sample("x", dist.Normal(mean, 0.5), obs=x[t])
+
+    start = {"bent": torch.tensor(starts), "z": torch.zeros(2, B, T, 1)}
+    sampler = ParticleGibbs(model, 3, inner_kernel=partial(HMC, num_steps=2))
+    how = {"num_samples": 1, "num_chains": 2, "initial_params": start, "disable_progbar": True}
+    sampler.run(torch.randn(T, B), **how)
+    assert sampler.get_samples()["z"].shape == (2, B, T, 1)
 
 
 def test_diagnostics_are_of_the_steps_within_the_lengths(x):
