@@ -272,6 +272,24 @@ def sizes_of(where: str, name: str, shape: Any) -> torch.Size:
     return torch.Size(sizes)
 
 
+def broadcast_shapes(*shapes: tuple[int, ...]) -> torch.Size:
+    """Return the shape that all broadcast to; torch's own takes as long as a step of a small model.
+
+    :raises RuntimeError: if there is none, as torch does.
+
+    Example::
+
+        >>> broadcast_shapes((5, 1), (3,), ())
+        torch.Size([5, 3])
+    """
+    dims = max(map(len, shapes))
+    columns = zip(*((1,) * (dims - len(shape)) + tuple(shape) for shape in shapes), strict=True)
+    sizes = [{*column} - {1} or {1} for column in columns]
+    if any(len(found) > 1 for found in sizes):
+        raise RuntimeError(f"Shapes {', '.join(map(str, map(tuple, shapes)))} do not broadcast.")
+    return torch.Size(size for (size,) in sizes)
+
+
 def _fits(found: tuple[int, ...], shape: Shape, some: str) -> bool:
     if shape[:1] == (...,):
         shape = shape[1:]

@@ -8,6 +8,7 @@ import itertools
 import random
 from typing import NamedTuple
 
+import pytest
 import torch
 from scipy import stats
 from torch import Tensor
@@ -185,6 +186,23 @@ def covering_list(factors: dict, allowed, num_cases: int) -> list[dict]:
         cases.append(max((draw() for _ in range(50)), key=lambda case: len(pairs(case) & missing)))
         missing -= pairs(cases[-1])
     return cases
+
+
+def by_pairs(*axes):
+    """``parametrize`` values of a product of axes: each pair of levels soon, all else nightly.
+
+    What goes wrong where two kinds of things meet, some case that holds the two meets.
+    """
+    products = list(itertools.product(*(range(len(axis)) for axis in axes)))
+    factors = {i: range(len(axis)) for i, axis in enumerate(axes)}
+    soon = {tuple(case.values()) for case in covering_list(factors, lambda case: True, 0)}
+    return [
+        pytest.param(
+            *(axis[i] for axis, i in zip(axes, case, strict=True)),
+            marks=() if case in soon else pytest.mark.stage("nightly"),
+        )
+        for case in products
+    ]
 
 
 def chi_square(counts: Tensor, law: Tensor, smallest: float = 10.0) -> tuple[float, int]:

@@ -13,9 +13,13 @@ from pyro_ssl.demo import curves
 from pyro_ssl.demo.curves import draw, follow, main
 from pyro_ssl.models import GaussianSSL
 
+TRAIN, HORIZON = 20, 8
+
 
 @pytest.fixture
 def quick(monkeypatch):
+    monkeypatch.setattr(curves, "TRAIN", TRAIN)
+    monkeypatch.setattr(curves, "HORIZON", HORIZON)
     monkeypatch.setattr(GaussianSSL, "fit", partialmethod(GaussianSSL.fit, num_paths=1))
     for name in ("filter", "forecast"):
         few = partialmethod(getattr(GaussianSSL, name), num_particles=20)
@@ -44,12 +48,12 @@ def test_what_is_drawn_and_scored_is_what_the_model_said(quick):
     found = follow("circle", seed=0, num_epochs=2, callback=stages.append)
     assert stages == ["fit", "fit", "smooth"]
     curve, smoothed = found.curve, found.smoothed
-    assert curve.x.shape == (140, 1, 2) and smoothed.mean.shape == (100, 1, 2)
+    assert curve.x.shape == (TRAIN + HORIZON, 1, 2) and smoothed.mean.shape == (TRAIN, 1, 2)
     mean, covariance = found.forecast
-    assert mean.shape == (40, 2) and covariance.shape == (40, 2, 2)
-    off = (smoothed.mean - curve.z[:100]).square().mean().sqrt()
+    assert mean.shape == (HORIZON, 2) and covariance.shape == (HORIZON, 2, 2)
+    off = (smoothed.mean - curve.z[:TRAIN]).square().mean().sqrt()
     assert found.scores["smoothed"] == pytest.approx(float(off))
-    off = (mean - curve.z[100:, 0]).square().mean().sqrt()
+    off = (mean - curve.z[TRAIN:, 0]).square().mean().sqrt()
     assert found.scores["forecast"] == pytest.approx(float(off))
     assert 0 <= found.scores["covered"] <= 1 and 0 <= found.scores["beyond"] <= 1
 
@@ -57,7 +61,7 @@ def test_what_is_drawn_and_scored_is_what_the_model_said(quick):
     assert [ax.get_title() for ax in figure.axes] == ["circle", "again"]
     for ax in figure.axes:
         drawn = {line.get_label(): torch.tensor(line.get_xydata().tolist()) for line in ax.lines}
-        assert torch.equal(drawn["held out"], curve.x[100:, 0])
+        assert torch.equal(drawn["held out"], curve.x[TRAIN:, 0])
         torch.testing.assert_close(drawn["forecast"][1:], mean)
     (legend,) = figure.legends
     assert len(legend.texts) == 6

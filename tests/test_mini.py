@@ -13,7 +13,7 @@ from pyro.optim import Adam
 import pyro_ssl
 from pyro_ssl import mini
 from pyro_ssl.transitions import PathDistribution
-from tests.statistics import ALPHA, chi_square, p_value
+from tests.statistics import ALPHA, by_pairs, chi_square, p_value
 
 K, T = 3, 4
 PATHS = torch.tensor(list(itertools.product(range(K), repeat=T)))  # (K^T, T)
@@ -56,9 +56,9 @@ def body(transition, x, ssl_transition=mini.ssl_transition):
             pyro.sample("x", dist.Normal(loc[z], 0.5), obs=x[t])
 
 
-@pytest.mark.parametrize("ancestor_sampling", [0, 1])
-@pytest.mark.parametrize("num_particles", [2, 3])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed, num_particles, ancestor_sampling", by_pairs(range(3), (2, 3), (0, 1))
+)
 def test_a_sweep_leaves_the_posterior_as_it_is(seed, num_particles, ancestor_sampling):
     pyro.set_rng_seed(seed)
     transition, table, log_joint = problem()

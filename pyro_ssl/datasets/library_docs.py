@@ -40,9 +40,9 @@ def load_library_docs(
     **Example**::
 
         >>> from pyro_ssl.datasets import load_library_docs
-        >>> corpus = load_library_docs()
+        >>> corpus = load_library_docs(vocab_size=1000)
         >>> corpus.train.words.shape[0], len(corpus.vocabulary)
-        (100, 4000)
+        (100, 1000)
         >>> "socket" in corpus.vocabulary
         True
     """

@@ -40,7 +40,8 @@ class CategoricalSSL(Estimator):
         >>> import numpy as np
         >>> from pyro_ssl.estimators import CategoricalSSL
         >>> X = np.array([[0, 0, 1, 1] * 5, [2, 3, 2, 3] * 5]).reshape(-1, 1)
-        >>> how = {"n_iter": 2, "random_state": 0, "fit_options": {"markov_starts": 1}}
+        >>> quick = {"markov_steps": 10, "markov_starts": 1, "transition_steps": 10}
+        >>> how = {"n_iter": 2, "random_state": 0, "fit_options": quick}
         >>> model = CategoricalSSL(2, hidden_size=8, **how).fit(X, [20, 20])
         >>> model.predict(X, [20, 20]).shape, model.predict_proba(X).shape
         ((40,), (40, 2))

@@ -46,7 +46,7 @@ class TextTopics(Estimator):
 
         >>> from pyro_ssl.estimators import TextTopics
         >>> texts = ["the cat sat on the mat", "stocks fell and bonds rose"] * 10
-        >>> quick = {"markov_steps": 10, "markov_starts": 1}
+        >>> quick = {"markov_steps": 10, "markov_starts": 1, "transition_steps": 10}
         >>> topics = TextTopics(2, hidden_size=8, max_iter=2, random_state=0, fit_options=quick)
         >>> topics.fit_transform(texts).shape
         (20, 2)

@@ -58,8 +58,8 @@ def choose_num_topics(
     Example::
 
         >>> words = torch.randint(9, (6, 20))
-        >>> how = {"num_epochs": 1, "markov_steps": 5, "disable_progbar": True}
-        >>> chosen = choose_num_topics([2, 3], 9, words, valid=(words[:, :5],), **how)
+        >>> how = {"markov_steps": 5, "transition_steps": 5, "disable_progbar": True}
+        >>> chosen = choose_num_topics([2, 3], 9, words, valid=(words[:, :5],), num_epochs=1, **how)
         >>> chosen.perplexity.shape, chosen.best in (2, 3)
         (torch.Size([2, 1]), True)
     """

@@ -45,7 +45,8 @@ class Prunable(HasWordPrior):
             >>> import torch
             >>> from pyro_ssl import TopicalSSL
             >>> ssl, words = TopicalSSL(4, 9, hidden_size=4), torch.randint(9, (7, 12))
-            >>> history = ssl.fit(words, num_epochs=1, markov_steps=9, disable_progbar=True)
+            >>> quick = {"markov_steps": 9, "transition_steps": 9, "disable_progbar": True}
+            >>> history = ssl.fit(words, num_epochs=1, **quick)
             >>> ssl.occupancy = torch.tensor([0.5, 0.0, 0.3, 0.2])
             >>> ssl.prune().occupancy
             tensor([0.5000, 0.3000, 0.2000])

@@ -51,8 +51,8 @@ def topic_stability(models: Sequence[Any], num_words: int = 10) -> TopicStabilit
         >>> for seed in range(2):
         ...     models.append(TopicalSSL(3, 9, hidden_size=4))
         ...     _ = torch.manual_seed(seed)
-        ...     how = {"num_epochs": 1, "markov_steps": 5, "disable_progbar": True}
-        ...     _ = models[-1].fit(words, **how)
+        ...     how = {"markov_steps": 5, "transition_steps": 5, "disable_progbar": True}
+        ...     _ = models[-1].fit(words, num_epochs=1, **how)
         >>> topic_stability(models, num_words=3).overlap.shape
         torch.Size([1, 3])
     """

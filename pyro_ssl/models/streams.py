@@ -133,9 +133,9 @@ class LearnsInParts(HasWordPrior):
             >>> import torch
             >>> from pyro_ssl import TopicalSSL
             >>> ssl = TopicalSSL(num_topics=2, vocabulary=6, hidden_size=4)
-            >>> first = ssl.partial_fit(torch.randint(6, (9, 8)), disable_progbar=True)
-            >>> more = torch.randint(8, (9, 8))
-            >>> record = ssl.partial_fit(more, vocabulary=8, disable_progbar=True)
+            >>> quick = {"num_epochs": 2, "transition_steps": 5, "disable_progbar": True}
+            >>> first = ssl.partial_fit(torch.randint(6, (9, 8)), markov_steps=5, **quick)
+            >>> record = ssl.partial_fit(torch.randint(8, (9, 8)), vocabulary=8, **quick)
             >>> record.part, record.num_new_words, len(record.movement), ssl.phi.shape
             (2, 2, 2, torch.Size([2, 8]))
         """

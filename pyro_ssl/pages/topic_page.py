@@ -59,7 +59,8 @@ def write_topic_page(
         >>> import tempfile, torch
         >>> from pyro_ssl import TopicalSSL
         >>> ssl, words = TopicalSSL(3, 9, hidden_size=4), torch.randint(9, (7, 12))
-        >>> history = ssl.fit(words, num_epochs=1, markov_steps=9, disable_progbar=True)
+        >>> quick = {"markov_steps": 9, "transition_steps": 9, "disable_progbar": True}
+        >>> history = ssl.fit(words, num_epochs=1, **quick)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_topic_page(f"{folder}/topics.html", ssl, title="Nine words").name
         'topics.html'

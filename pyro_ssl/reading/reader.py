@@ -17,6 +17,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
+from ..arguments import broadcast_shapes
 from ..errors import EmissionNotLocalError, LatentSiteError
 from ..loop import SSLLoop
 from .site import EmissionSite, user_scale
@@ -91,7 +92,7 @@ class EmissionReader(Messenger):
         mask = None if msg["mask"] is True else msg["mask"]
         weights = [tuple(w.shape) for w in (mask, scale) if isinstance(w, Tensor)]
         try:
-            fits = torch.broadcast_shapes(fn.batch_shape, value_batch, *weights, shape) == shape
+            fits = broadcast_shapes(fn.batch_shape, value_batch, *weights, shape) == shape
         except RuntimeError:
             fits = False
         if not fits:

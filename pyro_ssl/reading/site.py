@@ -10,6 +10,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from ..arguments import broadcast_shapes
 from .context import undrawn
 
 __all__ = [
@@ -84,7 +85,7 @@ class EmissionSite(NamedTuple):
         mask, value, batch_dims = self.mask, self.value, self.value.dim() - self.fn.event_dim
         if not isinstance(mask, Tensor) or mask.dim() >= len(self.shape) or not mask.dim():
             return value, None
-        batch = torch.broadcast_shapes(value.shape[:batch_dims], mask.shape)
+        batch = broadcast_shapes(value.shape[:batch_dims], mask.shape)
         return value.expand(batch + value.shape[batch_dims:]), mask.expand(batch)
 
     def _lay_out(self, value: Any) -> Tensor:

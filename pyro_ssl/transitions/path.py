@@ -13,7 +13,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from ..arguments import check_kind, check_lengths, check_tensor, sizes_of, whole
+from ..arguments import broadcast_shapes, check_kind, check_lengths, check_tensor, sizes_of, whole
 from ..steps import steps_within
 from .base import DiscreteTransition, Transition
 
@@ -53,8 +53,8 @@ class PathDistribution(TorchDistribution):
             check_lengths(where, flat, num_steps, B, transition.like.device)
         self.transition, self.num_steps = transition, num_steps
         self.inputs, self.lengths = inputs, lengths
-        batch_shape = torch.broadcast_shapes(
-            tuple(batch_shape),
+        batch_shape = broadcast_shapes(
+            batch_shape,
             () if inputs is None else inputs.shape[:-2],
             () if lengths is None else lengths.shape,
         )
@@ -128,7 +128,7 @@ class PathDistribution(TorchDistribution):
         )
         if self._validate_args and value.numel():  # torch cannot look at no sequence
             self._validate_sample(value)
-        batch_shape = torch.broadcast_shapes(value.shape[:time_dim], self.batch_shape)
+        batch_shape = broadcast_shapes(value.shape[:time_dim], self.batch_shape)
         value = value.expand(batch_shape + value.shape[time_dim:])
         log_p = self.transition.log_prob(value, self._inputs_for(batch_shape))
         return self._zero_past_length(log_p).sum(-1)

@@ -108,29 +108,30 @@ def everything(folder):
     return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-@pytest.mark.parametrize(
-    "change, told",
-    [
-        ("--topics 5", "begun with --topics 3, found --topics 5"),
-        ("--seed 3", "begun with --seed 0, found --seed 3"),
-        ("--keep-case", "begun with no --keep-case, found --keep-case"),
-        ("--kind series", "begun with"),
-        ("text", "begun with other data: passages is 15 there and 18 here"),
-    ],
-)
-def test_another_run_is_refused(change, told, capsys, tmp_path):
-    path = book(tmp_path)
+OTHER = {
+    "--topics 5": "begun with --topics 3, found --topics 5",
+    "--seed 3": "begun with --seed 0, found --seed 3",
+    "--keep-case": "begun with no --keep-case, found --keep-case",
+    "--kind series": "begun with",
+    "text": "begun with other data: passages is 15 there and 18 here",
+}
+
+
+def test_another_run_is_refused(capsys, tmp_path):
+    path, series = book(tmp_path), circle(tmp_path)
     run(capsys, "fit", path, *SMALL, "--out", tmp_path / "run")
     before = everything(tmp_path / "run")
-    asked = SMALL
-    if change == "text":
-        book(tmp_path, times=7)
-    elif change == "--kind series":
-        path, asked = circle(tmp_path), SMALL_SERIES
-    more = [] if change in ("text", "--kind series") else change.split()
-    said = fails(capsys, "fit", path, *asked, "--out", tmp_path / "run", "--resume", *more)
-    assert told in said and "--out with another folder" in said
-    assert everything(tmp_path / "run") == before
+    for change, told in OTHER.items():
+        asked = [path, *SMALL]
+        if change == "text":
+            book(tmp_path, times=7)
+        elif change == "--kind series":
+            asked = [series, *SMALL_SERIES]
+        else:
+            asked += change.split()
+        said = fails(capsys, "fit", *asked, "--out", tmp_path / "run", "--resume")
+        assert told in said and "--out with another folder" in said, change
+        assert everything(tmp_path / "run") == before, change
 
 
 def test_nothing_is_written_over(capsys, tmp_path):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pyro
 import torch
+import torch._dynamo  # noqa: F401  two seconds, which the first optimiser of each rank would take
 from pyro.optim import Adam
 
 from pyro_ssl import LSTMTransition, ParticleGibbs, StochasticEM, TopicalSSL
@@ -24,7 +25,7 @@ from pyro_ssl.infer.plain import OfRank
 from pyro_ssl.infer.run_files import RunFiles
 from tests.distributed.scenarios import B, K, V, data, found, make_model
 
-STEPS, DRAWS, EPOCHS = 20, 12, 6
+STEPS, DRAWS, EPOCHS = 13, 12, 6
 
 #: steps, draws or epochs after which all ranks kill themselves, at once
 stop = 0
@@ -159,6 +160,7 @@ def fork(size, rank, port, arguments, said):
 
 
 def main():
+    os.write(1, b"ready\n")
     for line in sys.stdin:
         size, kind, folder, results, seed, who, what, patience, timeout = line.split("\t")
         with socket.socket() as taken:

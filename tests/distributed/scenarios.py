@@ -74,7 +74,7 @@ def found(em, transition, here=None, **more):
     }
 
 
-def em(here, *, twist=None, dropout=0.0, num_steps=20, size=8, **how):
+def em(here, *, twist=None, dropout=0.0, num_steps=12, size=8, **how):
     transition, (words, lengths) = LSTMTransition(K, 8, dropout=dropout), data()
     fit = StochasticEM(make_model(transition), Adam({"lr": 1e-2}), 5, twist=twist, **how)
     places = [(torch.arange(size) + (4 * i if size < B else 0)) % B for i in range(num_steps)]

@@ -79,6 +79,7 @@ def nursery():
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     ) as process:
+        assert process.stdout.readline() == "ready\n"  # its imports are no part of a run's time
         yield Nursery(process)
         process.stdin.close()
 
@@ -157,7 +158,7 @@ def check_other_ranks(nursery, kind, tmp_path, sizes, stops):
 
 
 def test_going_on_with_other_ranks(nursery, tmp_path):
-    check_other_ranks(nursery, "em_draws", tmp_path, (2, 1, 2), (8, 13, 0))
+    check_other_ranks(nursery, "em_draws", tmp_path, (2, 1, 2), (4, 8, 0))
 
 
 @pytest.mark.parametrize("kind", staged(ANY, ("em_twisted", "gibbs_counted", "fit")))

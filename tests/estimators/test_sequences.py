@@ -14,7 +14,8 @@ LENGTHS = [6, 4, 2]
 
 
 def estimator(**options):
-    how = {"hidden_size": 5, "n_iter": 2, "random_state": 0, "fit_options": {"markov_steps": 10}}
+    steps = {"markov_steps": 6, "markov_starts": 1, "transition_steps": 5}
+    how = {"hidden_size": 5, "n_iter": 1, "random_state": 0, "fit_options": steps}
     return CategoricalSSL(2, **{**how, **options})
 
 

@@ -18,8 +18,11 @@ MONEY = "stocks fell and bonds rose as the bank cut its rates again"
 TEXTS = [ANIMALS, MONEY] * 15
 
 
+STEPS = {"markov_steps": 6, "markov_starts": 1, "transition_steps": 5}
+
+
 def estimator(**options):
-    how = {"hidden_size": 6, "max_iter": 2, "random_state": 0, "fit_options": {"markov_steps": 20}}
+    how = {"hidden_size": 6, "max_iter": 1, "random_state": 0, "fit_options": STEPS}
     return TextTopics(2, **{**how, **options})
 
 
@@ -109,7 +112,8 @@ def test_anchors_and_arrays_are_parameters_as_any():
     cat, bank = (fitted.vocabulary_.words.index(word) for word in ("cat", "bank"))
     assert fitted.components_[:, cat].argmax() == 1 and fitted.components_[:, bank].argmax() == 0
     beta = np.full((2, 4), 0.3)
-    own = CategoricalSSL(2, emissionprob_prior=beta, n_iter=1, hidden_size=4)
+    how = {"n_iter": 1, "hidden_size": 4, "fit_options": STEPS}
+    own = CategoricalSSL(2, emissionprob_prior=beta, **how)
     assert "emissionprob_prior=array" in repr(own)
     assert sklearn_base.clone(own).emissionprob_prior is not beta
     own.fit(np.array([[0, 1, 2, 3] * 3]).T)

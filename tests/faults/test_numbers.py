@@ -283,7 +283,8 @@ def test_half_precision_is_refused(dtype, call):
 def test_one_step_is_a_mixture():
     words = torch.randint(5, (1, 8))
     ssl = TopicalSSL(2, 5, hidden_size=4)
-    history = ssl.fit(words, num_epochs=1, markov_steps=3, disable_progbar=True)
+    how = {"markov_steps": 3, "transition_steps": 2, "disable_progbar": True}
+    history = ssl.fit(words, num_epochs=1, **how)
     assert math.isfinite(history[0].loss) and ssl.perplexity(words) >= 1.0
 
 
@@ -305,6 +306,7 @@ def test_data_as_they_come():
     GaussianSSL(2, hidden_size=2).fit(series, mask=torch.ones(8, 2), **settings)
     words = torch.randint(3, (6, 4)).numpy()
     vocabulary = Vocabulary.build([["a", "b"]], size=3)
+    options |= {"markov_steps": 2, "markov_starts": 1, "transition_steps": 1}
     TopicalSSL(2, vocabulary, hidden_size=4).fit(words % len(vocabulary), **options)
 
 

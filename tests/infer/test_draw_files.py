@@ -15,7 +15,9 @@ from pyro_ssl.infer.draw_files import DrawFiles
 from pyro_ssl.infer.draws import Draws
 from tests.faults.digest import digest_of_folder, nothing_changes
 from tests.faults.disk import damage, newest_save
-from tests.infer.test_saved_chains import UPDATES, B, T, all_of, data, run
+from tests.infer.test_saved_chains import UPDATES, B, T, all_of, data, result_of, run
+
+nightly = pytest.mark.stage("nightly")
 
 KINDS = ("states", "three chains", "warm-up", "occupancy", "vectors", "two loops, chains")
 
@@ -58,13 +60,19 @@ def test_states_take_one_byte_and_the_occupancy_is_read_off_the_disk(tmp_path):
 # ------------------------------------------------------------------------------------ stopped
 
 
-@pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("every, stop", [(1, 2), (3, 5)])
+@pytest.mark.parametrize(
+    "name, every, stop",
+    [
+        *((name, 3, 4) for name in KINDS),
+        ("states", 1, 2),
+        *(pytest.param(name, 1, 2, marks=nightly) for name in KINDS[1:]),
+    ],
+)
 def test_a_run_that_is_stopped_goes_on_as_if_it_never_was(tmp_path, name, every, stop):
     how = {"every": every, "draws_folder": tmp_path / "draws"}
     run(name, tmp_path / "run", stop, **how)
     again = run(name, tmp_path / "run", seed=1 + stop, resume=True, **how)
-    assert all_of(again) == all_of(run(name))
+    assert all_of(again) == result_of(name)
 
 
 def killed(folder, draws, at, every=3):
@@ -78,9 +86,9 @@ def killed(folder, draws, at, every=3):
         run("states", folder, every=every, hook_fn=hook, draws_folder=draws)
 
 
-@pytest.mark.parametrize("at", range(UPDATES))
+@pytest.mark.parametrize("at", [0, 3, 5, *(pytest.param(at, marks=nightly) for at in (1, 2, 4))])
 def test_draws_after_the_last_save_are_drawn_again(tmp_path, at):
-    expected = all_of(run("states"))
+    expected = result_of("states")
     killed(tmp_path / "run", tmp_path / "draws", at)
     assert ParticleGibbs.read_draws(tmp_path / "draws")["z"].shape[1] == at + 1
     seed = 5 if at >= 3 else 0  # what is not saved yet begins anew, from the same seed
@@ -91,16 +99,16 @@ def test_draws_after_the_last_save_are_drawn_again(tmp_path, at):
 def test_checkpoints_hold_no_draws_that_are_elsewhere(tmp_path):
     sizes = []
     for options in ({}, {"draws_folder": tmp_path / "draws"}):
-        run("states", tmp_path / str(len(sizes)), num_samples=60, every=60, **options)
+        run("states", tmp_path / str(len(sizes)), num_samples=20, every=20, **options)
         sizes.append(newest_save(tmp_path / str(len(sizes))).stat().st_size)
-    assert sizes[1] < sizes[0] - 60 * B * T
+    assert sizes[1] < sizes[0] - 20 * B * T
 
 
 def test_a_checkpoint_moves_draws_to_a_folder_and_asks_for_it(tmp_path):
-    expected = all_of(run("states"))
+    expected = result_of("states")
     run("states", tmp_path / "run", 3)
-    again = run("states", tmp_path / "run", 5, resume=True, draws_folder=tmp_path / "draws")
-    assert len(again.get_samples()["z"]) == 6
+    again = run("states", tmp_path / "run", 4, resume=True, draws_folder=tmp_path / "draws")
+    assert len(again.get_samples()["z"]) == 5
     with pytest.raises(CheckpointError, match=r"write draws_folder="):
         run("states", tmp_path / "run", resume=True)
     found = run("states", tmp_path / "run", resume=True, draws_folder=tmp_path / "draws")

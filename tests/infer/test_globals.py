@@ -361,10 +361,10 @@ def test_a_statistic_below_zero_has_no_closed_form():
 def test_draws_come_by_site_and_are_reported(num_chains, capsys):
     data = drawn(normal_mean_and_scale)[1]
     pg = ParticleGibbs(normal_mean_and_scale, 4)
-    pg.run(**data, num_samples=20, warmup_steps=10, num_chains=num_chains, disable_progbar=True)
+    pg.run(**data, num_samples=6, warmup_steps=4, num_chains=num_chains, disable_progbar=True)
     samples = pg.get_samples(group_by_chain=True)
-    assert samples["mean"].shape == samples["scale"].shape == (num_chains, 20, K)
-    assert (samples["scale"] > 0).all() and len(samples["mean"].unique()) > 10
+    assert samples["mean"].shape == samples["scale"].shape == (num_chains, 6, K)
+    assert (samples["scale"] > 0).all() and len(samples["mean"].unique()) > 6
     sites = pg.diagnostics()["sites"]
     assert sites["mean"]["n_eff"].shape == sites["mean"]["r_hat"].shape == (K,)
     assert sites["scale"]["step_size"] > 0 and sites["scale"]["divergences"] >= 0

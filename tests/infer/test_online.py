@@ -17,6 +17,7 @@ from pyro_ssl.reading.program import Program
 from pyro_ssl.smc.roll_out import even
 from tests.faults.digest import digest_of_generators
 from tests.faults.disk import damage
+from tests.statistics import by_pairs
 
 T, B, P = 12, 3, 6
 SIZES = {"T": T, "B": B}
@@ -80,9 +81,14 @@ def in_parts(pf, x, given, size):
     return states
 
 
-@pytest.mark.parametrize("which", ["plain", "inputs", "missing", "ragged"])
-@pytest.mark.parametrize("kind", ["states", "linear", "counts", "heavy tails"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "kind, which, dtype",
+    by_pairs(
+        ["states", "linear", "counts", "heavy tails"],
+        ["plain", "inputs", "missing", "ragged"],
+        [torch.float32, torch.float64],
+    ),
+)
 def test_parts_are_the_whole(kind, which, dtype):
     torch.set_default_dtype(dtype)
     model, x = world(kind, inputs=which == "inputs")
@@ -101,9 +107,10 @@ def test_parts_are_the_whole(kind, which, dtype):
     assert torch.equal(*totals)
 
 
-@pytest.mark.parametrize("twist", [None, "markov"])
-@pytest.mark.parametrize("resampling", ["systematic", "multinomial"])
-@pytest.mark.parametrize("kind", ["states", "linear", "counts"])
+@pytest.mark.parametrize(
+    "kind, resampling, twist",
+    by_pairs(["states", "linear", "counts"], ["systematic", "multinomial"], [None, "markov"]),
+)
 def test_scores_without_a_history_are_the_same(kind, resampling, twist, always_twisted):
     model, x = world(kind)
     how = {"resampling": resampling, "twist": twist, "seed": 1}

@@ -4,6 +4,7 @@ Nothing here is a matter of chance: two runs from one seed are the same, or they
 """
 
 import errno
+import functools
 import os
 
 import pyro
@@ -18,6 +19,7 @@ from pyro_ssl.infer.path_rows import longer_rows, rows_like, zero_rows
 from tests.faults.digest import nothing_changes
 from tests.faults.disk import damage, full_disk
 from tests.infer.test_saved_em import RUNS, fresh, step, words
+from tests.statistics import by_pairs
 
 KINDS = ("drawn", "minibatches", "vectors", "two chains", "two loops")
 quietly = pytest.mark.filterwarnings("ignore:.*the twist that")
@@ -35,6 +37,11 @@ def losses_of(name, folder=None, saved=None, start=0, stop=4, seed=0):
     return losses, em.paths
 
 
+@functools.cache
+def whole(name):
+    return losses_of(name)
+
+
 def same(one, other):
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
@@ -44,18 +51,16 @@ def same(one, other):
 @quietly
 @pytest.mark.parametrize("name", KINDS)
 def test_steps_are_the_same_wherever_paths_are(tmp_path, name):
-    losses, paths = losses_of(name)
+    losses, paths = whole(name)
     found, on_disk = losses_of(name, tmp_path / "paths")
     assert found == losses and same(on_disk, paths)
     assert not list((tmp_path / "paths").iterdir())  # the file has no name
 
 
 @quietly
-@pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("before", ["memory", "disk"])
-@pytest.mark.parametrize("after", ["memory", "disk"])
+@pytest.mark.parametrize("name, before, after", by_pairs(KINDS, *[("memory", "disk")] * 2))
 def test_a_run_goes_on_wherever_paths_are(tmp_path, name, before, after):
-    losses, paths = losses_of(name)
+    losses, paths = whole(name)
     folders = {"memory": None, "disk": tmp_path / "paths"}
     kept = losses_of(name, folders[before], tmp_path / "saved", stop=2)[1]
     again = fresh(name, 7)

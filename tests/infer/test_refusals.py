@@ -67,7 +67,9 @@ CALLS = {
     "ParticleGibbsKernel.setup": lambda model, words: ParticleGibbsKernel(model, 3).setup(0, words),
     "MCMC": lambda model, words: MCMC(ParticleGibbsKernel(model, 3), num_samples=1).run(words),
     "StochasticEM.step": lambda model, words: StochasticEM(model, Adam({})).step(words),
-    "StochasticEM.warm_start": lambda model, words: StochasticEM(model, Adam({})).warm_start(words),
+    "StochasticEM.warm_start": lambda model, words: StochasticEM(model, Adam({})).warm_start(
+        words, num_steps=2, transition_steps=2
+    ),
     "MarkovEM.step": lambda model, words: MarkovEM(model).step(words),
     "MarkovEM.perplexity": lambda model, words: MarkovEM(model).perplexity(words),
     "MarkovEM.log_likelihood": lambda model, words: MarkovEM(model).log_likelihood(words),

@@ -150,12 +150,12 @@ def test_intervals_hold_as_often_as_they_say(share):
 def small():
     pyro.set_rng_seed(0)
     ssl = GaussianSSL(1, hidden_size=4, noise="diagonal")
-    x = torch.randn(20, 3, 2)
+    x = torch.randn(10, 3, 2)
     ssl.fit(x, num_epochs=1, num_paths=1, disable_progbar=True)
     return ssl, x
 
 
-QUICK = {"num_samples": 8, "warmup_steps": 1, "num_chains": 2, "num_particles": 3}
+QUICK = {"num_samples": 4, "warmup_steps": 1, "num_chains": 2, "num_particles": 3}
 
 
 def test_factors_are_kept_saved_and_forgotten_by_a_fit(tmp_path):

@@ -19,7 +19,8 @@ def fitted(**options):
     ssl = TopicalSSL(K, V, hidden_size=4, concentration=0.2, **options)
     for parameter in ssl.transition.parameters():
         parameter.data += 0.5 * torch.randn_like(parameter)
-    how = {"num_epochs": 1, "markov_steps": 3, "transition_steps": 2, "disable_progbar": True}
+    how = {"num_epochs": 1, "markov_steps": 3, "markov_starts": 1, "transition_steps": 2}
+    how |= {"disable_progbar": True}
     ssl.fit(torch.randint(V, (6, 9)), **how)
     ssl.occupancy = torch.tensor([0.3, 0.0, 0.4, 0.0004, 0.2996])
     return ssl
@@ -64,6 +65,7 @@ def test_a_sparse_fit_goes_on_to_the_same_bits(tmp_path):
             ssl = TopicalSSL(3, V, hidden_size=4)
             how = {"markov_steps": 3, "markov_starts": 1, "disable_progbar": True, "sparsity": 0.5}
             how |= {"num_epochs": num_epochs, "checkpoint": folder, "resume": True}
+            how |= {"transition_steps": 2}
             ssl.fit(words, **how)
         found.append(digest_of_tensors({**ssl.state_dict(), "hmm": ssl.markov.matrix}))
     assert found[0] == found[1]
@@ -84,7 +86,7 @@ def test_a_sparse_fit_starts_from_an_hmm_with_empty_topics():
     first = torch.randint(2, (1, 30)).expand(12, -1)
     words = 3 * first + torch.randint(3, (12, 30))
     ssl = TopicalSSL(8, 6, hidden_size=6)
-    how = {"num_epochs": 2, "markov_steps": 20, "markov_starts": 1, "disable_progbar": True}
+    how = {"num_epochs": 1, "markov_steps": 20, "markov_starts": 1, "disable_progbar": True}
     ssl.fit(words, sparsity=1.0, **how)
     assert int((ssl.markov.counts["phi"].sum(-1) > 1.0).sum()) == 2
     pruned = ssl.prune(0.05)

@@ -1,5 +1,6 @@
 """Topics that are learned part by part: what is kept, what moves, and nothing by halves."""
 
+import copy
 import math
 
 import pyro
@@ -28,11 +29,15 @@ def topical(size=V):
     return TopicalSSL(K, size, hidden_size=4, concentration=0.2)
 
 
+#: where it does not matter how much is learned
+LITTLE = QUICK | {"num_epochs": 1, "batch_size": 8, "num_gradient_steps": 1}
+
+
 def after(num_parts, **how):
     """A model that has learned from some parts."""
     ssl = topical()
     for i in range(num_parts):
-        ssl.partial_fit(words(seed=i), **QUICK | how)
+        ssl.partial_fit(words(seed=i), **LITTLE | how)
     return ssl
 
 
@@ -40,18 +45,18 @@ def after(num_parts, **how):
 @pytest.mark.parametrize("inference", ["particle_gibbs", "smc"])
 def test_every_word_counts_once(memory, inference):
     """At κ = 1, whichever part it came in, in memory or gone."""
-    ssl = after(4, memory=memory, inference=inference)
+    ssl = after(3, memory=memory, inference=inference)
     n = torch.zeros(V, dtype=torch.float64)
-    for i in range(4):
+    for i in range(3):
         n += torch.bincount(words(seed=i).flatten(), minlength=V)
     torch.testing.assert_close(ssl.learned.counts.sum(0), n)
-    assert ssl.learned.num_words == 4 * T * 8
-    assert ssl.learned.words.shape[1] == min(memory, 32)
-    assert (ssl.learned.gone is None) == (memory >= 32)
+    assert ssl.learned.num_words == 3 * T * 8
+    assert ssl.learned.words.shape[1] == min(memory, 24)
+    assert (ssl.learned.gone is None) == (memory >= 24)
     counts = ssl.learned.counts + 0.2
     torch.testing.assert_close(ssl.phi, counts / counts.sum(-1, keepdim=True))
     torch.testing.assert_close(ssl.occupancy.sum(), torch.tensor(1.0))
-    assert [record.part for record in ssl.learned.parts] == [1, 2, 3, 4]
+    assert [record.part for record in ssl.learned.parts] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("power", [1.0, 0.75])
@@ -59,7 +64,7 @@ def test_the_weight_of_a_part_is_its_step_size(power):
     """Of parts that leave nothing in memory: ρ_i = (N_i / (N_1 + ... + N_i))^κ."""
     ssl = topical()
     for i, num in enumerate((8, 4, 20)):
-        record = ssl.partial_fit(words(num, seed=i), memory=0, step_power=power, **QUICK)
+        record = ssl.partial_fit(words(num, seed=i), memory=0, step_power=power, **LITTLE)
         seen = T * sum((8, 4, 20)[: i + 1])
         assert record.step_size == pytest.approx((T * num / seen) ** power)
         total = float(ssl.learned.counts.sum())
@@ -78,7 +83,7 @@ def test_topics_start_anew_when_all_words_are_kept_and_have_doubled(
     )
     ssl = topical()
     for part in range(1, 6):
-        ssl.partial_fit(words(seed=part), memory=memory, **QUICK | {"markov_steps": steps})
+        ssl.partial_fit(words(seed=part), memory=memory, **LITTLE | {"markov_steps": steps})
     assert started == starts
 
 
@@ -119,8 +124,8 @@ def test_new_words_have_their_share_of_the_prior(monkeypatch):
 
 def test_parts_of_other_lengths_are_learned_from_beside_those_in_memory():
     ssl = topical()
-    ssl.partial_fit(words(), lengths=torch.arange(1, 9), memory=100, **QUICK)
-    record = ssl.partial_fit(words()[:5], memory=100, **QUICK)
+    ssl.partial_fit(words(), lengths=torch.arange(1, 9), memory=100, **LITTLE)
+    record = ssl.partial_fit(words()[:5], memory=100, **LITTLE)
     assert record.num_words == 5 * 8 and ssl.learned.num_words == 36 + 40
     assert sorted(ssl.learned.lengths.tolist()) == sorted([*range(1, 9), *[5] * 8])
     assert float(ssl.learned.counts.sum()) == pytest.approx(76.0)
@@ -170,7 +175,7 @@ def test_what_is_saved_in_between_loses_nothing(tmp_path, memory):
     for model in (ssl, again):
         pyro.set_rng_seed(4)
         pyro.clear_param_store()
-        more = {**QUICK, "memory": memory, "vocabulary": V + 1}
+        more = {**LITTLE, "memory": memory, "vocabulary": V + 1}
         model.partial_fit(words(size=V + 1, seed=2), **more)
         found.append(digest_of_tensors(model.state_dict()))
         kept = ("counts", "gone", "words", "lengths")
@@ -183,7 +188,7 @@ def test_what_is_saved_in_between_loses_nothing(tmp_path, memory):
 
 @pytest.mark.parametrize("how", ["flip", "cut"])
 def test_damage_beside_the_model_is_told(tmp_path, how):
-    ssl = after(2, memory=5)
+    ssl = after(1, memory=5)
     ssl.save(tmp_path)
     damage(next(tmp_path.glob("*.safetensors")), how)
     with pytest.raises(CheckpointError, match="damaged|bytes"):
@@ -191,7 +196,7 @@ def test_damage_beside_the_model_is_told(tmp_path, how):
 
 
 def test_counts_of_another_model_are_told(tmp_path):
-    ssl = after(2, memory=0)
+    ssl = after(1, memory=0)
     ssl.learned.gone = ssl.learned.gone[:, :-1]
     ssl.save(tmp_path)
     with pytest.raises(CheckpointError, match=r"counts of shape \(3, 11\)"):
@@ -211,13 +216,19 @@ def test_a_part_is_learned_whole_or_not_at_all(num_before, monkeypatch):
 
     monkeypatch.setattr("pyro_ssl.models.learned.Learned.after", stop)
     with pytest.raises(KeyboardInterrupt):
-        ssl.partial_fit(words(size=V + 1, seed=3), vocabulary=V + 1, **QUICK)
+        ssl.partial_fit(words(size=V + 1, seed=3), vocabulary=V + 1, **LITTLE)
     assert digest_of_tensors(ssl.state_dict()) == taken[0]
     assert ssl.learned is learned and ssl.vocabulary == names and ssl.config == config
     assert digest_of_generators() == generators and ssl._past is None
     monkeypatch.undo()
-    ssl.partial_fit(words(seed=3), **QUICK)
+    ssl.partial_fit(words(seed=3), **LITTLE)
     assert ssl.learned.num_words == (num_before + 1) * T * 8
+
+
+@pytest.fixture(scope="module")
+def learned():
+    pyro.set_rng_seed(0)
+    return after(1, memory=0)
 
 
 @pytest.mark.parametrize(
@@ -233,8 +244,8 @@ def test_a_part_is_learned_whole_or_not_at_all(num_before, monkeypatch):
         ({"lengths": torch.zeros(8, dtype=torch.long)}, "found no word"),
     ],
 )
-def test_what_cannot_be_meant_is_told(given, error):
-    ssl = after(1, memory=0)
+def test_what_cannot_be_meant_is_told(given, error, learned):
+    ssl = copy.deepcopy(learned)
     before = digest_of_tensors(ssl.state_dict()), list(ssl.vocabulary)
     with pytest.raises(ValueError, match=error):
         ssl.partial_fit(**{"words": words(), **QUICK, **given})
@@ -283,7 +294,7 @@ def test_planted_topics_are_found_in_parts_and_followed():
 
 def test_the_optimiser_goes_on_at_a_lower_rate():
     """Its steps are counted on: two minibatches, two passes, two gradient steps in each part."""
-    ssl = after(1, memory=0)
+    ssl = after(1, memory=0, num_gradient_steps=2, **QUICK)
     for part, rate in ((1, 0.01), (2, 0.01 * 0.5**0.5)):
         if part == 2:
             ssl.partial_fit(words(seed=1), memory=0, **QUICK)

@@ -78,19 +78,23 @@ def test_transform_is_a_posterior_that_sees_the_planted_topics(fitted, corpus):
     assert agree > 0.9
 
 
+QUICK = {"num_epochs": 1, "markov_steps": 2, "markov_starts": 1, "transition_steps": 1}
+QUICK |= {"disable_progbar": True}
+
+
 def test_two_models_do_not_share_parameters(corpus):
     words, lengths, _ = corpus
     a, b = (TopicalSSL(K, V, hidden_size=4) for _ in range(2))
-    a.fit(words, lengths, num_epochs=1, markov_steps=2, transition_steps=1, disable_progbar=True)
+    a.fit(words, lengths, **QUICK)
     before = [p.detach().clone() for p in a.transition.parameters()]
-    b.fit(words, lengths, num_epochs=1, markov_steps=2, transition_steps=1, disable_progbar=True)
+    b.fit(words, lengths, **QUICK)
     assert all(torch.equal(p, q) for p, q in zip(before, a.transition.parameters(), strict=True))
 
 
 def test_one_topic_is_a_unigram(corpus):
     words, lengths, _ = corpus
     ssl = TopicalSSL(1, V, hidden_size=2, concentration=1.0)
-    ssl.fit(words, lengths, num_epochs=1, averaging=0.0, markov_steps=2, disable_progbar=True)
+    ssl.fit(words, lengths, averaging=0.0, **QUICK)
     active = torch.arange(30)[:, None] < lengths
     n = torch.bincount(words[active], minlength=V) + 1.0
     log_p = (n / n.sum()).log()[words[active]]
@@ -168,10 +172,9 @@ def test_inference_is_one_of_three(corpus):
 def test_methods_can_share_one_markov_start(corpus):
     words, lengths, _ = corpus
     first, second = TopicalSSL(K, V, hidden_size=4), TopicalSSL(K, V, hidden_size=4, cell="mlstm")
-    quick = {"num_epochs": 1, "transition_steps": 2, "disable_progbar": True}
-    first.fit(words, lengths, markov_steps=10, markov_starts=1, **quick)
+    first.fit(words, lengths, **QUICK)
     before = [p.detach().clone() for ssl in (first, second) for p in ssl.transition.parameters()]
-    second.fit(words, lengths, markov=first.markov, **quick)
+    second.fit(words, lengths, markov=first.markov, **QUICK)
     assert torch.equal(second.markov.matrix, first.markov.matrix)
     after = [p for ssl in (first, second) for p in ssl.transition.parameters()]
     moved = [not torch.equal(p, q) for p, q in zip(before, after, strict=True)]
@@ -188,8 +191,7 @@ def test_an_interrupted_first_epoch_leaves_the_start(corpus, monkeypatch):
     monkeypatch.setattr(StochasticEM, "step", stop)
     words, lengths, _ = corpus
     ssl = TopicalSSL(K, V, hidden_size=4)
-    quick = {"markov_steps": 3, "transition_steps": 2, "disable_progbar": True}
-    assert ssl.fit(words, lengths, **quick) == []
+    assert ssl.fit(words, lengths, **QUICK) == []
     assert torch.equal(ssl.phi, ssl.markov.values["phi"]) and not ssl.training
     ssl.load_state_dict({name: torch.zeros_like(value) for name, value in ssl.state_dict().items()})
     assert bool((ssl.markov.values["phi"] > 0).all())  # the HMM's own are another tensor
@@ -198,7 +200,7 @@ def test_an_interrupted_first_epoch_leaves_the_start(corpus, monkeypatch):
 def test_a_multiplicative_lstm_is_saved_as_such(corpus, tmp_path):
     words, lengths, _ = corpus
     ssl = TopicalSSL(K, V, hidden_size=4, cell="mlstm")
-    ssl.fit(words, lengths, num_epochs=1, markov_steps=2, transition_steps=1, disable_progbar=True)
+    ssl.fit(words, lengths, **QUICK)
     ssl.save(tmp_path)
     loaded, path = TopicalSSL.load(tmp_path), torch.randint(K, (2, 9))
     assert torch.equal(loaded.transition.log_prob(path), ssl.transition.log_prob(path))
@@ -262,9 +264,9 @@ def test_blocks_start_from_the_same_hmm(corpus, monkeypatch):
         monkeypatch.setattr("pyro_ssl.infer.blocks.MAX_ENTRIES", entries)
         pyro.set_rng_seed(0)
         ssl = TopicalSSL(K, V, hidden_size=4)
-        how = {"num_epochs": 1, "markov_steps": 12, "transition_steps": 2, "disable_progbar": True}
         valid = words[:, 30:], lengths[30:], 20
-        history = ssl.fit(words, lengths, valid=valid, num_valid_particles=3, **how)
+        how = QUICK | {"markov_steps": 3, "markov_starts": 2, "num_valid_particles": 3}
+        history = ssl.fit(words, lengths, valid=valid, **how)
         assert history[0].change_rate > 0.0  # the first step goes on from the HMM's paths
         assert math.isfinite(history[0].score)
         found.append(ssl.markov)
@@ -297,22 +299,22 @@ def test_blocks_do_not_change_the_scores(fitted, corpus, monkeypatch):
     assert float((found[2] - expected[2]).abs().sum(-1)[active].mean()) < 0.2
 
 
-def test_blocks_change_no_figure_of_a_filter(fitted, corpus, monkeypatch):
+def test_blocks_change_no_figure_of_a_filter(corpus, monkeypatch):
     """Each document has random numbers of its own."""
     words, lengths, _ = corpus
-    found = []
+    ssl, found = TopicalSSL(K, V, hidden_size=4), []
+    ssl.fit(words, lengths, **QUICK)
     for entries in (2**25, 7 * 8 * 30 * 30):
         monkeypatch.setattr("pyro_ssl.infer.blocks.MAX_ENTRIES", entries)
         pyro.set_rng_seed(0)
-        found.append(fitted.log_likelihood(words, lengths, num_particles=8))
+        found.append(ssl.log_likelihood(words, lengths, num_particles=8))
     torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
 
 
 def test_scores_of_one_topic_are_exact_in_blocks(corpus, monkeypatch):
-    words, lengths, _ = corpus
+    words, lengths = (value[..., :12] for value in corpus[:2])
     ssl = TopicalSSL(1, V, hidden_size=2, concentration=1.0)
-    how = {"num_epochs": 1, "markov_steps": 2, "transition_steps": 2, "disable_progbar": True}
-    ssl.fit(words, lengths, **how)
+    ssl.fit(words, lengths, **QUICK)
     expected = ssl.perplexity(words, lengths, start=3), ssl.log_likelihood(words, lengths)
     monkeypatch.setattr("pyro_ssl.infer.blocks.MAX_ENTRIES", 1)
     assert ssl.perplexity(words, lengths, start=3) == pytest.approx(expected[0], rel=1e-12)

@@ -18,7 +18,7 @@ from pyro_ssl.models.word_priors import exchangeable, word_prior
 from tests.faults.digest import digest_of_tensors, nothing_changes
 
 K, V, T = 3, 12, 20
-QUICK = {"num_epochs": 2, "markov_steps": 4, "markov_starts": 2, "transition_steps": 2}
+QUICK = {"num_epochs": 2, "markov_steps": 4, "markov_starts": 1, "transition_steps": 2}
 QUICK |= {"disable_progbar": True}
 #: of the planted topics 2 and 0; the third one is free
 ANCHORS = {0: ["w8", "w9"], 2: ["w0"]}
@@ -201,7 +201,7 @@ def test_parts_keep_the_prior_and_new_words_have_the_usual_one(memory, monkeypat
     watched = lambda *given: (asked.append(given[2]), matched(*given))[1]  # noqa: E731
     monkeypatch.setattr("pyro_ssl.models.streams.matched", watched)
     how = {"num_epochs": 1, "markov_steps": 3, "disable_progbar": True, "num_particles": 3}
-    how |= {"memory": memory, "num_valid_particles": 3}
+    how |= {"memory": memory, "num_valid_particles": 3, "transition_steps": 2}
     ssl.partial_fit(planted(6), **how)
     wide = [*NAMES, "new", "newer"]
     ssl.partial_fit(planted(10, seed=1) + 2, vocabulary=wide, **how)
@@ -223,7 +223,7 @@ def test_a_part_that_fails_leaves_the_prior(monkeypatch):
 
     monkeypatch.setattr("pyro_ssl.models.learned.Learned.after", stop)
     with pytest.raises(KeyboardInterrupt):
-        ssl.partial_fit(planted(6), vocabulary=[*NAMES, "new"], disable_progbar=True)
+        ssl.partial_fit(planted(6), vocabulary=[*NAMES, "new"], **QUICK)
     assert torch.equal(ssl.concentration, prior_of(0.2))
     assert torch.equal(ssl.config["concentration"], prior_of(0.2))
 

@@ -381,15 +381,22 @@ class ByHand:
         return total
 
 
+def settings_of(bodies):
+    """Each body with its own settings: different sizes, and by turns one of the two others."""
+    later = pytest.mark.stage("nightly")
+    return [
+        pytest.param(body, *settings, marks=() if j in (1, 2 * (i % 2)) else later)
+        for i, body in enumerate(bodies)
+        for j, settings in enumerate(SETTINGS)
+    ]
+
+
 def close(found, expected):
     found = torch.as_tensor(found).detach().double()
     torch.testing.assert_close(found, expected.detach().double(), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "sizes, validate", [("alike", True), ("different", True), ("alike", False)]
-)
-@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize("name, sizes, validate", settings_of(RIGHT))
 def test_a_right_body_is_taken_by_every_class_and_read_right(name, sizes, validate):
     body, cell = RIGHT[name]
     pyro.enable_validation(validate)
@@ -442,9 +449,8 @@ def correlated(w, t, z):
 
 
 @pytest.mark.parametrize(
-    "sizes, validate", [("alike", True), ("different", True), ("alike", False)]
+    "body, sizes, validate", settings_of([linear, counts, heavy, vector_of_lags, correlated])
 )
-@pytest.mark.parametrize("body", [linear, counts, heavy, vector_of_lags, correlated])
 def test_a_right_body_over_vectors(body, sizes, validate):
     pyro.enable_validation(validate)
     w = World(sizes)
@@ -550,7 +556,7 @@ def use_all(model):
     }
 
 
-@pytest.mark.parametrize("num_steps", [2, 5])
+@pytest.mark.parametrize("num_steps", [2, pytest.param(5, marks=pytest.mark.stage("nightly"))])
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_body_is_refused_by_every_class_at_every_run(name, num_steps):
     w = World("alike")

@@ -85,15 +85,22 @@ def test_half_is_forgotten_when_no_bit_is_left(dtype, bits, replayed):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("forget", [1.0, 0.9, 0.5, 0.0])
-def test_a_stop_changes_no_bit(forget, dtype):
+def test_a_stop_changes_no_bit(forget, dtype, num_seeds=1):
     """Figures and draws are those of replays to the end; with f = 1 there is no stop at all."""
-    for seed in range(2):
+    for seed in range(num_seeds):
         stopped, full = (
-            sweep(cls(forget).to(dtype), seed=seed, every=2, num_steps=70)
+            sweep(cls(forget).to(dtype), seed=seed, every=3, num_steps=70)
             for cls in (Leaky, ReplaysAll)
         )
         assert stopped.path.equal(full.path) and stopped.ancestors.equal(full.ancestors)
         assert stopped.log_likelihood.equal(full.log_likelihood)
+
+
+@pytest.mark.stage("nightly")
+@pytest.mark.parametrize("forget", [1.0, 0.9, 0.5, 0.0])
+def test_a_stop_changes_no_bit_of_many(forget):
+    for dtype in (torch.float32, torch.float64):
+        test_a_stop_changes_no_bit(forget, dtype, 10)
 
 
 def test_one_that_never_forgets_is_replayed_to_the_end(replayed):
@@ -148,7 +155,7 @@ def test_what_is_kept_is_of_the_past_that_was_accepted(monkeypatch):
 
     monkeypatch.setattr(ancestors, "Future", Watched)
     monkeypatch.setattr(future, "MARKS", 4)
-    for seed in range(6):
+    for seed in range(3):
         kept.clear()
         found = sweep(Leaky(0.9), every=10, seed=seed)
         assert any(accepted.any() for _, accepted, _ in kept)
