@@ -276,11 +276,6 @@ def broadcast_shapes(*shapes: tuple[int, ...]) -> torch.Size:
     """Return the shape that all broadcast to; torch's own takes as long as a step of a small model.
 
     :raises RuntimeError: if there is none, as torch does.
-
-    Example::
-
-        >>> broadcast_shapes((5, 1), (3,), ())
-        torch.Size([5, 3])
     """
     dims = max(map(len, shapes))
     columns = zip(*((1,) * (dims - len(shape)) + tuple(shape) for shape in shapes), strict=True)

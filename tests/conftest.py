@@ -134,7 +134,7 @@ def device():
 @pytest.fixture
 def always_twisted(monkeypatch):
     """Sweeps are twisted however little that is worth: small problems need no twist."""
-    from pyro_ssl.infer import twisting
+    from pyro_ssl.infer import trial
 
-    monkeypatch.setattr(twisting, "WORTH", float("inf"))
-    monkeypatch.setattr(twisting, "NEGLIGIBLE", -1.0)
+    monkeypatch.setattr(trial, "WORTH", float("inf"))
+    monkeypatch.setattr(trial, "NEGLIGIBLE", -1.0)

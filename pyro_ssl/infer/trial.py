@@ -27,7 +27,6 @@ __all__ = [
     "TRIAL_PARTICLES",
     "TRIAL_RUNS",
     "TRIAL_SEQUENCES",
-    "WORTH",
     "Sample",
     "Trial",
     "trial_of",
@@ -58,6 +57,10 @@ class Trial(NamedTuple):
     def renews_more_than(self, without: Trial) -> bool:
         """Whether a twist is worth what it costs."""
         return self.spread < WORTH * without.spread - NEGLIGIBLE
+
+    def scores_better_than(self, without: Trial) -> bool:
+        """Whether log Ẑ is so much surer that a twist is worth what it costs."""
+        return self.sd_log_evidence < WORTH * without.sd_log_evidence
 
 
 class Sample:

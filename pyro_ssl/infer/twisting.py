@@ -23,7 +23,7 @@ from ..smc.emissions import QuadraticEmission, TableEmission
 from ..smc.surrogate_product import Sums, along_states, fit_any_surrogate, from_sums
 from .estep import SMCSettings
 from .markov_em import MarkovEM
-from .trial import TRIAL_PARTICLES, TRIAL_RUNS, TRIAL_SEQUENCES, WORTH, Sample, Trial, trial_of
+from .trial import TRIAL_PARTICLES, TRIAL_RUNS, TRIAL_SEQUENCES, Sample, Trial, trial_of
 
 __all__ = ["Twisting", "kind_of"]
 
@@ -119,10 +119,8 @@ class Twisting:
         some = Sample(run, emission, index, max(TRIAL_RUNS, TRIAL_SEQUENCES // len(index)))
         P = min(num_particles, TRIAL_PARTICLES)
         without, found = (trial_of(some, s, P) for s in (None, candidate))
-        better = found.renews_more_than(without)
-        if for_scores:
-            better = found.sd_log_evidence < WORTH * without.sd_log_evidence
-        if better:
+        is_better = found.scores_better_than if for_scores else found.renews_more_than
+        if is_better(without):
             new.surrogate, new.trial, new.trial_without = candidate, found, without
             return new
         new.trial = new.trial_without = without

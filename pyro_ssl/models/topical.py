@@ -68,8 +68,7 @@ class TopicalSSL(LearnsInParts, Prunable, TopicReader):
         >>> import torch
         >>> words = torch.randint(20, (7, 12))
         >>> ssl = TopicalSSL(num_topics=3, vocabulary=20, hidden_size=8)
-        >>> quick = {"markov_steps": 9, "transition_steps": 9, "disable_progbar": True}
-        >>> history = ssl.fit(words, num_epochs=2, **quick)
+        >>> history = ssl.fit(words, num_epochs=1, markov_steps=9, transition_steps=9)
         >>> len(ssl.topics(num_words=5)), ssl.transform(words, num_samples=3).shape
         (3, torch.Size([7, 12, 3]))
     """
