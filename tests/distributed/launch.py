@@ -11,8 +11,8 @@ import torch
 ROOT = Path(__file__).parents[2]
 
 
-def start(size, *command):
-    """Start Python on each rank; return the processes."""
+def start(size, *command, started=None):
+    """Start Python on each rank, or on the first ones alone; return the processes."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -27,15 +27,15 @@ def start(size, *command):
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for rank in range(size)
+        for rank in range(size if started is None else started)
     ]
 
 
 def results(size, name, folder):
-    """What a scenario comes to on each rank."""
+    """What a scenario comes to on each rank; one process imports all and forks the others."""
     folder.mkdir(exist_ok=True)
-    processes = start(size, "-m", "tests.distributed.scenarios", name, str(folder))
-    said = [process.communicate(timeout=300)[0] for process in processes]
-    for rank, process in enumerate(processes):
-        assert process.returncode == 0, f"rank {rank}: {said[rank]}"
+    command = "-m", "tests.distributed.scenarios", name, str(folder), str(size)
+    (process,) = start(size, *command, started=1)
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, said
     return [torch.load(folder / f"{rank}.pt") for rank in range(size)]

@@ -18,6 +18,7 @@ from pathlib import Path
 import pyro
 import pyro.distributions as dist
 import torch
+import torch._dynamo  # noqa: F401  two seconds, which the first optimiser of each rank would take
 from pyro.optim import Adam
 
 from pyro_ssl import (
@@ -487,5 +488,18 @@ def alone(name):
         return globals()[name](None)
 
 
+def main_of_all(name, folder, size):
+    """Fork all ranks but the first; each of them ends as a process of its own would."""
+    others = []
+    for rank in range(1, size):
+        pid = os.fork()
+        if not pid:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            return main(name, folder)
+        others.append(pid)
+    main(name, folder)
+    assert not any([os.waitpid(pid, 0)[1] for pid in others])
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main_of_all(*sys.argv[1:3], int(sys.argv[3] if len(sys.argv) > 3 else 1))
