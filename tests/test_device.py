@@ -5,6 +5,7 @@ first that has. So a mode watches the package's own calls of torch's factories.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import pyro
@@ -13,6 +14,7 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import SVI, Predictive
+from pyro.infer.mcmc import NUTS
 from pyro.optim import Adam
 from torch.overrides import TorchFunctionMode
 
@@ -191,8 +193,9 @@ def gibbs(w):
 
 def other_sites(w):
     x, out = w.log_emission[..., 0], []
-    pg = ParticleGibbs(w.of_other_sites, 3, ancestor_sampling=2)
-    pg.run(x, num_samples=3, warmup_steps=2, num_chains=2, disable_progbar=True)
+    shallow = partial(NUTS, max_tree_depth=2)
+    pg = ParticleGibbs(w.of_other_sites, 3, ancestor_sampling=2, inner_kernel=shallow)
+    pg.run(x, num_samples=2, warmup_steps=1, num_chains=2, disable_progbar=True)
     pg.summary()
     samples = pg.get_samples()
     score = ParticleFilter(w.of_other_sites, 3, posterior_samples=samples)

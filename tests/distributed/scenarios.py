@@ -17,6 +17,7 @@ from pathlib import Path
 import pyro
 import pyro.distributions as dist
 import torch
+import torch._dynamo  # noqa: F401  two seconds, which the first optimiser of each rank would take
 from pyro.optim import Adam
 
 from pyro_ssl import (
