@@ -205,6 +205,12 @@ def by_pairs(*axes):
     ]
 
 
+def staged(kinds, soon) -> list:
+    """Parameters of the statistical stage; those that do not come soon are of the nightly one."""
+    stages = [pytest.mark.stage("statistical" if k in soon else "nightly") for k in kinds]
+    return [pytest.param(kind, marks=stage) for kind, stage in zip(kinds, stages, strict=True)]
+
+
 def chi_square(counts: Tensor, law: Tensor, smallest: float = 10.0) -> tuple[float, int]:
     """Pearson's statistic and its degrees of freedom; inf where the impossible was seen.
 

@@ -174,7 +174,7 @@ def test_in_a_process_of_its_own(tmp_path):
     """Stopped, then killed wherever it is; nothing but the result is on the standard output."""
     book(tmp_path)
     line = [sys.executable, "-W", "error", "-m", "pyro_ssl", "fit", "book.txt", *SMALL]
-    line += ["--epochs", "12", "--out"]
+    line += ["--epochs", "8", "--out"]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     how = {"cwd": tmp_path, "env": env, "text": True}
     done = subprocess.run([*line, "whole"], capture_output=True, **how)
@@ -190,7 +190,7 @@ def test_in_a_process_of_its_own(tmp_path):
 
     rest, code = ended(signal.SIGINT, 3)
     assert code == 130 and rest.rstrip().endswith(f"{' '.join(line[5:])} cut --resume"), rest
-    rest, code = ended(signal.SIGKILL, 7, "--resume")
+    rest, code = ended(signal.SIGKILL, 5, "--resume")
     assert code == -signal.SIGKILL
     done = subprocess.run([*line, "cut", "--resume"], capture_output=True, **how)
     assert done.returncode == 0, done.stderr

@@ -16,6 +16,7 @@ import torch
 from pyro_ssl.infer.run_files import RunFiles
 from tests.distributed.launch import ROOT
 from tests.distributed.test_ranks import check_same
+from tests.statistics import staged
 
 statistical = pytest.mark.stage("statistical")
 nightly = pytest.mark.stage("nightly")
@@ -24,12 +25,6 @@ nightly = pytest.mark.stage("nightly")
 ANY = ("em_draws", "em_twisted", "gibbs", "gibbs_twisted", "gibbs_counted", "fit")
 #: and those that come to the same on as many
 SAME = ("em_dropout", "fit_started")
-
-
-def staged(kinds, soon):
-    """All kinds, those that do not come soon in the nightly stage."""
-    stages = [statistical if kind in soon else nightly for kind in kinds]
-    return [pytest.param(kind, marks=stage) for kind, stage in zip(kinds, stages, strict=True)]
 
 
 class Nursery:

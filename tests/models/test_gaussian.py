@@ -16,6 +16,7 @@ from pyro_ssl.models import GaussianSSL
 from pyro_ssl.models.gaussian_noise import form_of
 from pyro_ssl.models.gaussian_regression import EmissionRegression
 from pyro_ssl.transitions import LinearGaussianTransition
+from tests.statistics import staged
 
 T, B, D, E = 12, 3, 2, 3
 
@@ -157,8 +158,7 @@ def test_tracks_a_circle_in_any_unit(scale):
     assert len(history) == 25 and history[-1].change_rate > 0.1
 
 
-@pytest.mark.stage("statistical")
-@pytest.mark.parametrize("kind", CURVES)
+@pytest.mark.parametrize("kind", staged(CURVES, ("circle", "swiss roll")))
 def test_paths_move_at_every_step(kind):
     """Each of 200 latents is renewed by a tenth of the sweeps at least: half of them as measured.
 

@@ -185,10 +185,10 @@ def test_any_other_is_not(kind):
 
 @pytest.mark.stage("statistical")
 @pytest.mark.parametrize("make", [Linear, AlmostLinear])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("P", [1, 3, 10])
 def test_evidence_is_unbiased_and_kalmans(make, seed, P, n=5_000):
-    """|z| < 4.5 for 36 means of 5,000: a false alarm once in 4,000 runs."""
+    """|z| < 4.5 for 24 means of 5,000: a false alarm once in 6,000 runs."""
     case = make(4, 2, seed, missing=0.2, ragged=seed == 1)
     exact = kalman_filter(*case.oracle, **case.options).log_likelihood.sum(0)
     log_z = ParticleFilter(case.model, P).log_evidence(n).reshape(n, 2)

@@ -184,7 +184,7 @@ def test_exact_kernel_leaves_the_posterior_invariant(shape, settings, twist):
 @pytest.mark.stage("statistical")
 @pytest.mark.parametrize("twist", [None, "noise"])
 @pytest.mark.parametrize("shape, settings", CASES, ids=name)
-def test_sampler_follows_the_exact_kernel(shape, settings, twist, num_draws=12_000):
+def test_sampler_follows_the_exact_kernel(shape, settings, twist, num_draws=8_000):
     """From each reference, each of 1,080 p-values above ALPHA."""
     K, T, P = shape
     torch.manual_seed(torch.initial_seed() + 10 * K + T)
@@ -206,7 +206,7 @@ def test_sampler_follows_the_exact_kernel_in_many_draws(shape, settings, twist):
 @pytest.mark.parametrize("resampling", LAWS)
 @pytest.mark.parametrize("ancestor_sampling, proposal_lag", [(0, 1), (1, 1), (1, GIBBS)])
 def test_padding_and_scale_follow_the_exact_kernel(
-    resampling, ancestor_sampling, proposal_lag, num_draws=12_000
+    resampling, ancestor_sampling, proposal_lag, num_draws=8_000
 ):
     """From each reference, each of 6 x 8 p-values above ALPHA."""
     torch.manual_seed(torch.initial_seed() + 3)
