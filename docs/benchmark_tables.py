@@ -82,6 +82,11 @@ BENCHMARKS = (
         COMPARE.format(corpus="imdb-200"),
     ),
     _learning(
+        "Learned to the end: IMDB, 5,000 reviews",
+        "imdb-5000",
+        COMPARE.format(corpus="imdb-5000") + " --priors 0.03",
+    ),
+    _learning(
         "Learned to the end: WikiText-2",
         "wikitext2",
         COMPARE.format(corpus="wikitext2") + " --device cuda",
