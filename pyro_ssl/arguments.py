@@ -20,6 +20,7 @@ from .errors import NonFiniteError
 
 __all__ = [
     "at_least",
+    "broadcast_shapes",
     "check_finite",
     "check_kind",
     "check_lengths",
@@ -277,9 +278,8 @@ def broadcast_shapes(*shapes: tuple[int, ...]) -> torch.Size:
 
     :raises RuntimeError: if there is none, as torch does.
     """
-    dims = max(map(len, shapes))
-    columns = zip(*((1,) * (dims - len(shape)) + tuple(shape) for shape in shapes), strict=True)
-    sizes = [{*column} - {1} or {1} for column in columns]
+    padded = ((1,) * (max(map(len, shapes)) - len(shape)) + tuple(shape) for shape in shapes)
+    sizes = [{*column} - {1} or {1} for column in zip(*padded, strict=True)]
     if any(len(found) > 1 for found in sizes):
         raise RuntimeError(f"Shapes {', '.join(map(str, map(tuple, shapes)))} do not broadcast.")
     return torch.Size(size for (size,) in sizes)

@@ -156,7 +156,8 @@ def has_form(conditional: Conditional, name: str, form: Form, values: Values) ->
     with torch.no_grad():
         draws = form.near(found.prior.sample((NUM_DRAWS,)).expand(NUM_DRAWS, *found.near.shape))
         each = [conditional.at(values | {name: draw}, without=name)[0] for draw in draws]
-    return all(_adds_up(form, found, *pair) for pair in zip(draws, each, strict=True))
+    right = [_adds_up(form, found, *pair) for pair in zip(draws, each, strict=True)]
+    return bool(torch.stack(right).all())
 
 
 def draw_conjugate(conditional: Conditional, name: str, form: Form, values: Values) -> Tensor:
@@ -208,22 +209,20 @@ def _statistics(conditional: Conditional, name: str, form: Form, values: Values)
     if form.is_count:
         holds &= s1 * f1.abs() > -error
     found = _Found(s1, s2, prior, near, here)
-    known = ((far, there), (third, between))
-    adds_up = bool(holds.all()) and all(_adds_up(form, found, *pair) for pair in known)
-    return found if adds_up else None
+    right = [_adds_up(form, found, *pair) for pair in ((far, there), (third, between))]
+    return found if bool(torch.stack([holds.all(), *right]).all()) else None  # one look, on a GPU
 
 
-def _adds_up(form: Form, found: _Found, point: Tensor, log_p: Tensor) -> bool:
+def _adds_up(form: Form, found: _Found, point: Tensor, log_p: Tensor) -> Tensor:
     """Whether L at another point is what the statistics say: a slope sees no step."""
-    if found.log_p == -torch.inf:  # along a path that labels rule out
-        return True
     pairs = zip(form.functions(point), form.functions(found.near), strict=True)
     moved = [(f - f_near).double() for f, f_near in pairs]
     rise = torch.stack([found.s1 * moved[0], found.s2 * moved[1]])
     rounding = 100.0 * torch.finfo(point.dtype).eps * (log_p.abs() + found.log_p.abs())
     # Ten times that of slopes: to a far point the statistics carry their own rounding.
     error = 10.0 * _tolerance(point) * (rise.abs().sum() + 1.0) + rounding
-    return bool((log_p - found.log_p - rise.sum()).abs() < error)
+    ruled_out = found.log_p.isneginf()  # the path, by labels
+    return ruled_out | ((log_p - found.log_p - rise.sum()).abs() < error)
 
 
 def _tolerance(like: Tensor) -> float:

@@ -19,6 +19,8 @@ import torch
 from pyro.poutine.condition_messenger import ConditionMessenger
 from torch import Tensor
 
+from ..arguments import broadcast_shapes
+
 __all__ = ["Evidence", "Forecast", "conditioned", "mean_exp", "mixed_forecast", "mixed_steps"]
 
 
@@ -83,7 +85,7 @@ class _GivenDraw(ConditionMessenger):
 def _check_draw(name: str, found: torch.Size, expected: torch.Size) -> None:
     """Check that what is taken for one draw is no more: others would be each sequence's own."""
     try:
-        fits = torch.broadcast_shapes(found, expected).numel() == expected.numel()
+        fits = broadcast_shapes(found, expected).numel() == expected.numel()
     except RuntimeError:
         fits = False
     if not fits:

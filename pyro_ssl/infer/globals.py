@@ -184,6 +184,8 @@ class GlobalSites:
 
         Where their prior's draws change what a path is worth, all are taken to.
         """
+        if not names:
+            return names
         given = run.subsamples | {name: run.sites[name]["value"] for name in self.names}
         drawn = {name: run.sites[name]["fn"].sample((NUM_DRAWS,)) for name in names}
         lengths, path = run.grid.lengths, run.any_path()
@@ -194,8 +196,6 @@ class GlobalSites:
                 return run.program.run(given | values).log_transition(path, slice(b, b + 1))
 
         each = ({name: draws[i] for name, draws in drawn.items()} for i in range(NUM_DRAWS))
-        if not names:
-            return names
         now = worth({})
         return names if any(not worth(some).equal(now) for some in each) else set()
 

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import signal
 import socket
 import sys
 from pathlib import Path
@@ -32,7 +31,7 @@ class Rank:
 
     def kill(self):
         """Kill it, stopped or not."""
-        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.kill()
         self.process.join()
 
 
