@@ -25,7 +25,8 @@ curves: $(VENV)/.installed-plots  ## track and forecast four noisy curves, drawn
 tutorials: $(VENV)/.installed-test  ## run the tutorials in full and keep their outputs
 	$(RUN) tutorials.build
 
-test: test-fast test-statistical  ## what CI runs
+test: $(VENV)/.installed-test  ## unit tests and those of distributions: what CI runs
+	$(PYTEST) --stage=all $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.installed-test  ## unit tests
 	$(PYTEST) --stage=unit $(PYTEST_ARGS)

@@ -25,17 +25,31 @@ if platform.machine().lower() in ("x86_64", "amd64"):
 DIGEST = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(SOURCES.iterdir()))).hexdigest()
 
 
+def is_current(library):
+    """Whether it is there, and of these sources."""
+    return library.exists() and DIGEST.encode() in library.read_bytes()
+
+
 class Libraries(build_ext):
     """Plain shared libraries, without Python's suffix; one that does not build is left out."""
+
+    def finalize_options(self):
+        """Build as many at a time as there are cores."""
+        super().finalize_options()
+        self.parallel = self.parallel or True
 
     def get_ext_filename(self, fullname):
         """Return a name that says the instruction set alone."""
         return str(Path(*fullname.split("."))) + ".so"
 
     def build_extension(self, ext):
-        """Build one, or warn."""
+        """Build one, or warn; in a checkout take one that was built of the same sources."""
+        built = Path(self.get_ext_filename(ext.name))
         try:
-            super().build_extension(ext)
+            if self.editable_mode and not self.force and is_current(built):
+                self.copy_file(built, self.get_ext_fullpath(ext.name))
+            else:
+                super().build_extension(ext)
         except Exception as error:
             warnings.warn(f"{ext.name} is left out, and torch sweeps: {error}", stacklevel=1)
 

@@ -193,15 +193,16 @@ def report(results: Results) -> None:
     for key, by_name in results.runs.items():
         for name, figures in by_name.items():
             rows.setdefault(f"{key.split(', ')[0]}, {name}", []).append(figures)
-    asked, seeds = results.content["settings"], max(map(len, rows.values()), default=0)
-    print(f"\nIMDB, {asked['reviews']:,} reviews, K={asked['states']}, {seeds} seeds")
+    asked = results.content["settings"]
+    print(f"\nIMDB, {asked['reviews']:,} reviews, K={asked['states']}")
     for name, found in rows.items():
         stable = results.content.get("stable", {}).get(name)
         text = "" if stable is None else f"stable {stable[0]:.2f}, words {stable[1]:.2f}  "
         speeds = [f["words per second"] for f in found if "words per second" in f]
         speed = f"{statistics.fmean(speeds):,.0f} words per second" if speeds else ""
         print(
-            f"{name:<40} NPMI {mean_sd([f['NPMI'] for f in found], 3)}  "
+            f"{name:<40} {len(found)} seed{'s' * (len(found) > 1):<1}  "
+            f"NPMI {mean_sd([f['NPMI'] for f in found], 3)}  "
             f"by share {mean_sd([f['by share'] for f in found], 3)}  {text}{speed}"
         )
 

@@ -202,7 +202,7 @@ BENCHMARKS = (
         "Topics of reviews, beside LDA",
         "coherence.json",
         "python -m benchmarks.coherence --path FILE",
-        "2026-11-26",
+        "2026-11-28",
         printed(coherence.report, whole=True),
     ),
     Benchmark(

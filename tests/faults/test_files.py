@@ -604,4 +604,4 @@ def test_kill_during_saves(nursery, tmp_path):
 
 @pytest.mark.stage("statistical")
 def test_many_kills_during_saves(nursery, tmp_path):
-    kill_savers(nursery, tmp_path, 300)
+    kill_savers(nursery, tmp_path, 100)
