@@ -56,10 +56,14 @@ class Benchmark(NamedTuple):
 
 
 def _learning(
-    title: str, stem: str, command: str, figures: tuple[str, ...] = ()
+    title: str,
+    stem: str,
+    command: str,
+    figures: tuple[str, ...] = (),
+    date: str = "2026-11-28",
 ) -> Benchmark:
     path = f"learning/{stem}.json"
-    return Benchmark(title, path, command, "2026-11-26", compared, figures)
+    return Benchmark(title, path, command, date, compared, figures)
 
 
 def _before(title: str, stem: str) -> Benchmark:
@@ -75,6 +79,7 @@ BENCHMARKS = (
         "python",
         "python -m benchmarks.compare run --corpus python",
         ("learning/learning_curves.png",),
+        date="2026-11-26",
     ),
     _learning(
         "Learned to the end: IMDB, 200 reviews",
@@ -89,27 +94,30 @@ BENCHMARKS = (
     _learning(
         "Learned to the end: WikiText-2",
         "wikitext2",
-        COMPARE.format(corpus="wikitext2") + " --device cuda",
+        COMPARE.format(corpus="wikitext2") + " --priors 0.03",
     ),
     _learning(
         "Learned to the end: WikiText-2, K = 100",
         "wikitext2-100",
         COMPARE.format(corpus="wikitext2") + " --states 100",
+        date="2026-11-26",
     ),
     _learning(
         "Learned to the end: WikiText-2, K = 200",
         "wikitext2-200",
         COMPARE.format(corpus="wikitext2") + " --states 200 --device cuda",
+        date="2026-11-26",
     ),
     _learning(
         "Learned to the end: WikiText-2, K = 500",
         "wikitext2-500",
         COMPARE.format(corpus="wikitext2") + " --states 500 --device cuda",
+        date="2026-11-26",
     ),
     _learning(
         "Learned for 20 epochs: MSNBC",
         "msnbc",
-        COMPARE.format(corpus="msnbc") + " --epochs 20 --device cuda",
+        COMPARE.format(corpus="msnbc") + " --priors 0.1 --epochs 20",
     ),
     _before("Equal epochs, before sweeps were twisted: IMDB, 200 reviews", "imdb-200"),
     _before(

@@ -5,7 +5,8 @@ u_t - m is 0 where that sensor was not observed a step ago, and before the first
 model of what was observed, given which of it was missing, in which what is missing has no effect
 later: paths, and the likelihood, are those of the same model without G for the residuals
 x_t - G (u_t - m), as the Jacobian of x_{1:T} to these is 1. Paths are found of residuals; G
-(u_t - m) comes back where sensors are told of.
+(u_t - m) comes back where sensors are told of. That is what a fit, a filter and a forecast take;
+a smoother draws what is missing too, and then nothing is (``gaussian_completion.py``).
 
 Next file to read: ``gaussian_lag_regression.py``, the M-step of G.
 """
@@ -55,6 +56,10 @@ class Autoregression(NamedTuple):
     def shifts(self, data: Series) -> Tensor:
         """G (u_t - m), ``(T, B, E)``."""
         return self.lags(data)[:-1] @ self.matrix.T
+
+    def pulls(self, away: Tensor) -> Tensor:
+        """G (u_t - m) of draws of all sensors, given these less m, ``(S, T, B, E)``."""
+        return torch.cat([torch.zeros_like(away[:, :1]), away[:, :-1] @ self.matrix.T], 1)
 
     def residuals(self, data: Series) -> Series:
         """Return data whose x is x_t - G (u_t - m)."""

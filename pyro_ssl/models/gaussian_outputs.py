@@ -129,7 +129,9 @@ class Outputs(Forecaster):
 
     def _filled(self, data: Series, num_particles: int, num_chains: int, **how: int) -> Tensor:
         """Draws of all sensors given what was observed, ``(S, T, B, E)``."""
-        z = self._paths(data, num_particles, num_chains, **how)  # (S, T, B, D)
+        z, whole = self._drawn(data, num_particles, num_chains, **how)  # (S, T, B, D)
+        if whole is not None:
+            return whole
         moved, offset = self._moved(z, data)
         covariance = self.emission.covariance
         if self.family.gaussian:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from ..exact import LinearEmission
@@ -23,6 +24,7 @@ from .gaussian_family import FAMILIES, Family, check_family
 from .gaussian_gaps import ROWS
 from .gaussian_region import Region, region_of
 from .gaussian_results import Tracked
+from .gaussian_turns import Turns
 from .settings import checked
 
 __all__ = ["Tracker"]
@@ -126,16 +128,25 @@ class Tracker(Model):
         """Return where E[x_t | z_t] is, and z_t, given all of x, by particle Gibbs."""
         data = self._take("smooth", x, lengths, mask, inputs)
         how = {"num_samples": num_samples, "warmup_steps": warmup_steps}
-        z = self._paths(data, num_particles, num_chains, **how)
-        return Tracked.of_paths(*self._moved(z, data), z, data.labels)
+        z, whole = self._drawn(data, num_particles, num_chains, **how)
+        return Tracked.of_paths(*self._moved(z, data if whole is None else whole), z, data.labels)
 
-    def _paths(self, data: Series, num_particles: int, num_chains: int, **how_long: int) -> Tensor:
-        """Draws of z given all of the data, ``(S, T, B, D)``."""
-        with private_store():
+    def _drawn(
+        self, data: Series, num_particles: int, num_chains: int, **how_long: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Draws of z given all of the data, ``(S, T, B, D)``, and perhaps of x with them.
+
+        x is drawn where it is not all there and the next step reads it: ``(S, T, B, E)``.
+        """
+        with private_store(), poutine.block():
+            lag = self.autoregression
+            if lag is not None and not bool(data.seen[data.within].all()):
+                turns = Turns(self.model, self.emission, lag, data, num_chains, num_particles)
+                return turns.drawn(**how_long)
             sampler = ParticleGibbs(self.model, num_particles)
             how: dict[str, Any] = {"num_chains": num_chains, "disable_progbar": True, **how_long}
             sampler.run(*data.arguments, **how)
-        return sampler.get_samples()["z"].transpose(1, 2)
+        return sampler.get_samples()["z"].transpose(1, 2), None
 
     @property
     def family(self) -> Family:
@@ -215,15 +226,19 @@ class Tracker(Model):
         if self.gap_factors is not None and not bool((self.gap_factors > 0).all()):
             raise ValueError("a factor of intervals of filled gaps that is not positive")
 
-    def _moved(self, z: Tensor, data: Series | None = None) -> tuple[Tensor, Tensor]:
+    def _moved(self, z: Tensor, data: Series | Tensor | None = None) -> tuple[Tensor, Tensor]:
         """E[x_t | z_t] as a sum of two: C z and b, or where it is not linear in z itself and 0.
 
-        :param data: behind which z is, for what an autoregression adds to the first of the two.
+        :param data: behind which z is, or draws of x, for what an autoregression adds to C z.
         """
         loading, offset, _ = self.emission
         if self.family.located:
             moved, lag = z @ loading.T, self.autoregression
-            return moved if data is None or lag is None else moved + lag.shifts(data), offset
+            if lag is None or data is None:
+                return moved, offset
+            if isinstance(data, Series):
+                return moved + lag.shifts(data), offset
+            return moved + lag.pulls(data - lag.origin), offset
         return self.family.mean(z @ loading.T + offset), torch.zeros_like(offset)
 
     def _set_inputs_unit(self, data: Series) -> None:
