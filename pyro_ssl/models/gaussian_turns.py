@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import MultivariateNormal, Normal
+from torch.distributions import Normal
 
 from ..exact.measurements import LinearEmission, measurements
 from ..gradients import evaluating
@@ -211,7 +211,7 @@ class LinearLaw:
         C, b, R = (value.double() for value in emission)
         self.F, self.loading, self.away = F, C, b - lag.origin
         self.seen, self.within = data.seen, data.within
-        self.step = MultivariateNormal(torch.zeros_like(F[0]), Q)
+        self.whitening = torch.linalg.inv(torch.linalg.cholesky(Q))
         G = lag.matrix.double()
         self.matrix = torch.cat(
             [torch.cat([F, torch.zeros_like(C.T)], 1), torch.cat([C @ F, G], 1)]
@@ -252,9 +252,13 @@ class WindowLaw:
         return Both(z, y)
 
     def log_prob(self, z: Tensor, drift: Tensor) -> Tensor:
-        """log p(z_t | z_{t-1}) of the window and of the step after it, but the first of all."""
+        """log p(z_t | z_{t-1}) of the window and of the step after it, but the first of all.
+
+        Up to a constant, as is the evidence: ``(C, B)``.
+        """
         z, drift = z[:, self.steps].double(), drift[:, self.steps]
-        each = self.law.step.log_prob(z[:, 1:] - drift[:, 1:] - z[:, :-1] @ self.law.F.T)
+        noise = z[:, 1:] - drift[:, 1:] - z[:, :-1] @ self.law.F.T
+        each = -0.5 * (noise @ self.law.whitening.T).square().sum(-1)
         return torch.where(self.law.within[self.steps][1:], each, 0.0).sum(1)
 
     def evidence(self, drift: Tensor, now: Both) -> Tensor:

@@ -272,10 +272,10 @@ def chain_of(G, R, q):
 def test_gaps_are_filled_by_what_the_joint_gaussian_says(noise):
     """Of (z, x)_{1:T} as one vector, one sensor never seen; paths and gaps are drawn in turn.
 
-    4 chains of 250 turns; |z| < 6 with errors of 100 independent draws.
+    4 chains of 60 turns, each of which draws all anew; |z| < 6 with errors of 100 draws.
     """
     _, ssl, x, _, given, law = worlds(noise)
-    how = {**given, "num_samples": 250}
+    how = {**given, "num_samples": 60}
     filled, smoothed = ssl.impute(x, **how), ssl.smooth(x, **how)
     x = x.masked_fill(~given["mask"], torch.nan)
     for b, end in enumerate(given["lengths"].tolist()):
