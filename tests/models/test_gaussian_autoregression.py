@@ -331,6 +331,29 @@ def test_turns_leave_the_joint_law(linear, monkeypatch):
             assert len(z) > 30 and z.abs().max() < 5.5
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("linear", [True, False])
+@pytest.mark.parametrize("steps, series, sensors, dim", [(1, 1, 1, 1), (2, 1, 1, 2), (45, 3, 3, 2)])
+def test_gaps_of_any_size(steps, series, sensors, dim, linear, dtype):
+    """A series of which nothing was seen, a sensor without any, and one step alone."""
+    ssl = GaussianSSL(dim, hidden_size=3, linear=linear, noise="diagonal", autoregressive=True)
+    ssl = ssl.to(dtype).eval()
+    C, b, R = torch.randn(sensors, dim), torch.randn(sensors), torch.eye(sensors)
+    ssl._set_emission(LinearEmission(*(value.to(dtype) for value in (C, b, R))))
+    ssl.lag_matrix, ssl.lag_origin = (0.5 * R).to(dtype), b.to(dtype)
+    x = torch.randn(steps, series, sensors, dtype=dtype)
+    x[:, 0], x[:, -1, -1] = torch.nan, torch.nan
+    how = {"num_samples": 2, "warmup_steps": 1, "num_chains": 2, "num_particles": 3}
+    filled = ssl.impute(x, **how)
+    assert filled.x.dtype == dtype and filled.x.isfinite().all()
+    assert filled.samples.shape == (4, steps, series, sensors)
+    assert torch.equal(filled.x[~x.isnan()], x[~x.isnan()])
+    assert len({float(draw) for draw in filled.samples[:, 0, 0, 0]}) == 4
+    lengths = torch.full((series,), max(steps - 1, 1))
+    smoothed = ssl.smooth(x, lengths, **how)
+    assert smoothed.mean.dtype == dtype and smoothed.mean.isfinite().all()
+
+
 def moments(both, linearised, within):
     """log p(z), numbers, their squares, and products in time and across: ``(M, N)``."""
     both = torch.cat([both.z[0], both.y[0]], -1).movedim(-1, 1)  # (T, D + E, N)
