@@ -4,6 +4,7 @@ All else is in pyproject.toml. Without a compiler the package installs all the s
 torch. The libraries know of neither torch nor Python's ABI: one build serves every version.
 """
 
+import copy
 import hashlib
 import platform
 import warnings
@@ -49,7 +50,9 @@ class Libraries(build_ext):
             if self.editable_mode and not self.force and is_current(built):
                 self.copy_file(built, self.get_ext_fullpath(ext.name))
             else:
-                super().build_extension(ext)
+                apart = copy.copy(self)  # objects of other flags have the same names
+                apart.build_temp = str(Path(self.build_temp, ext.name))
+                super(Libraries, apart).build_extension(ext)
         except Exception as error:
             warnings.warn(f"{ext.name} is left out, and torch sweeps: {error}", stacklevel=1)
 

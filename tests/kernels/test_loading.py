@@ -77,6 +77,18 @@ def test_one_of_other_sources_is_left(monkeypatch, tmp_path):
         module._load.cache_clear()
 
 
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="needs objdump")
+@pytest.mark.parametrize("name", module.INSTRUCTIONS)
+def test_each_has_its_instructions_alone(name):
+    """They are built side by side, of the same sources."""
+    path = Path(module.__file__).parent / f"_sweeps_{name}.so"
+    if not path.exists():
+        pytest.skip(f"{name} was not built")
+    code = subprocess.run(["objdump", "-d", path], capture_output=True, text=True).stdout
+    wide = {"portable": set(), "avx2": {"ymm"}, "avx512": {"ymm", "zmm"}}
+    assert {register for register in ("ymm", "zmm") if register in code} == wide[name]
+
+
 @pytest.mark.skipif(not kernels.available(), reason=str(kernels.available()))
 @pytest.mark.parametrize("name", module.INSTRUCTIONS)
 def test_all_instruction_sets_draw_alike(name):
