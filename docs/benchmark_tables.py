@@ -96,23 +96,19 @@ BENCHMARKS = (
         "wikitext2",
         COMPARE.format(corpus="wikitext2") + " --priors 0.03",
     ),
-    _learning(
-        "Learned to the end: WikiText-2, K = 100",
-        "wikitext2-100",
-        COMPARE.format(corpus="wikitext2") + " --states 100",
-        date="2026-11-26",
+    *(
+        _learning(
+            f"Learned to the end: WikiText-2, K = {K}",
+            f"wikitext2-{K}",
+            COMPARE.format(corpus="wikitext2") + f" --states {K}",
+            date="2026-11-26",
+        )
+        for K in (100, 200, 500)
     ),
     _learning(
-        "Learned to the end: WikiText-2, K = 200",
-        "wikitext2-200",
-        COMPARE.format(corpus="wikitext2") + " --states 200 --device cuda",
-        date="2026-11-26",
-    ),
-    _learning(
-        "Learned to the end: WikiText-2, K = 500",
-        "wikitext2-500",
-        COMPARE.format(corpus="wikitext2") + " --states 500 --device cuda",
-        date="2026-11-26",
+        "Learned to the end, with a weight decay of 0.1: Python's reference",
+        "python+weight_decay=0.1",
+        "python -m benchmarks.compare run --corpus python --set weight_decay=0.1",
     ),
     _learning(
         "Learned for 20 epochs: MSNBC",
