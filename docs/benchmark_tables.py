@@ -155,7 +155,7 @@ BENCHMARKS = (
         "Many sensors",
         "sensors.json",
         "python -m benchmarks.sensors --sml2010 FOLDER --pm25 FILE",
-        "2026-11-27",
+        "2026-11-28",
         printed(sensors.report, whole=True),
     ),
     Benchmark(
