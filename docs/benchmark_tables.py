@@ -79,7 +79,6 @@ BENCHMARKS = (
         "python",
         "python -m benchmarks.compare run --corpus python",
         ("learning/learning_curves.png",),
-        date="2026-11-26",
     ),
     _learning(
         "Learned to the end: IMDB, 200 reviews",
@@ -100,10 +99,14 @@ BENCHMARKS = (
         _learning(
             f"Learned to the end: WikiText-2, K = {K}",
             f"wikitext2-{K}",
-            COMPARE.format(corpus="wikitext2") + f" --states {K}",
+            COMPARE.format(corpus="wikitext2") + f" --states {how}",
             date="2026-11-26",
         )
-        for K in (100, 200, 500)
+        for K, how in (
+            (100, "100"),
+            (200, "200 --device cuda"),
+            (500, "500 --device cuda"),
+        )
     ),
     _learning(
         "Learned to the end, with a weight decay of 0.1: Python's reference",

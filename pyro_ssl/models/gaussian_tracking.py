@@ -14,7 +14,7 @@ from torch import Tensor
 from ..exact import LinearEmission
 from ..exact.standard import unit_of
 from ..infer import ParticleFilter, ParticleGibbs
-from ..reading.context import private_store
+from ..reading.context import all_or_nothing, private_store
 from ..transitions import RecurrentGaussianTransition
 from .base import Model
 from .frames import Labels
@@ -131,6 +131,7 @@ class Tracker(Model):
         z, whole = self._drawn(data, num_particles, num_chains, **how)
         return Tracked.of_paths(*self._moved(z, data if whole is None else whole), z, data.labels)
 
+    @all_or_nothing
     def _drawn(
         self, data: Series, num_particles: int, num_chains: int, **how_long: int
     ) -> tuple[Tensor, Tensor | None]:

@@ -41,10 +41,10 @@ def two(tmp_path_factory):
     return results(2, ",".join(names), tmp_path_factory.mktemp("two"))
 
 
-@pytest.fixture(scope="module", params=[4])
-def more(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def more(tmp_path_factory):
     names = (*EXACT, *AMONG_RANKS, *MORE_EXACT, *MORE_AMONG_RANKS)
-    return results(request.param, ",".join(names), tmp_path_factory.mktemp("more"))
+    return results(4, ",".join(names), tmp_path_factory.mktemp("more"))
 
 
 @pytest.fixture(scope="module")

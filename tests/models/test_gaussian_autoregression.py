@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pyro_ssl import GaussianSSL
+from pyro_ssl.errors import SMCFailed
 from pyro_ssl.exact import LinearEmission, kalman_filter
 from pyro_ssl.models import gaussian_turns
 from pyro_ssl.models.gaussian_autoregression import RIDGE, Autoregression, first_autoregression
@@ -336,14 +337,15 @@ def test_turns_leave_the_joint_law(linear, monkeypatch):
 @pytest.mark.parametrize("steps, series, sensors, dim", [(1, 1, 1, 1), (2, 1, 1, 2), (45, 3, 3, 2)])
 def test_gaps_of_any_size(steps, series, sensors, dim, linear, dtype):
     """A series of which nothing was seen, a sensor without any, and one step alone."""
-    ssl = GaussianSSL(dim, hidden_size=3, linear=linear, noise="diagonal", autoregressive=True)
-    ssl = ssl.to(dtype).eval()
+    kind = {"linear": linear, "noise": "diagonal", "autoregressive": True, "input_size": series - 1}
+    ssl = GaussianSSL(dim, hidden_size=3, **kind).to(dtype).eval()
     C, b, R = torch.randn(sensors, dim), torch.randn(sensors), torch.eye(sensors)
     ssl._set_emission(LinearEmission(*(value.to(dtype) for value in (C, b, R))))
     ssl.lag_matrix, ssl.lag_origin = (0.5 * R).to(dtype), b.to(dtype)
     x = torch.randn(steps, series, sensors, dtype=dtype)
     x[:, 0], x[:, -1, -1] = torch.nan, torch.nan
     how = {"num_samples": 2, "warmup_steps": 1, "num_chains": 2, "num_particles": 3}
+    how |= {"inputs": torch.randn(steps, series - 1)} if series > 1 else {}
     filled = ssl.impute(x, **how)
     assert filled.x.dtype == dtype and filled.x.isfinite().all()
     assert filled.samples.shape == (4, steps, series, sensors)
@@ -352,6 +354,19 @@ def test_gaps_of_any_size(steps, series, sensors, dim, linear, dtype):
     lengths = torch.full((series,), max(steps - 1, 1))
     smoothed = ssl.smooth(x, lengths, **how)
     assert smoothed.mean.dtype == dtype and smoothed.mean.isfinite().all()
+
+
+def test_turns_that_fail_leave_the_generators_as_they_were(monkeypatch):
+    _, ssl, x, _, given, _ = worlds("diagonal")
+
+    def fails(*args, **kwargs):
+        raise SMCFailed("all particles died")
+
+    monkeypatch.setattr(gaussian_turns, "draw_paths", fails)
+    before = torch.get_rng_state()
+    with pytest.raises(SMCFailed):
+        ssl.impute(x, **given)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def moments(both, linearised, within):
