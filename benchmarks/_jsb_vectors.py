@@ -48,7 +48,7 @@ def model_of(transition: nn.Module, keys: nn.Module) -> Callable[..., None]:
 def start(transition: Any, keys: nn.Module, train: PianoRolls) -> None:
     """Find keys and latents as if steps were independent, z_t ~ N(0, I); teach the transition."""
     mask = train.mask
-    z = nn.Parameter(0.1 * torch.randn(*mask.shape, transition.dim))
+    z = nn.Parameter(0.1 * torch.randn(*mask.shape, transition.dim, device=mask.device))
     optim = torch.optim.Adam([z, *keys.parameters()], lr=0.02)
     for _ in range(START_STEPS):
         optim.zero_grad()
@@ -77,6 +77,8 @@ def gaussian(data: JSBChorales, seed: int, conditional: bool, **options: Any) ->
     keys: nn.Module = nn.Linear(dim, KEYS)
     if units:
         keys = nn.Sequential(nn.Linear(dim, units), nn.Tanh(), nn.Linear(units, KEYS))
+    device = data.train.x.device
+    transition, keys = transition.to(device), keys.to(device)
     start(transition, keys, data.train)
     model = model_of(transition, keys)
     optim = AdamW({"lr": options["learning_rate"], "weight_decay": options["weight_decay"]})
@@ -84,7 +86,7 @@ def gaussian(data: JSBChorales, seed: int, conditional: bool, **options: Any) ->
     em = StochasticEM(model, optim, NUM_PARTICLES, **how)
 
     def epoch() -> None:
-        for index in torch.randperm(len(data.train.lengths)).split(BATCH):
+        for index in torch.randperm(len(data.train.lengths), device=device).split(BATCH):
             em.step(data.train.x, data.train.lengths, index)
 
     def score() -> float:

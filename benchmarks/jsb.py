@@ -1,6 +1,6 @@
 """Polyphonic music: what predicts which keys sound next?
 
-    python -m benchmarks.jsb --path FILE [--methods hmm-50 ...] [--seeds 3] [--results FILE]
+    python -m benchmarks.jsb --path FILE [--methods hmm-50 ...] [--seeds 3] [--device cuda]
 
 The JSB Chorales, 88 keys at each quarter note: nats per step of the 77 test chorales, that is, the
 sum of -log p(x_{1:T}) over the sum of T, lower is better. Every method learns from the 229 training
@@ -30,7 +30,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pyro_ssl.datasets import jsb_chorales
+from pyro_ssl.bench import machine
+from pyro_ssl.datasets import JSBChorales, jsb_chorales
 
 from . import _jsb_networks, _jsb_states, _jsb_vectors
 from ._common import mean_sd
@@ -96,7 +97,8 @@ def run(method: Method, data: Any, seed: int) -> dict[str, Any]:
     started = time.perf_counter()
     fits = [{**method.run(data, seed, **choice), "choice": choice} for choice in method.choices]
     best = min(fits, key=lambda fit: fit["valid"])
-    return {**best, "seconds": round(time.perf_counter() - started)}
+    where = machine(data.train.x.device)
+    return {**best, "seconds": round(time.perf_counter() - started), "machine": where}
 
 
 def report(results: Results) -> None:
@@ -127,12 +129,13 @@ def main() -> None:
     parser = parser_of("jsb", __doc__, seeds=3)
     parser.add_argument("--path", type=Path, help="file or folder of the data; without it, no fit")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--device", default="cpu", help="of the Gaussian SSLs, and of no other")
     o = parser.parse_args()
     torch.set_num_threads(1)
     results = Results(o.results, SETTINGS)
     jobs = [(seed, name) for seed in range(o.seeds) for name in o.methods]
     if o.path is not None:
-        data = jsb_chorales(o.path)
+        data = JSBChorales(*(part.to(o.device) for part in jsb_chorales(o.path)))
         for seed, name in shown(jobs):
             if f"{name}/{seed}" not in results:
                 results.add(f"{name}/{seed}", run(METHODS[name], data, seed))

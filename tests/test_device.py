@@ -406,6 +406,19 @@ def gaussian_ssl(w):
     return [*ssl.emission, *smoothed, *filtered, forecast.samples, *forecast.interval()]
 
 
+def gaps(w):
+    like = {"device": w.device, "dtype": w.dtype}
+    x, u, out = torch.randn(T, B, 3, **like), torch.randn(T, B, 1, **like), []
+    x[1:3, :, 0], x[2:, 0, 1] = torch.nan, torch.nan
+    few = {"num_samples": 2, "warmup_steps": 1, "num_chains": 1, "num_particles": 3}
+    for autoregressive in (False, True):
+        ssl = GaussianSSL(2, hidden_size=4, input_size=1, autoregressive=autoregressive)
+        ssl.to(**like).fit(x, inputs=u, num_epochs=2, num_paths=2, disable_progbar=True)
+        out += [ssl.calibrate(x, inputs=u, **few), ssl.impute(x, inputs=u, **few).samples]
+        out += ssl.smooth(x, inputs=u, **few)
+    return out
+
+
 def kalman_answers(w):
     like = {"device": w.device, "dtype": w.dtype}
     chain = LinearGaussianTransition(2).to(**like)
@@ -477,6 +490,7 @@ ALL = [
     exact_answers,
     vectors,
     gaussian_ssl,
+    gaps,
     other_emissions,
     kalman_answers,
     imv,

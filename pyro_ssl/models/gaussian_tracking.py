@@ -63,8 +63,9 @@ class Tracker(Model):
         for name in ("loading", "offset", "covariance", *LATER):
             self.register_buffer(name, None)
         if size := config.get("input_size", 0):
-            self.register_buffer("inputs_origin", torch.zeros(size))
-            self.register_buffer("inputs_unit", torch.ones(size))
+            where = {"device": torch.get_default_device(), "dtype": torch.get_default_dtype()}
+            self.register_buffer("inputs_origin", torch.zeros(size, **where))
+            self.register_buffer("inputs_unit", torch.ones(size, **where))
         if config.get("autoregressive"):
             self.register_buffer("lag_matrix", None)
             self.register_buffer("lag_origin", None)

@@ -106,7 +106,7 @@ class Turns:
     def turn(self, now: Both) -> Both:
         """Take the three steps."""
         here, windows = self._linearised(now.z), parts_of(len(self.y), WINDOW)
-        for i in torch.randperm(len(windows))[:MOST].sort()[0].tolist():
+        for i in torch.randperm(len(windows), device="cpu")[:MOST].sort()[0].tolist():
             now, here, _ = self.jump(now, here, windows[i])
         y = self._refilled(now)
         path = draw_paths(self.run, self._emission(y), side_by_side(now.z), self._settings)[1]
@@ -275,7 +275,7 @@ class WindowLaw:
 
 def parts_of(num_steps: int, size: int) -> list[tuple[int, int]]:
     """Cut T steps into parts of a size, from a random place on."""
-    cuts = range(int(torch.randint(size, ())) + 1, num_steps, size)
+    cuts = range(int(torch.randint(size, (), device="cpu")) + 1, num_steps, size)
     return list(itertools.pairwise([0, *cuts, num_steps]))
 
 
