@@ -115,6 +115,8 @@ def report(results: Results) -> None:
         kept, seconds = (mean_sd([r[c] for r in runs], 0) for c in ("kept_epoch", "seconds"))
         cells = [test, bound, valid, f"{runs[0]['parameters']:,}", kept, seconds, str(len(runs))]
         print(f"| {method.title} | {' | '.join(cells)} |")
+        gpus = {r["machine"].split(",")[0] for r in runs if "GPU" in r.get("machine", "")}
+        remarks += [f"{method.title}: seconds on an {gpu}." for gpu in sorted(gpus)]
         if any(r["ended"] != "patience" for r in runs):
             remarks.append(f"{method.title}: the last epoch came before patience was over.")
         if any(abs(r.get("change", 0.0)) >= LEAST_CHANGE for r in runs):

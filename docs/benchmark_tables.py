@@ -80,20 +80,15 @@ BENCHMARKS = (
         "python -m benchmarks.compare run --corpus python",
         ("learning/learning_curves.png",),
     ),
-    _learning(
-        "Learned to the end: IMDB, 200 reviews",
-        "imdb-200",
-        COMPARE.format(corpus="imdb-200"),
-    ),
-    _learning(
-        "Learned to the end: IMDB, 5,000 reviews",
-        "imdb-5000",
-        COMPARE.format(corpus="imdb-5000") + " --priors 0.03",
-    ),
-    _learning(
-        "Learned to the end: WikiText-2",
-        "wikitext2",
-        COMPARE.format(corpus="wikitext2") + " --priors 0.03",
+    *(
+        _learning(
+            f"Learned to the end: {title}", stem, COMPARE.format(corpus=stem) + how
+        )
+        for title, stem, how in (
+            ("IMDB, 200 reviews", "imdb-200", ""),
+            ("IMDB, 5,000 reviews", "imdb-5000", " --priors 0.03"),
+            ("WikiText-2", "wikitext2", " --priors 0.03"),
+        )
     ),
     *(
         _learning(
@@ -108,10 +103,17 @@ BENCHMARKS = (
             (500, "500 --device cuda"),
         )
     ),
-    _learning(
-        "Learned to the end, with a weight decay of 0.1: Python's reference",
-        "python+weight_decay=0.1",
-        "python -m benchmarks.compare run --corpus python --set weight_decay=0.1",
+    *(
+        _learning(
+            f"Learned to the end, with a weight decay of 0.1: {title}",
+            f"{stem}+weight_decay=0.1",
+            COMPARE.format(corpus=stem) + " --priors 0.03 --set weight_decay=0.1",
+        )
+        for title, stem in (
+            ("Python's reference", "python"),
+            ("IMDB, 200 reviews", "imdb-200"),
+            ("WikiText-2", "wikitext2"),
+        )
     ),
     _learning(
         "Learned for 20 epochs: MSNBC",
@@ -165,7 +167,7 @@ BENCHMARKS = (
         "Keys of a piano",
         "jsb.json",
         "python -m benchmarks.jsb --path FILE",
-        "2026-11-26",
+        "2026-11-28",
         printed(jsb.report, whole=True),
     ),
     Benchmark(
