@@ -10,7 +10,7 @@ RUN := $(VENV)/bin/python -m
 PYTEST := $(RUN) pytest -n auto --dist=worksteal --durations=10
 
 .DEFAULT_GOAL := help
-.PHONY: help demo curves tutorials test test-fast test-statistical test-nightly test-lowest lint docs dist \
+.PHONY: help demo curves tutorials test test-fast test-system test-statistical test-nightly test-lowest lint docs dist \
 	release-check bench bench-peers bench-forecasters clean
 
 help:  ## list the targets
@@ -25,11 +25,14 @@ curves: $(VENV)/.installed-plots  ## track and forecast four noisy curves, drawn
 tutorials: $(VENV)/.installed-test  ## run the tutorials in full and keep their outputs
 	$(RUN) tutorials.build
 
-test: $(VENV)/.installed-test  ## unit tests and those of distributions: what CI runs
+test: $(VENV)/.installed-test  ## all tests but the nightly ones: what CI runs
 	$(PYTEST) --stage=all $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.installed-test  ## unit tests
 	$(PYTEST) --stage=unit $(PYTEST_ARGS)
+
+test-system: $(VENV)/.installed-test  ## tests of whole jobs: stopped, killed, over several processes
+	$(PYTEST) --stage=system $(PYTEST_ARGS)
 
 test-statistical: $(VENV)/.installed-test  ## tests of distributions, by many draws
 	$(PYTEST) --stage=statistical $(PYTEST_ARGS)
@@ -37,8 +40,8 @@ test-statistical: $(VENV)/.installed-test  ## tests of distributions, by many dr
 test-nightly: $(VENV)/.installed-test  ## the long ones, seeded by the date
 	$(PYTEST) --stage=nightly --timeout=21600 $(PYTEST_ARGS)
 
-test-lowest:  ## unit tests with the oldest versions that are allowed, in an environment of its own
-	$(MAKE) test-fast VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
+test-lowest:  ## unit and system tests with the oldest versions that are allowed, in an environment of its own
+	$(MAKE) test-fast test-system VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
 
 lint: $(VENV)/.installed-dev  ## ruff and mypy
 	$(RUN) ruff check .
@@ -60,7 +63,7 @@ release-check: dist  ## the wheel in an empty environment, the tests from the un
 	cd build && CI=1 empty/bin/python -P ../tests/markdown.py ../README.md
 	mkdir build/sdist
 	tar -xzf dist/*.tar.gz --strip-components 1 -C build/sdist
-	$(MAKE) -C build/sdist test-fast VENV=$(CURDIR)/build/empty CONSTRAINTS=$(abspath $(CONSTRAINTS))
+	$(MAKE) -C build/sdist test-fast test-system VENV=$(CURDIR)/build/empty CONSTRAINTS=$(abspath $(CONSTRAINTS))
 
 bench: $(VENV)/.installed-plots  ## each benchmark in turn
 	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(RUN) benchmarks.$$name; done

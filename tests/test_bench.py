@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from pyro_ssl.bench import main
@@ -13,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 SMALL = "--states 3 --hidden 4 --particles 2 --steps 5 --rounds 1 --batches 1 2".split()
 
 
+@pytest.mark.stage("system")
 def test_runs():
     command = [sys.executable, "-m", "pyro_ssl.bench", *SMALL]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

@@ -42,6 +42,7 @@ def tiny_corpus():
     )
 
 
+@pytest.mark.stage("system")
 def test_builtin_demo_prints_and_writes_a_page(quick, tiny_corpus, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(builtin, "load_python_docs", lambda: tiny_corpus)
     out = tmp_path / "new" / "folder"
@@ -95,6 +96,7 @@ def test_the_text_that_is_asked_for_is_read(tiny_corpus, monkeypatch):
     assert read == [None, tiny_corpus]
 
 
+@pytest.mark.stage("system")
 def test_looking_at_the_test_text_changes_nothing(quick, tiny_corpus, tmp_path, monkeypatch):
     fits = []
     for look in (True, False):
@@ -107,6 +109,7 @@ def test_looking_at_the_test_text_changes_nothing(quick, tiny_corpus, tmp_path, 
     assert fits[0].test_curve != fits[1].test_curve == [1.0, 1.0]
 
 
+@pytest.mark.stage("system")
 def test_imdb_demo(quick, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(imdb, "choose_markov_steps", lambda ssl, words: 3)
     torch.set_default_dtype(torch.float32)

@@ -13,6 +13,8 @@ from pyro_ssl.demo import curves
 from pyro_ssl.demo.curves import draw, follow, main
 from pyro_ssl.models import GaussianSSL
 
+pytestmark = pytest.mark.stage("system")
+
 TRAIN, HORIZON = 20, 8
 
 

@@ -504,6 +504,7 @@ def few_sweeps(monkeypatch):
     monkeypatch.setattr(verify_sampler, "REPLICATES", 600)
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("use", ALL)
 def test_factories_are_told_where(use):
     world = World()
@@ -511,6 +512,7 @@ def test_factories_are_told_where(use):
         assert use(world)
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("use", ALL)
 def test_dtype_is_that_of_the_model(use):
     """Whatever the default dtype is: no tensor of the default is mixed in."""

@@ -11,6 +11,8 @@ import torch
 
 import pyro_ssl
 
+pytestmark = pytest.mark.stage("system")
+
 PACKAGE = Path(next(iter(pyro_ssl.__path__)))
 MODULES = sorted(
     ".".join(("pyro_ssl", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(

@@ -56,6 +56,7 @@ def body(transition, x, ssl_transition=mini.ssl_transition):
             pyro.sample("x", dist.Normal(loc[z], 0.5), obs=x[t])
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize(
     "seed, num_particles, ancestor_sampling", by_pairs(range(3), (2, 3), (0, 1))
 )
@@ -90,6 +91,7 @@ def test_ancestor_sampling_moves_the_early_steps():
     assert every.double().mean() > 0.2 > 5 * without.double().mean()
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("num_particles", [1, 2, 5])
 def test_the_evidence_is_unbiased(num_particles):
     transition, table, log_joint = problem()
@@ -107,6 +109,7 @@ def test_paths_are_drawn_from_their_distribution():
     assert fit(z.flatten(0, -2), PathDistribution(library, T).log_prob(PATHS).detach()) > ALPHA
 
 
+@pytest.mark.stage("system")
 def test_a_chain_reaches_the_posterior():
     library, ours = twins()
     x = torch.tensor([0.2, 0.9, -0.3, 0.7])
@@ -171,6 +174,7 @@ def test_the_loss_of_em_is_that_of_the_paths_drawn():
     assert losses[-1] == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.stage("system")
 def test_the_demo_learns(capsys):
     losses = mini.demo(num_steps=16)
     assert sum(losses[-4:]) < 0.9 * sum(losses[:4])

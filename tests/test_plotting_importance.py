@@ -112,6 +112,7 @@ def test_plot_temporal_importance_by_importance():
     assert [text.get_text() for text in ax.texts] == ["importance", "0.550", "0.350", "0.100"]
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("T", [1, 10, 40])
 @pytest.mark.parametrize("given", [False, True])
 def test_plot_temporal_importance_is_legible(T, given):

@@ -293,6 +293,7 @@ def test_every_elbo_is_the_same(model, transition, phi, elbo, T, B):
     assert loss == pytest.approx(-by_hand(transition, phi, z, words).sum().item(), abs=1e-10)
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("ELBO", [Trace_ELBO, TraceGraph_ELBO])
 def test_gradient_is_unbiased(ELBO):
     """Score-function gradients against the exact ones, by enumeration."""
@@ -362,6 +363,7 @@ def test_vectorised_particles_beside_a_latent_emission(transition, words):
     assert loss == pytest.approx(-expected.item(), abs=1e-10)
 
 
+@pytest.mark.stage("system")
 def test_svi_learns(transition):
     truth = torch.eye(K, V) * 0.9 + 0.1 / V
     words = torch.multinomial(truth[torch.arange(T) % K], 30, replacement=True)

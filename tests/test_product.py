@@ -178,6 +178,7 @@ def test_joint_is_that_of_the_trace(world):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
+@pytest.mark.stage("system")
 def test_every_class_runs_and_counts_what_it_saw(world):
     em = StochasticEM(world.model, Adam({"lr": 0.01}), 4, ancestor_sampling=2)
     for _ in range(2):

@@ -21,6 +21,8 @@ from tests.smc.test_gaussian import p_values
 from tests.statistics import ALPHA
 from tests.test_product import Walk, given_walk
 
+pytestmark = pytest.mark.stage("system")
+
 T, B, V, D, E, BETA = 4, 3, 3, 2, 3, 1.5
 
 

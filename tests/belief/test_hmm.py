@@ -174,6 +174,7 @@ def test_no_state_mixes_symbols_where_there_are_enough(hmm):
     assert found.refine(x, num_epochs=2).perplexity(x) < found.perplexity(x)  # from zeros, too
 
 
+@pytest.mark.stage("system")
 def test_an_extracted_filter_comes_near_the_truth():
     """From the exact filter's own states: counting loses a little, and EM regains a part of it.
 

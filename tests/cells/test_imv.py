@@ -160,6 +160,7 @@ def test_unrolled_equals_stepped_and_so_do_gradients(layer, before):
         torch.testing.assert_close(unrolled, stepped, rtol=0, atol=1e-11)
 
 
+@pytest.mark.stage("system")
 def test_gradient_equals_finite_differences(layer, before):
     x = torch.randn(B, 3, N, requires_grad=True)
     names, values = zip(*layer.named_parameters(), strict=True)

@@ -38,6 +38,7 @@ def rows(text):
     return [json.loads(line) for line in text.splitlines()]
 
 
+@pytest.mark.stage("system")
 def test_topics(runs, capsys):
     expected = TopicalSSL.load(runs / "text" / "model").topics(3)
     found = rows(run(capsys, "topics", runs / "text", "--words", 3, "--json").out)

@@ -14,6 +14,7 @@ from pyro_ssl.datasets import Vocabulary
 from tests.cli.program import SMALL, SMALL_SERIES, book, circle, fails, history_of, run
 
 
+@pytest.mark.stage("system")
 def test_a_text(capsys, tmp_path):
     out = tmp_path / "new" / "run"
     ran = run(capsys, "fit", book(tmp_path), "--out", out, *SMALL)
@@ -33,6 +34,7 @@ def test_a_text(capsys, tmp_path):
     assert settings["command"].startswith("pyro-ssl fit ")
 
 
+@pytest.mark.stage("system")
 def test_the_log_and_the_standard_error_have_the_same_lines(capsys, tmp_path):
     ran = run(capsys, "fit", book(tmp_path), "--out", tmp_path / "run", *SMALL)
     lines = (tmp_path / "run" / "log.txt").read_text().splitlines()
@@ -42,6 +44,7 @@ def test_the_log_and_the_standard_error_have_the_same_lines(capsys, tmp_path):
     assert "120 words in 15 passages, 1 of them held out" in lines[1]
 
 
+@pytest.mark.stage("system")
 def test_a_terminal_has_a_bar_in_place_of_lines(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(log.Log, "has_bar", True)
     ran = run(capsys, "fit", book(tmp_path), "--out", tmp_path / "run", *SMALL)
@@ -66,6 +69,7 @@ def test_the_log_cannot_be_written_any_more(capsys, tmp_path):
     assert "first" in said and "second" in said
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "tsv", "txt.gz"])
 def test_formats_hold_the_same_documents(kind, capsys, tmp_path):
     texts = [f"the {color} boat\nsails, today" * 4 for color in ("red", "blue", "green")]
@@ -90,6 +94,7 @@ def test_formats_hold_the_same_documents(kind, capsys, tmp_path):
     assert data["held out"] == (count > 1)
 
 
+@pytest.mark.stage("system")
 def test_the_standard_input(capsys, tmp_path, monkeypatch):
     text = book(tmp_path).read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
@@ -99,6 +104,7 @@ def test_the_standard_input(capsys, tmp_path, monkeypatch):
     assert "standard input" in (tmp_path / "a" / "index.html").read_text()
 
 
+@pytest.mark.stage("system")
 def test_case_is_kept(capsys, tmp_path):
     asked = ["--out", tmp_path / "run", *SMALL, "--keep-case"]
     assert run(capsys, "fit", book(tmp_path), *asked).code == 0
@@ -133,6 +139,7 @@ def test_series_without_names(capsys, tmp_path):
     assert ran.code == 0 and "4 steps of 1, 2 in 1 series" in ran.err
 
 
+@pytest.mark.stage("system")
 def test_options_reach_the_fit(capsys, tmp_path):
     asked = "--learning-rate 0.05 --batch-size 5 --particles 3 --seed 7 --vocabulary 6 --device cpu"
     for name, more in {"a": asked, "b": asked, "c": asked.replace("7", "8")}.items():
@@ -174,12 +181,14 @@ def test_the_command_is_installed():
     assert getattr(importlib.import_module(module), name) is main
 
 
+@pytest.mark.stage("system")
 def test_patience_ends_a_fit(capsys, tmp_path):
     asked = ["--epochs", "60", "--patience", "1", "--learning-rate", "0.5"]
     ran = run(capsys, "fit", book(tmp_path), "--out", tmp_path / "run", *SMALL, *asked)
     assert ran.code == 0 and len(history_of(tmp_path / "run")) < 60
 
 
+@pytest.mark.stage("system")
 def test_what_cannot_be_shown_ends_no_fit(capsys, tmp_path, monkeypatch):
     from pyro_ssl.cli.folder import RunFolder
 
@@ -192,6 +201,7 @@ def test_what_cannot_be_shown_ends_no_fit(capsys, tmp_path, monkeypatch):
     assert "the page could not be written ([Errno 28] No space left on device)" in ran.err
 
 
+@pytest.mark.stage("system")
 def test_warnings_are_told_in_a_line(capsys, tmp_path):
     import warnings
 

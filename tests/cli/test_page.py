@@ -30,6 +30,7 @@ def pages(monkeypatch):
     return found
 
 
+@pytest.mark.stage("system")
 def test_of_a_text(pages, capsys, tmp_path):
     path = book(tmp_path).rename(tmp_path / "Q <b> & A.txt")
     assert run(capsys, "fit", path, "--out", tmp_path / "run", *SMALL).code == 0
@@ -63,6 +64,7 @@ def test_of_series(pages, capsys, tmp_path):
     assert "What comes next" not in pages[-2]
 
 
+@pytest.mark.stage("system")
 def test_a_model_is_there_while_the_run_goes_on(pages, capsys, tmp_path, monkeypatch):
     """Whoever asks for topics meanwhile has those of the best epoch so far."""
     from pyro_ssl import TopicalSSL

@@ -21,6 +21,8 @@ from tests.cli.program import (
     tensors_of,
 )
 
+pytestmark = pytest.mark.stage("system")
+
 ROOT = Path(pyro_ssl.__file__).parents[1]
 
 

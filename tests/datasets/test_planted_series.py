@@ -35,6 +35,7 @@ def test_without_noise_the_target_is_the_sum(nonlinear, autocorrelation):
         assert float(y[t]) == pytest.approx(effects[0] - 2.0 * effects[1] + 0.5 * effects[2])
 
 
+@pytest.mark.stage("system")
 def test_one_variable_at_a_time():
     """Of 20,000 steps 0.7 follow the first: 6 standard deviations are 0.02 (false alarms 2e-9)."""
     data = planted_variables(

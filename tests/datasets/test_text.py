@@ -38,6 +38,7 @@ def test_tokenize(text, tokens):
     assert tokenize(text) == (tokens.split() if isinstance(tokens, str) else tokens)
 
 
+@pytest.mark.stage("system")
 @given(st.text())
 def test_tokens_are_words_again(text):
     tokens = tokenize(text)

@@ -310,6 +310,7 @@ TokenCorpus.build(sys.argv[1], texts(), vocabulary=Vocabulary(["<unk>"]), disabl
 """
 
 
+@pytest.mark.stage("system")
 def test_a_build_that_is_killed_starts_again(folder):
     done = subprocess.run([sys.executable, "-c", KILLED, folder], cwd=os.getcwd())
     assert done.returncode == -signal.SIGKILL

@@ -25,6 +25,7 @@ ENDS = {
 }
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize(
     "how", ["raises", *(pytest.param(h, marks=statistical) for h in ENDS if h != "raises")]
 )

@@ -84,12 +84,14 @@ def check_alike(name, made):
         assert all(torch.equal(values[0], value) for value in values), key
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("name", EXACT)
 def test_two_ranks_are_one_process(two, name):
     check_same(name, two, scenarios.alone(name))
     check_alike(name, two)
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("name", AMONG_RANKS)
 def test_the_twist_does_not_depend_on_the_number_of_ranks(two, name):
     check_same(name, two, in_ranks_of_one(name))

@@ -18,6 +18,8 @@ from tests.distributed.launch import ROOT
 from tests.distributed.test_ranks import check_same
 from tests.statistics import staged
 
+pytestmark = pytest.mark.stage("system")
+
 statistical = pytest.mark.stage("statistical")
 nightly = pytest.mark.stage("nightly")
 

@@ -20,6 +20,7 @@ def text(tmp_path):
     return path
 
 
+@pytest.mark.stage("system")
 def test_the_module_is_the_command(text, tmp_path, capsys):
     torch.set_default_dtype(torch.float32)
     assert train.main([str(text), *SMALL.split(), "--out", str(tmp_path / "run")]) == 0

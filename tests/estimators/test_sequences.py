@@ -9,6 +9,8 @@ import torch
 from pyro_ssl.estimators import CategoricalSSL, NotFittedError
 from tests.faults.digest import nothing_changes
 
+pytestmark = pytest.mark.stage("system")
+
 X = np.array([0, 0, 1, 1, 0, 0, 2, 3, 2, 3, 0, 1]).reshape(-1, 1)
 LENGTHS = [6, 4, 2]
 

@@ -13,6 +13,8 @@ from pyro_ssl.datasets import STOP_WORDS, batchify, tokenize
 from pyro_ssl.estimators import CategoricalSSL, NotFittedError, TextTopics
 from tests.faults.digest import nothing_changes
 
+pytestmark = pytest.mark.stage("system")
+
 ANIMALS = "the cat and the dog sat near a horse while some birds sang"
 MONEY = "stocks fell and bonds rose as the bank cut its rates again"
 TEXTS = [ANIMALS, MONEY] * 15

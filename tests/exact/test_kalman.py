@@ -221,6 +221,7 @@ def test_gradients_of_all_parameters_are_finite_and_right(how):
             torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.stage("system")
 def test_float32_stays_near_float64_over_a_long_sequence():
     """Precise data, a vague start: here a difference of covariances would turn negative."""
     D, T = 2, 400

@@ -87,6 +87,7 @@ def test_loss_is_minus_the_exact_log_likelihood_of_what_is_returned(kind):
     assert em.step(**given) == pytest.approx(-float(log_p.sum()), rel=1e-9)
 
 
+@pytest.mark.stage("system")
 def test_exact_likelihood_has_no_gradient_where_em_ends():
     """By automatic differentiation through the Kalman filter, in all parameters at once."""
     _, _, x, u = planted(20, 15, driven=True)
@@ -105,6 +106,7 @@ def test_exact_likelihood_has_no_gradient_where_em_ends():
         assert gradient.abs().max() < 1e-4
 
 
+@pytest.mark.stage("system")
 def test_smoothing_is_a_sequence_that_starts_at_zero_with_variance_one():
     """The start of a single sequence would be learned as certain without it."""
     x = planted(1)[2]
@@ -142,6 +144,7 @@ def test_units_and_origins_do_not_matter(dtype, unit, level, tolerance):
     torch.testing.assert_close(other.transition.matrix, one.transition.matrix, **near)
 
 
+@pytest.mark.stage("system")
 def test_latents_are_in_the_documented_coordinates():
     given, em = problem("ragged"), LinearGaussianEM(3)
     em.fit(**given, num_steps=100, tolerance=0.0, disable_progbar=True)

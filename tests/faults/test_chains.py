@@ -220,6 +220,7 @@ CALLS = {
 }
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_is_told_and_changes_nothing(fault, call):

@@ -45,6 +45,7 @@ def test_a_refused_dirichlet_stays_refused_and_counts_nothing():
         assert not em.counts
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("how", NO_TABLE)
 @pytest.mark.parametrize("call", [n for n in CALLS if n.startswith(("Particle", "Stochastic"))])
 def test_elsewhere_it_is_a_site_like_any_other(how, call):

@@ -145,6 +145,7 @@ def check_damage(saved, kind, num_damages, tmp_path):
     assert harmless <= 2 + 0.05 * num_damages
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("kind", KINDS)
 def test_damage_is_told(saved, kind, tmp_path):
     check_damage(saved, kind, 17, tmp_path)
@@ -513,6 +514,7 @@ def test_leftovers_of_a_killed_save_are_removed(tmp_path):
     )
 
 
+@pytest.mark.stage("system")
 def test_savers_and_readers_of_one_folder_do_not_meet(tmp_path):
     """Three threads save, this one reads: always something whole that one of them saved."""
 
@@ -598,6 +600,7 @@ def kill_savers(nursery, folder, num_kills):
     assert len(list(folder.iterdir())) == 3
 
 
+@pytest.mark.stage("system")
 def test_kill_during_saves(nursery, tmp_path):
     kill_savers(nursery, tmp_path, 10)
 

@@ -118,6 +118,7 @@ def count_runs(do, world):
     return world.parts.num_runs
 
 
+@pytest.mark.stage("system")
 def test_mcmc_puts_all_back_whichever_draw_fails():
     world = spoilt(run=topics)
     kernel = ParticleGibbsKernel(world.model, 2)

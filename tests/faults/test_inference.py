@@ -53,6 +53,7 @@ def finite(result):
     return not isinstance(result, float) or math.isfinite(result)
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("name, call", [*product()])
 def test_is_told_and_changes_nothing(name, call):
     fault = FAULTS[name]

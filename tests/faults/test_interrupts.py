@@ -17,6 +17,8 @@ from tests.faults.digest import digest_of_generators, digest_of_tensors
 from tests.infer import test_saved_chains as chains
 from tests.models import test_saved_fits as fits
 
+pytestmark = pytest.mark.stage("system")
+
 
 class Interrupts(TorchDispatchMode):
     """Raises ``KeyboardInterrupt`` once, before the operation of this number."""

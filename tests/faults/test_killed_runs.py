@@ -12,6 +12,8 @@ import pytest
 
 from tests.faults.nursery import nursery_of
 
+pytestmark = pytest.mark.stage("system")
+
 # One process imports once and forks the runs, which then are ready in milliseconds.
 NURSERY = """
 import hashlib, os, signal, sys, time

@@ -162,6 +162,7 @@ PACKAGING = {
 }
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("loader", LOADERS)
 @pytest.mark.parametrize("fault", PACKAGING)
 def test_packaging(tmp_path, loader, fault):

@@ -170,6 +170,7 @@ def no_data(kind):
 TABLES = {kind.__name__: EVERY | constructors(kind) | no_data(kind) for kind in MAKE}
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("kind, call, told", rows(**TABLES))
 def test_a_fault_has_its_error_and_changes_nothing(kind, call, told):
     told_or_right(kind, call, told)
@@ -272,6 +273,7 @@ def test_a_first_epoch_that_fails_is_taken_back(kind, monkeypatch):
     assert caught.value.__notes__[-1].endswith("no epoch was over; the model is as it was before.")
 
 
+@pytest.mark.stage("system")
 def test_two_threads_take_turns():
     """Twenty scores by two threads: each the one number, and nothing left in the store."""
     model, errors, scores = fitted(TopicalSSL)[0], [], []

@@ -99,6 +99,7 @@ def test_the_loss_of_an_epoch_is_per_token_and_of_paths_and_words(inference):
 # ----------------------------------------------------------------------------- modes of autograd
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
 def test_learning_and_drawing_within_any_mode_of_autograd(mode):
     """Word 0 alone: phi[:, 0] is near 1 where it is right, 1/4 where the prior is drawn."""
@@ -149,6 +150,7 @@ def test_probabilities_of_exactly_zero_and_one():
     assert ParticleGibbs(model, 3).sweep(None).tolist() == [[1, 0, 1]]
 
 
+@pytest.mark.stage("system")
 def test_long_sequences_add_up_in_float64():
     """4,000 float32 steps of log 1/3 each."""
     torch.set_default_dtype(torch.float32)
@@ -176,6 +178,7 @@ def test_counts_go_on_beyond_two_to_the_24():
         assert fit.counts["phi"].sum().item() == pytest.approx(20_000_001, rel=1e-6)
 
 
+@pytest.mark.stage("system")
 def test_counts_of_many_tokens_are_not_rounded_while_they_add_up():
     """200,000 float32 look-ups."""
     torch.set_default_dtype(torch.float32)
@@ -187,6 +190,7 @@ def test_counts_of_many_tokens_are_not_rounded_while_they_add_up():
     assert em.counts["phi"].sum(0).tolist() == pytest.approx([198_000, 2_000], rel=0, abs=0.02)
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("how", ["without replacement", "with replacement", "one, three times"])
 def test_counts_are_those_of_the_paths_in_memory(how):
     N, words = 6, torch.randint(V, (T, 6))
@@ -280,6 +284,7 @@ def test_half_precision_is_refused(dtype, call):
 # ----------------------------------------- sizes and shapes of models, second fits, stops, threads
 
 
+@pytest.mark.stage("system")
 def test_one_step_is_a_mixture():
     words = torch.randint(5, (1, 8))
     ssl = TopicalSSL(2, 5, hidden_size=4)
@@ -295,6 +300,7 @@ def test_a_shape_of_two_readings_is_refused(shape, dim):
         GaussianSSL(dim, hidden_size=4).fit(torch.randn(shape), disable_progbar=True)
 
 
+@pytest.mark.stage("system")
 def test_data_as_they_come():
     x, series = torch.randn(20, 4, 1), torch.randn(8, 2, 2).cumsum(0)
     options = dict(num_epochs=1, disable_progbar=True)

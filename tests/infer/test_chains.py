@@ -335,6 +335,7 @@ def test_marginals_of_a_forecast_are_sums(chains):
     torch.testing.assert_close(found["b"], table.sum(1))
 
 
+@pytest.mark.stage("system")
 def test_em_keeps_paths_by_site_and_learns(chains):
     """Planted: two chains that persist, and means that add up."""
     z = {name: torch.zeros(20, 8, dtype=torch.long) for name in SIZES}

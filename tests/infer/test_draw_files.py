@@ -26,6 +26,7 @@ def ends(draw):
     return {"ends": draw["z"][..., -1]}
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("name", KINDS)
 def test_draws_are_the_same_wherever_they_are(tmp_path, name):
     expected, found = run(name), run(name, draws_folder=tmp_path)
@@ -37,6 +38,7 @@ def test_draws_are_the_same_wherever_they_are(tmp_path, name):
         assert torch.equal(on_disk[site], value) and on_disk[site].dtype == value.dtype
 
 
+@pytest.mark.stage("system")
 def test_what_a_function_keeps_and_thinning(tmp_path):
     options = {"keep": ends, "thinning": 3}
     expected = run("three chains", **options).get_samples()
@@ -50,6 +52,7 @@ def test_what_a_function_keeps_and_thinning(tmp_path):
     assert ParticleGibbs.read_draws(tmp_path)["ends"].shape == (3, UPDATES // 3, B)
 
 
+@pytest.mark.stage("system")
 def test_states_take_one_byte_and_the_occupancy_is_read_off_the_disk(tmp_path):
     found, expected = run("three chains", draws_folder=tmp_path), run("three chains")
     assert ParticleGibbs.read_draws(tmp_path)["z"].dtype == torch.uint8
@@ -60,6 +63,7 @@ def test_states_take_one_byte_and_the_occupancy_is_read_off_the_disk(tmp_path):
 # ------------------------------------------------------------------------------------ stopped
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize(
     "name, every, stop",
     [
@@ -86,6 +90,7 @@ def killed(folder, draws, at, every=3):
         run("states", folder, every=every, hook_fn=hook, draws_folder=draws)
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("at", [0, 3, 5, *(pytest.param(at, marks=nightly) for at in (1, 2, 4))])
 def test_draws_after_the_last_save_are_drawn_again(tmp_path, at):
     expected = result_of("states")
@@ -96,6 +101,7 @@ def test_draws_after_the_last_save_are_drawn_again(tmp_path, at):
     assert all_of(again) == expected
 
 
+@pytest.mark.stage("system")
 def test_checkpoints_hold_no_draws_that_are_elsewhere(tmp_path):
     sizes = []
     for options in ({}, {"draws_folder": tmp_path / "draws"}):
@@ -104,6 +110,7 @@ def test_checkpoints_hold_no_draws_that_are_elsewhere(tmp_path):
     assert sizes[1] < sizes[0] - 20 * B * T
 
 
+@pytest.mark.stage("system")
 def test_a_checkpoint_moves_draws_to_a_folder_and_asks_for_it(tmp_path):
     expected = result_of("states")
     run("states", tmp_path / "run", 3)
@@ -196,6 +203,7 @@ def test_an_error_on_disk_ends_the_run_and_leaves_the_sampler(tmp_path, monkeypa
             done.run(data(), num_samples=4, draws_folder=tmp_path)
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("how", ["flip", "cut", "gone", "header", "no header"])
 def test_damage_is_told(tmp_path, how):
     run("states", tmp_path / "run", 5, draws_folder=tmp_path / "draws")

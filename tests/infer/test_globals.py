@@ -357,6 +357,7 @@ def test_a_statistic_below_zero_has_no_closed_form():
     assert not kernel._update.inner[0].forms
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("num_chains", [1, 2])
 def test_draws_come_by_site_and_are_reported(num_chains, capsys):
     data = drawn(normal_mean_and_scale)[1]
@@ -372,6 +373,7 @@ def test_draws_come_by_site_and_are_reported(num_chains, capsys):
     assert "mean[0]" in (table := capsys.readouterr().out) and "step size" in table
 
 
+@pytest.mark.stage("system")
 def test_step_sizes_stay_after_the_warm_up():
     data = drawn(normal_mean_and_scale)[1]
     pg, seen = ParticleGibbs(normal_mean_and_scale, 4), []
@@ -526,6 +528,7 @@ def test_what_reaches_the_transition_is_asked_of_one_sequence():
     assert met == [1] and not sites.reach_transition
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("kind", ["draw", "mean", "mode"])
 @pytest.mark.parametrize("V", [5, 5000, 50_000])
 def test_rows_sum_to_one_as_their_dtype_adds(device, kind, V):

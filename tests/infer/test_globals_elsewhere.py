@@ -76,6 +76,7 @@ def all_known(x=None):
             pyro.sample("x", dist.Normal(mean + 0.0 * z, scale), obs=at(x, t))
 
 
+@pytest.mark.stage("system")
 def test_em_finds_the_mode_that_pyros_autodelta_finds():
     x = 1.0 + 0.5 * torch.randn(T, B)
     em = StochasticEM(all_known, Adam({"lr": 0.1}), 2)
@@ -91,6 +92,7 @@ def test_em_finds_the_mode_that_pyros_autodelta_finds():
         assert em.values[name].item() == pytest.approx(found[name].item(), abs=2e-3)
 
 
+@pytest.mark.stage("system")
 def test_effects_of_sequences_go_by_minibatch():
     """One estimate of each sequence, whichever are at hand."""
     N, x = 6, torch.arange(6.0).expand(T, 6) + 0.1 * torch.randn(T, 6)
@@ -150,6 +152,7 @@ def given_means(x):
             pyro.sample("x", dist.Normal(mean[z], 0.7), obs=x[t])
 
 
+@pytest.mark.stage("system")
 def test_scores_are_averages_over_the_draws():
     """Each sequence weighs the draws by its own past."""
     x, P = torch.randn(T, B), 4000

@@ -108,6 +108,7 @@ def labelled(words, lengths, labels, index=None):
             pyro.sample("x", dist.Categorical(phi[z]), obs=words[:, index][t])
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("size", [1, 4, N])
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("dirichlet", ["mean", "mode"])

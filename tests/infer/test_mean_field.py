@@ -161,6 +161,7 @@ def test_nothing_is_estimated_for_a_markov_chain():
     assert loss.loss(model, guide) == pytest.approx(loss.loss(model, guide), abs=1e-10)
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("scale", [1.0, 0.5])
 def test_lengths_inputs_and_scale(scale):
     """The mean over many draws is the exact ELBO, whatever stands past a sequence's length.
@@ -358,6 +359,7 @@ def of_rows():
         pyro.sample("x", dist.Normal(1.0 * z, 1.0), obs=torch.zeros(3)[t])
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("model, site", [(of_scale, "sigma"), (of_rows, "rows")])
 def test_other_latent_sites_take_guides_of_their_own(model, site):
     loss = MeanFieldELBO()
@@ -372,6 +374,7 @@ def test_other_latent_sites_take_guides_of_their_own(model, site):
     assert sum(losses[-20:]) < sum(losses[:20])
 
 
+@pytest.mark.stage("system")
 def test_the_elbo_of_a_list_is_pyros_own():
     """Both are unbiased for it: means of 150 of each, within five standard errors."""
     guide = AutoGuideList(of_scale)

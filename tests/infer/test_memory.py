@@ -28,6 +28,8 @@ from pyro_ssl.infer.draws import Draws
 from pyro_ssl.infer.memory import available_memory, check_fits
 from tests.faults.digest import nothing_changes
 
+pytestmark = pytest.mark.stage("system")
+
 T, B, K, V = 20, 300, 30, 9
 
 

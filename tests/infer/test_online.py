@@ -81,6 +81,7 @@ def in_parts(pf, x, given, size):
     return states
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize(
     "kind, which, dtype",
     by_pairs(

@@ -108,6 +108,7 @@ def test_gradient_is_that_of_the_filter():
     assert (exact - filtered).norm() > 0.1 * filtered.norm()
 
 
+@pytest.mark.stage("system")
 def test_svi_learns_topics_and_transition():
     words = torch.tensor([[0, 4], [0, 4], [1, 3], [1, 3], [0, 4], [0, 4]])
     model, transition = topics(words)

@@ -45,6 +45,7 @@ def exact_log_likelihood(transition, table):
     return torch.stack(log_evidence).diff(dim=0, prepend=torch.zeros(1, table.shape[1]))
 
 
+@pytest.mark.stage("system")
 def test_log_likelihood_and_perplexity_equal_enumeration(phi):
     """P=20,000: the standard error of each term is about 0.005."""
     transition, x = sharp_lstm(), torch.randint(V, (T, 3))
@@ -57,6 +58,7 @@ def test_log_likelihood_and_perplexity_equal_enumeration(phi):
     assert pf.perplexity(x, start=2) == pytest.approx(float((-exact[2:].mean()).exp()), rel=0.02)
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("resampling", ["systematic", "multinomial"])
 def test_markov_chain_equals_the_forward_algorithm(phi, resampling):
     matrix = dist.Dirichlet(torch.ones(K, K)).sample()

@@ -228,6 +228,7 @@ def test_progress_bar_shows_how_far_the_paths_move(words, capfd, monkeypatch):
     assert not capfd.readouterr().err
 
 
+@pytest.mark.stage("system")
 def test_diagnostics_and_summary(words, capsys):
     pg = run(TopicModel(), words, num_samples=20, num_chains=2)
     report = pg.diagnostics()

@@ -48,6 +48,7 @@ def same(one, other):
     return torch.equal(one, other) and one.dtype == other.dtype
 
 
+@pytest.mark.stage("system")
 @quietly
 @pytest.mark.parametrize("name", KINDS)
 def test_steps_are_the_same_wherever_paths_are(tmp_path, name):
@@ -57,6 +58,7 @@ def test_steps_are_the_same_wherever_paths_are(tmp_path, name):
     assert not list((tmp_path / "paths").iterdir())  # the file has no name
 
 
+@pytest.mark.stage("system")
 @quietly
 @pytest.mark.parametrize("name, before, after", by_pairs(KINDS, *[("memory", "disk")] * 2))
 def test_a_run_goes_on_wherever_paths_are(tmp_path, name, before, after):
@@ -137,6 +139,7 @@ def test_the_space_of_the_file_is_taken_at_once(tmp_path):
     assert (before.f_bfree - after.f_bfree) * before.f_frsize > 2**25 and not rows.any()
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("how", ["flip", "cut", "gone"])
 def test_damaged_paths_of_a_save(tmp_path, how):
     em, losses, folder = fresh("drawn", 0), [], tmp_path / "saved"

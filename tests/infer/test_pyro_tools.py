@@ -50,6 +50,7 @@ def by_pyro(driver, model, words, warmup_steps, **how):
 # --------------------------------------------------------------------------------- Pyro's drivers
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("warmup_steps", [0, 1, 5])
 def test_warm_up_ends_in_pyros_mcmc_too(warmup_steps, words):
     """The kernel is the same from there on: its twist, its draws, and what it records."""
@@ -60,6 +61,7 @@ def test_warm_up_ends_in_pyros_mcmc_too(warmup_steps, words):
     assert kernel.diagnostics()["num_sweeps"] == S
 
 
+@pytest.mark.stage("system")
 def test_streaming(words):
     """Sums over draws are kept in place of the draws."""
     model = make_model()

@@ -110,6 +110,7 @@ def test_a_body_that_looks_at_other_steps_is_refused(words, call):
         (CALLS | WITHOUT_LATENTS)[call](model, words)
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("call", [*CALLS, *WITHOUT_LATENTS])
 def test_the_same_call_is_taken_where_the_body_is_right(words, call):
     """Else the test above would hold for another reason."""

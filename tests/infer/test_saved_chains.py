@@ -161,6 +161,7 @@ def all_of(pg):
     return packed, digest_of_tensors(tensors), digest_of_generators()
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_that_is_stopped_goes_on_as_if_it_never_was(tmp_path, name):
     goes_on(tmp_path, name, [4], result_of(name))

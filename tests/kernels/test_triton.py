@@ -66,6 +66,7 @@ ON_CHIP = [
 ]
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("case", PAIRS, ids=str)
 @pytest.mark.skipif(ON_GPU, reason="each would be compiled: see test_same_draws_on_cuda")
 def test_same_draws_as_torch(case):
@@ -161,6 +162,7 @@ def test_too_little_memory_on_the_chip_leaves_it_to_torch(monkeypatch):
     same(found, expected, None)
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("spread", [60.0, 200.0, 1e4])
 def test_prior_and_emission_that_hardly_overlap(spread):
     torch.manual_seed(0)
@@ -174,6 +176,7 @@ def test_prior_and_emission_that_hardly_overlap(spread):
     torch.testing.assert_close(found.log_likelihood, expected.log_likelihood, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.stage("system")
 def test_states_that_cannot_be_are_never_drawn():
     torch.manual_seed(0)
     table = torch.randn(8, 5, 20)
@@ -184,6 +187,7 @@ def test_states_that_cannot_be_are_never_drawn():
     assert not sweep.failed.any()
 
 
+@pytest.mark.stage("system")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, in the interpreter
 def test_failures_are_told():
     """Weights that are all zero, or NaN, are reported as torch reports them, and draw nothing."""
@@ -198,6 +202,7 @@ def test_failures_are_told():
     assert sweep.failed.all() and ((sweep.z >= 0) & (sweep.z < 4)).all()
 
 
+@pytest.mark.stage("system")
 def test_strided_arguments_are_read_as_they_stand():
     torch.manual_seed(0)
     transition, table = LSTMTransition(4, 8), torch.randn(4, 6, 3).permute(1, 2, 0)
@@ -258,6 +263,7 @@ def test_nothing_waits_for_the_gpu(ancestor_sampling):
     assert not waits
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("twisted", [False, True])
 def test_a_sweep_goes_on_from_where_particles_stand(twisted):
     """In two parts it has the draws that it has in one."""

@@ -7,6 +7,8 @@ import torch
 from pyro_ssl.models import choose_num_topics
 from tests.faults.digest import nothing_changes
 
+pytestmark = pytest.mark.stage("system")
+
 HOW = {"num_epochs": 5, "markov_starts": 5, "options": {"hidden_size": 8}}
 
 

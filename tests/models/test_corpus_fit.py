@@ -16,6 +16,8 @@ from pyro_ssl.models import corpus_words
 from pyro_ssl.transitions import LSTMTransition
 from tests.faults.digest import digest_of_generators, digest_of_tensors, nothing_changes
 
+pytestmark = pytest.mark.stage("system")
+
 K, V, T, N = 3, 9, 6, 20
 WORDS = Vocabulary(["<unk>", *"abcdefgh"])
 quiet = {"disable_progbar": True}

@@ -10,6 +10,8 @@ import torch
 from pyro_ssl import IMVLSTM, GaussianSSL
 from pyro_ssl.datasets import noisy_curve
 
+pytestmark = pytest.mark.stage("system")
+
 UNITS = [1e-12, 1.0, 1e12]
 # Where rounding turns a resampling over, other paths are drawn: then R and the path are the same to
 # within the noise of 1,000 particles, and the log-likelihood of a step to within four times that.

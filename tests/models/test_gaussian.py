@@ -177,6 +177,7 @@ def test_paths_move_at_every_step(kind):
     assert rate.min() > 0.1
 
 
+@pytest.mark.stage("system")
 def test_the_best_epoch_may_be_an_early_one(monkeypatch):
     """Its state has nothing of what later epochs keep."""
     scores = iter(range(100))

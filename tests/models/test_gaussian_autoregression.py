@@ -97,6 +97,7 @@ def test_evidence_of_residuals_is_that_of_the_joint_gaussian(noise):
     torch.testing.assert_close(found, joint.log_prob(x.movedim(1, 0).flatten(1)))
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("noise", NOISES)
 def test_paths_and_evidence_are_those_of_residuals(noise):
     """By the same seed; and sensors' places have G (u - m) more."""
@@ -127,6 +128,7 @@ def check_moved(one, other, shift):
     torch.testing.assert_close(one.scale, other.scale)
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("noise", NOISES)
 def test_with_g_zero_all_is_as_without(noise):
     """To the last bit."""
@@ -495,6 +497,7 @@ def test_finds_a_planted_autoregression():
     assert (var - G).abs().max() > 0.2
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize(
     "options",
     [{}, {"linear": True, "noise": "diagonal"}, {"linear": True, "noise": "low-rank"}],
@@ -553,6 +556,7 @@ def test_a_saved_model_is_the_same(tmp_path):
     assert torch.equal(one, other)
 
 
+@pytest.mark.stage("system")
 def test_a_fit_goes_on_to_the_same_bits(tmp_path):
     x, found = sensors(8, 2), []
     for parts in ((3,), (2, 3)):

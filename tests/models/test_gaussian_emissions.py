@@ -99,6 +99,7 @@ def moments(emission, density, eta):
 # ------------------------------------------------------------------------------ against quadrature
 
 
+@pytest.mark.stage("system")
 @every_emission
 def test_filter_and_evidence_are_those_of_quadrature(emission):
     """|z| < 6 with errors taken twice as large as for 4,000 independent draws.
@@ -154,6 +155,7 @@ def test_forecasts_are_those_of_quadrature(emission):
     assert ssl.forecast(x, S, [0], num_particles=9).samples.shape == (9, S, 1, E)
 
 
+@pytest.mark.stage("system")
 @every_emission
 def test_holes_are_filled_with_what_the_data_may_be(emission):
     ssl, x, given = world(emission)
@@ -296,6 +298,7 @@ def test_the_estimate_is_where_the_penalised_likelihood_is_flat(emission, learns
         assert torch.equal(found.covariance, R)
 
 
+@pytest.mark.stage("system")
 def test_flags_that_are_always_on_have_finite_odds():
     x = torch.bernoulli(torch.full((60, 2, 3), 0.5))
     x[..., 1] = 1.0
@@ -400,6 +403,7 @@ def test_save_load_and_tables(emission, tmp_path):
     assert FAMILIES[emission].good(found[0].samples).all()
 
 
+@pytest.mark.stage("system")
 def test_a_loading_that_is_given_stays():
     x = planted("poisson", 15, 2)[..., :2]
     ssl, C = GaussianSSL(2, hidden_size=2, emission="poisson"), torch.eye(2)

@@ -25,6 +25,7 @@ LEVEL = 0.9
 # ---------------------------------------------------------------------------- distances and gaps
 
 
+@pytest.mark.stage("system")
 def test_rows_are_distances_to_the_nearest_observation():
     seen = torch.rand(40, 30, 3, generator=torch.Generator().manual_seed(0)) < 0.08
     row = rows_of(seen)
@@ -158,6 +159,7 @@ def small():
 QUICK = {"num_samples": 4, "warmup_steps": 1, "num_chains": 2, "num_particles": 3}
 
 
+@pytest.mark.stage("system")
 def test_factors_are_kept_saved_and_forgotten_by_a_fit(tmp_path):
     ssl, x = small()
     assert ssl.gap_factors is None
@@ -179,6 +181,7 @@ def test_factors_are_kept_saved_and_forgotten_by_a_fit(tmp_path):
     assert ssl.gap_factors is None
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("noise", ["full", "diagonal"])
 def test_every_kind_of_noise_lengths_and_mask(noise, dtype):
@@ -222,6 +225,7 @@ def test_an_interval_has_two_ends():
     assert ssl.gap_factors is None
 
 
+@pytest.mark.stage("system")
 def test_calibrated_again_it_starts_anew():
     ssl, x = small()
     pyro.set_rng_seed(1)
@@ -230,6 +234,7 @@ def test_calibrated_again_it_starts_anew():
     assert torch.equal(ssl.calibrate(x, **QUICK), first)
 
 
+@pytest.mark.stage("system")
 def test_numbers_with_outliers_are_calibrated_too():
     pyro.set_rng_seed(0)
     ssl, x = GaussianSSL(1, hidden_size=4, emission="student_t"), torch.randn(9, 3, 2)

@@ -30,6 +30,7 @@ def test_what_has_the_form_is_found(rank):
     torch.testing.assert_close(low_rank(R, rank), R, rtol=2e-2, atol=2e-2)
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("seed", range(5))
 def test_no_covariance_of_the_form_near_it_is_likelier(rank, seed):
@@ -86,6 +87,7 @@ def test_forms():
     assert torch.equal(form_of("low-rank", 2)(R), low_rank(R, 2))
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("holes", [False, True])
 def test_a_fit_finds_noise_that_sensors_share(holes, tmp_path):
     """A disturbance of five of six sensors, beside a path that all see."""

@@ -152,6 +152,7 @@ def tables():
     return [one, two], y, torch.tensor([30, 20])
 
 
+@pytest.mark.stage("system")
 def test_tables_are_series_with_names():
     frames, x, lengths = tables()
     one, other = fitted(frames), fitted(x, lengths)
@@ -168,6 +169,7 @@ def test_tables_are_series_with_names():
         found[0].sensor("g")
 
 
+@pytest.mark.stage("system")
 def test_results_go_on_with_the_index_of_a_table(tmp_path):
     (one, _), _, _ = tables()
     ssl = fitted(one)
@@ -207,6 +209,7 @@ def test_inputs_come_as_tables_too():
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
+@pytest.mark.stage("system")
 def test_a_saved_fit_knows_other_tables_from_its_own(tmp_path):
     """Two that are printed alike, as data and as validation data."""
     one = pd.DataFrame(sensors(80, 1).nan_to_num(20.0)[:, 0].numpy())
@@ -265,6 +268,7 @@ def test_a_forecast_says_where_it_extrapolates():
         assert found.extrapolates[-1].all() == (share == 1.0)
 
 
+@pytest.mark.stage("system")
 def test_pooled_forecasts_are_the_mixture():
     x = sensors(20, 2)
     parts = [fitted(x).forecast(x, 3, num_particles=30) for _ in range(2)]
@@ -292,6 +296,7 @@ def test_a_model_saved_before_there_were_regions_loads():
 # ------------------------------------------------------------------------------------- iterates
 
 
+@pytest.mark.stage("system")
 def test_forecasts_go_by_the_weights_of_several_epochs():
     """Of 9 particles five go by the one, four by the other; the model keeps its own."""
     x = sensors(15, 2).nan_to_num(20.0)

@@ -24,6 +24,8 @@ from pyro_ssl.transitions import LinearGaussianTransition
 from tests.smc.test_gaussian import p_values
 from tests.statistics import ALPHA
 
+pytestmark = pytest.mark.stage("system")
+
 T, B, D, E, U = 10, 3, 2, 4, 2
 NOISES = ("full", "diagonal")
 

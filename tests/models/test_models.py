@@ -233,6 +233,7 @@ def test_save_and_load(kind, tmp_path):
     assert len(list((tmp_path / "model").iterdir())) == 2
 
 
+@pytest.mark.stage("system")
 @every_model
 def test_a_checkpoint_that_does_not_fit_is_told(kind, tmp_path):
     model, world = make(kind)

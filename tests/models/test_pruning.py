@@ -56,6 +56,7 @@ def test_a_pruned_model_is_saved_and_goes_on(tmp_path):
     assert pruned.phi.shape == (3, V) and pruned.perplexity(words) > 1.0
 
 
+@pytest.mark.stage("system")
 def test_a_sparse_fit_goes_on_to_the_same_bits(tmp_path):
     words, found = torch.randint(V, (6, 9)), []
     for stops in ([2], [1, 2]):
@@ -81,6 +82,7 @@ def test_what_is_refused():
         TopicalSSL(K, V).prune()
 
 
+@pytest.mark.stage("system")
 def test_a_sparse_fit_starts_from_an_hmm_with_empty_topics():
     """Two topics in eight; the LSTM learns of these, and pruning leaves what is used."""
     first = torch.randint(2, (1, 30)).expand(12, -1)

@@ -21,6 +21,8 @@ from tests.faults.digest import (
 )
 from tests.faults.disk import damage, full_disk, newest_save
 
+pytestmark = pytest.mark.stage("system")
+
 T, B, V = 6, 8, 5
 EPOCHS = 3
 

@@ -16,6 +16,8 @@ from pyro_ssl.models.topics import matched
 from tests.faults.digest import digest_of_generators, digest_of_object, digest_of_tensors
 from tests.faults.disk import damage
 
+pytestmark = pytest.mark.stage("system")
+
 K, V, T = 3, 12, 14
 QUICK = {"num_epochs": 2, "markov_steps": 3, "transition_steps": 2, "disable_progbar": True}
 QUICK |= {"num_valid_particles": 3, "num_particles": 3, "batch_size": 5}

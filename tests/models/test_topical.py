@@ -91,6 +91,7 @@ def test_two_models_do_not_share_parameters(corpus):
     assert all(torch.equal(p, q) for p, q in zip(before, a.transition.parameters(), strict=True))
 
 
+@pytest.mark.stage("system")
 def test_one_topic_is_a_unigram(corpus):
     words, lengths, _ = corpus
     ssl = TopicalSSL(1, V, hidden_size=2, concentration=1.0)
@@ -256,6 +257,7 @@ def test_mean_field_loss_is_the_bound_per_word(num_steps, tolerance, batch_size,
         assert record.loss > 1.0  # log p(φ) of sparse topics would make it negative
 
 
+@pytest.mark.stage("system")
 def test_blocks_start_from_the_same_hmm(corpus, monkeypatch):
     """Of 7 documents each, and 5 in the last."""
     words, lengths, _ = corpus
@@ -299,6 +301,7 @@ def test_blocks_do_not_change_the_scores(fitted, corpus, monkeypatch):
     assert float((found[2] - expected[2]).abs().sum(-1)[active].mean()) < 0.2
 
 
+@pytest.mark.stage("system")
 def test_blocks_change_no_figure_of_a_filter(corpus, monkeypatch):
     """Each document has random numbers of its own."""
     words, lengths, _ = corpus
@@ -311,6 +314,7 @@ def test_blocks_change_no_figure_of_a_filter(corpus, monkeypatch):
     torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.stage("system")
 def test_scores_of_one_topic_are_exact_in_blocks(corpus, monkeypatch):
     words, lengths = (value[..., :12] for value in corpus[:2])
     ssl = TopicalSSL(1, V, hidden_size=2, concentration=1.0)

@@ -17,6 +17,8 @@ from pyro_ssl.models.topics import matched
 from pyro_ssl.models.word_priors import exchangeable, word_prior
 from tests.faults.digest import digest_of_tensors, nothing_changes
 
+pytestmark = pytest.mark.stage("system")
+
 K, V, T = 3, 12, 20
 QUICK = {"num_epochs": 2, "markov_steps": 4, "markov_starts": 1, "transition_steps": 2}
 QUICK |= {"disable_progbar": True}

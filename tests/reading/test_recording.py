@@ -166,6 +166,7 @@ BODIES = {
 }
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", BODIES)
 def test_same_draws_as_the_body_itself(name, dtype, asked, monkeypatch):

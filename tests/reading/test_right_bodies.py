@@ -396,6 +396,7 @@ def close(found, expected):
     torch.testing.assert_close(found, expected.detach().double(), rtol=0, atol=1e-6)
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("name, sizes, validate", settings_of(RIGHT))
 def test_a_right_body_is_taken_by_every_class_and_read_right(name, sizes, validate):
     body, cell = RIGHT[name]

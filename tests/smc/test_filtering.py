@@ -174,6 +174,7 @@ def peak_of(run, num_steps, transition, P):
     return live.peak
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("resampling", ["systematic", "multinomial"])
 def test_memory_for_particles_does_not_grow_with_the_steps(

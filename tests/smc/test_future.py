@@ -83,6 +83,7 @@ def test_half_is_forgotten_when_no_bit_is_left(dtype, bits, replayed):
     assert bits / 2 < end - begin < bits + 2 * future.MARKS
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("forget", [1.0, 0.9, 0.5, 0.0])
 def test_a_stop_changes_no_bit(forget, dtype, num_seeds=1):
@@ -144,6 +145,7 @@ def test_nothing_is_replayed_where_nothing_is_remembered(kind, monkeypatch):
         assert found.path.equal(reference)
 
 
+@pytest.mark.stage("system")
 def test_what_is_kept_is_of_the_past_that_was_accepted(monkeypatch):
     """After all redraws the scores and the states are those of slot 0's own path."""
     kept = []

@@ -174,6 +174,7 @@ def test_a_far_emission_of_one_coordinate_is_read_as_quadratic(dtype, level):
     assert isinstance(read_emission(Program(model).run()), QuadraticEmission)
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("kind", ["count", "sensor"])
 def test_any_other_is_not(kind):
     run = Program(OneDim(kind).model).run()

@@ -188,6 +188,7 @@ def test_same_draws_as_written_out(data, settings, T=8):
     check(random_problem(3, T, sharpness=3.0, **data), T, **settings)
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("marks", [1, 2, 3])
 @pytest.mark.parametrize("forget", [1.0, 0.5, 0.0])
 def test_same_draws_where_a_transition_may_forget(forget, marks, monkeypatch, T=10):
@@ -199,6 +200,7 @@ def test_same_draws_where_a_transition_may_forget(forget, marks, monkeypatch, T=
         check(problem._replace(transition=Leaky(forget)), T, every=1, lag=1, move=False)
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_where_the_product_underflows(settings, T=8):
     """Data that only states explain which no particle expects: e^-400 of prior and of emission."""

@@ -33,6 +33,7 @@ def test_inversion(weights, u, expected):
     assert invert_cdf(cdf, torch.tensor([u])).item() == expected
 
 
+@pytest.mark.stage("system")
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=40), st.floats(0, ONE_BELOW), st.data())
 def test_weight_zero_is_never_drawn(weights, u, data):
     weights = torch.tensor(weights, dtype=torch.float64)

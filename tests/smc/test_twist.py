@@ -164,6 +164,7 @@ def test_a_driven_chain_has_a_matrix_for_each_step():
         torch.testing.assert_close(matrix[t], exact.detach(), atol=5e-3, rtol=0)
 
 
+@pytest.mark.stage("system")
 def test_rows_are_means_over_all_that_came_before():
     """Against the sum over all paths: Σ_z p(z_{1:t-1}) p(k | z_{1:t-1}), by z_{t-1}."""
     problem = random_problem(2, 4, sharpness=4.0)

@@ -200,6 +200,7 @@ def scipy_cdf(forecast, m, k, y):
     return (forecast.weights[m].numpy() * normals.cdf(y)).sum()
 
 
+@pytest.mark.stage("system")
 def test_quantiles_are_those_of_the_mixture(forecast):
     q = torch.tensor([[0.001, 0.05], [0.5, 0.99]])
     found = forecast.quantile(q)
