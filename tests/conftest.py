@@ -66,10 +66,10 @@ def pytest_collection_modifyitems(config, items):
         raise pytest.UsageError(f"--stage: found {asked!r}, expected some of {STAGES}, or all")
     selected, deselected = [], []
     for item in items:
-        marker = item.get_closest_marker("stage")
-        stage = marker.args[0] if marker else "unit"
-        if stage not in STAGES:
-            raise pytest.UsageError(f"{item.nodeid}: found stage {stage!r}, expected {STAGES}")
+        marked = {marker.args[0] for marker in item.iter_markers("stage")}
+        if marked - set(STAGES):
+            raise pytest.UsageError(f"{item.nodeid}: found stages {marked}, expected {STAGES}")
+        stage = max(marked, key=STAGES.index, default="unit")  # a case may be of a later one
         (selected if stage in wanted else deselected).append(item)
         if item.get_closest_marker("cuda") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a GPU"))

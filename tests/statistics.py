@@ -205,9 +205,9 @@ def by_pairs(*axes):
     ]
 
 
-def staged(kinds, soon) -> list:
-    """Parameters of the statistical stage; those that do not come soon are of the nightly one."""
-    stages = [pytest.mark.stage("statistical" if k in soon else "nightly") for k in kinds]
+def staged(kinds, soon, stage="statistical") -> list:
+    """Parameters of a stage; those that do not come soon are of the nightly one."""
+    stages = [pytest.mark.stage(stage if k in soon else "nightly") for k in kinds]
     return [pytest.param(kind, marks=stage) for kind, stage in zip(kinds, stages, strict=True)]
 
 

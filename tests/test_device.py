@@ -506,18 +506,12 @@ def few_sweeps(monkeypatch):
 
 @pytest.mark.stage("system")
 @pytest.mark.parametrize("use", ALL)
-def test_factories_are_told_where(use):
-    world = World()
+def test_factories_are_told_where_and_what(use):
+    """The model's dtype is not the default one: no tensor of the default is mixed in."""
+    assert torch.get_default_dtype() == torch.float64
+    world = World(dtype=torch.float32)
     with NoBareFactory():
         assert use(world)
-
-
-@pytest.mark.stage("system")
-@pytest.mark.parametrize("use", ALL)
-def test_dtype_is_that_of_the_model(use):
-    """Whatever the default dtype is: no tensor of the default is mixed in."""
-    assert torch.get_default_dtype() == torch.float64
-    use(World(dtype=torch.float32))
 
 
 @pytest.mark.cuda

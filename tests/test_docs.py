@@ -34,7 +34,7 @@ def name_of(path):
     return path.relative_to(DOCS).with_suffix("").as_posix()
 
 
-@pytest.mark.stage("statistical")
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("path", WITH_CODE, ids=name_of)
 def test_code_blocks_run(path, monkeypatch, tmp_path):
     monkeypatch.setenv("CI", "true")  # no progress bars

@@ -38,7 +38,7 @@ T, B, K, D, V, I = 5, 3, 2, 2, 4, 2  # noqa: E741
 LENGTHS = torch.tensor([T, 2, 4])
 
 
-@pytest.mark.stage("statistical")
+@pytest.mark.stage("system")
 def test_code_blocks_run(monkeypatch, capsys):
     monkeypatch.setenv("CI", "true")  # no progress bars
     read_less(monkeypatch)
@@ -48,7 +48,7 @@ def test_code_blocks_run(monkeypatch, capsys):
     assert len(namespace["ssl"].topics()) == 20
 
 
-@pytest.mark.stage("statistical")
+@pytest.mark.stage("system")
 def test_the_command_line_runs_as_printed(tmp_path):
     (block,) = re.findall(r"```bash\n(.*?)```", section("From the command line"), re.S)
     block = block.replace("> book.txt", "> book.txt; truncate -s 80000 book.txt", 1)  # sooner

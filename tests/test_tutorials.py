@@ -16,7 +16,7 @@ def kinds(cell):
     return found
 
 
-@pytest.mark.stage("statistical")
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_tutorial_runs_and_shows_what_it_gives(name):
     committed, ran = code_cells(read(name)), code_cells(execute(name, smoke_test=True))

@@ -182,7 +182,7 @@ def test_topics_of_series(runs, capsys):
     assert "holds a model of series" in fails(capsys, "topics", runs / "series")
 
 
-@pytest.mark.stage("statistical")
+@pytest.mark.stage("system")
 def test_a_reader_that_has_enough(runs):
     """As ``head`` does."""
     line = f"{sys.executable} -W error -m pyro_ssl topics {runs / 'text'} --words 9 --json"

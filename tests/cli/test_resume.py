@@ -171,7 +171,7 @@ def test_two_at_once(capsys, tmp_path):
     assert run(capsys, *line, "--resume").code == 0
 
 
-@pytest.mark.stage("statistical")
+@pytest.mark.stage("system")
 def test_in_a_process_of_its_own(tmp_path):
     """Stopped, then killed wherever it is; nothing but the result is on the standard output."""
     book(tmp_path)

@@ -12,7 +12,7 @@ import torch
 
 from tests.distributed.launch import results, start
 
-statistical = pytest.mark.stage("statistical")
+system = pytest.mark.stage("system")
 
 GONE = "RankError: Another rank is gone, or has not answered in time"
 #: how the last rank ends amid a run, and what the others are told
@@ -25,10 +25,8 @@ ENDS = {
 }
 
 
-@pytest.mark.stage("system")
-@pytest.mark.parametrize(
-    "how", ["raises", *(pytest.param(h, marks=statistical) for h in ENDS if h != "raises")]
-)
+@system
+@pytest.mark.parametrize("how", ENDS)
 def test_no_rank_waits_for_one_that_stops(how, tmp_path):
     first, last = start(2, f"stops:{how}", tmp_path)
     status, told = first.wait()
@@ -45,7 +43,7 @@ def test_no_rank_waits_for_one_that_stops(how, tmp_path):
         assert GONE in said
 
 
-@statistical
+@system
 def test_ctrl_c_on_one_rank_stops_all_at_one_place(tmp_path):
     one, two = (rank["interrupted"] for rank in results(2, "interrupted", tmp_path))
     assert one["told"] == ["stopped", f"Stopped after {one['draws']}"]
@@ -53,7 +51,7 @@ def test_ctrl_c_on_one_rank_stops_all_at_one_place(tmp_path):
     assert 1 < one["num"] < 100 and 0 < one["draws"] < 100 and 0 < one["epochs"] < 100
 
 
-@statistical
+@system
 def test_a_save_that_one_rank_cannot_make_is_undone_on_all(tmp_path):
     one, two = results(2, "saves:full_disk_on_one", tmp_path)
     assert one == two
@@ -65,7 +63,7 @@ def test_a_save_that_one_rank_cannot_make_is_undone_on_all(tmp_path):
     assert True in one["kept"] and "saved" in one["said"] and one["steps"] == last
 
 
-@statistical
+@system
 def test_a_damaged_newest_save_is_passed_over_by_all(tmp_path):
     one, two = results(2, "saves:damaged_saves", tmp_path)
     assert [row[:3] for row in one["found"]] == [row[:3] for row in two["found"]]
@@ -80,7 +78,7 @@ def test_a_damaged_newest_save_is_passed_over_by_all(tmp_path):
             assert "one of its two checkpoints is damaged, and is passed over" in text
 
 
-@statistical
+@system
 def test_a_sequence_stays_on_its_rank(tmp_path):
     one, two = results(2, "saves:other_owners", tmp_path)
     for rank, found in enumerate((one, two)):

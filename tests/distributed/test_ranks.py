@@ -16,7 +16,7 @@ from tests.distributed.launch import results
 EXACT = ("em_draws", "markov", "gibbs")
 #: the same whatever the number of ranks, one among them
 AMONG_RANKS = ("em_twisted",)
-#: of the statistical stage
+#: with four ranks alone
 MORE_EXACT = ("em", "em_unconditional", "whole", "vectors")
 MORE_AMONG_RANKS = ("gibbs_twisted",)
 #: the same on all ranks of a run, whatever it is
@@ -31,7 +31,7 @@ ALIKE = (
 #: what is of a rank's own sequences
 OWN = ("index", "paths", "vectors", "said")
 
-statistical = pytest.mark.stage("statistical")
+system = pytest.mark.stage("system")
 
 
 @pytest.fixture(scope="module")
@@ -84,38 +84,38 @@ def check_alike(name, made):
         assert all(torch.equal(values[0], value) for value in values), key
 
 
-@pytest.mark.stage("system")
+@system
 @pytest.mark.parametrize("name", EXACT)
 def test_two_ranks_are_one_process(two, name):
     check_same(name, two, scenarios.alone(name))
     check_alike(name, two)
 
 
-@pytest.mark.stage("system")
+@system
 @pytest.mark.parametrize("name", AMONG_RANKS)
 def test_the_twist_does_not_depend_on_the_number_of_ranks(two, name):
     check_same(name, two, in_ranks_of_one(name))
 
 
-@statistical
+@system
 @pytest.mark.parametrize("name", [*EXACT, *MORE_EXACT])
 def test_ranks_are_one_process(more, name):
     check_same(name, more, scenarios.alone(name))
 
 
-@statistical
+@system
 @pytest.mark.parametrize("name", [*EXACT, *AMONG_RANKS, *MORE_EXACT, *MORE_AMONG_RANKS])
 def test_ranks_are_one_rank(more, name):
     check_same(name, more, in_ranks_of_one(name))
 
 
-@statistical
+@system
 @pytest.mark.parametrize("name", [*EXACT, *AMONG_RANKS])
 def test_all_ranks_hold_the_same(more, name):
     check_alike(name, more)
 
 
-@statistical
+@system
 @pytest.mark.parametrize("name", ALIKE)
 def test_both_ranks_hold_the_same(alike, name):
     check_alike(name, alike)

@@ -20,7 +20,6 @@ from tests.statistics import staged
 
 pytestmark = pytest.mark.stage("system")
 
-statistical = pytest.mark.stage("statistical")
 nightly = pytest.mark.stage("nightly")
 
 #: kinds that come to the same on any number of ranks, but for rounding
@@ -158,13 +157,15 @@ def test_going_on_with_other_ranks(nursery, tmp_path):
     check_other_ranks(nursery, "em_draws", tmp_path, (2, 1, 2), (4, 8, 0))
 
 
-@pytest.mark.parametrize("kind", staged(ANY, ("em_twisted", "gibbs_counted", "fit")))
+@pytest.mark.parametrize("kind", staged(ANY, ("em_twisted", "gibbs_counted", "fit"), "system"))
 def test_every_kind_goes_on_with_other_ranks(nursery, tmp_path, kind):
     first, second = (2, 4) if kind == "fit" else (8, 11)
     check_other_ranks(nursery, kind, tmp_path, (2, 4, 1), (first, second, 0))
 
 
-@pytest.mark.parametrize("kind", staged((*ANY, *SAME), ("em_draws", "gibbs_twisted", *SAME)))
+@pytest.mark.parametrize(
+    "kind", staged((*ANY, *SAME), ("em_draws", "gibbs_twisted", *SAME), "system")
+)
 def test_as_many_ranks_go_on_to_the_last_bit(nursery, tmp_path, kind):
     wanted = nursery.whole(2, kind, tmp_path / "whole", tmp_path / "results")
     stop = 3 if kind.startswith("fit") else 8
@@ -173,7 +174,6 @@ def test_as_many_ranks_go_on_to_the_last_bit(nursery, tmp_path, kind):
     check_bitwise(made, wanted)
 
 
-@statistical
 @pytest.mark.parametrize("kind", ["em_draws"])
 def test_ranks_are_killed(nursery, tmp_path, kind):
     check_kills(nursery, kind, tmp_path, (2,) if kind in SAME else (1, 2, 4), 1)
@@ -185,7 +185,7 @@ def test_ranks_are_killed_again_and_again(nursery, tmp_path, kind):
     check_kills(nursery, kind, tmp_path, (2,) if kind in SAME else (1, 2, 4), 8)
 
 
-@pytest.mark.parametrize("size", [pytest.param(1, marks=statistical), 2])
+@pytest.mark.parametrize("size", [1, 2])
 def test_what_ranks_save_is_read_meanwhile(nursery, tmp_path, size):
     """Always something whole, never a mix of two saves, and without a warning."""
     files, seen = RunFiles(tmp_path / "run", "a count"), []

@@ -30,7 +30,7 @@ def test_the_module_is_the_command(text, tmp_path, capsys):
     assert command.startswith("pyro-ssl fit ")
 
 
-@pytest.mark.stage("statistical")
+@pytest.mark.stage("system")
 def test_torchrun(text, tmp_path):
     """The first rank alone prints and writes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

@@ -151,7 +151,7 @@ def test_damage_is_told(saved, kind, tmp_path):
     check_damage(saved, kind, 17, tmp_path)
 
 
-@pytest.mark.stage("statistical")
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("kind", KINDS)
 def test_much_damage_is_told(saved, kind, tmp_path):
     check_damage(saved, kind, 500, tmp_path)
@@ -605,6 +605,6 @@ def test_kill_during_saves(nursery, tmp_path):
     kill_savers(nursery, tmp_path, 10)
 
 
-@pytest.mark.stage("statistical")
+@pytest.mark.stage("system")
 def test_many_kills_during_saves(nursery, tmp_path):
     kill_savers(nursery, tmp_path, 100)
