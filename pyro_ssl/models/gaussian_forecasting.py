@@ -2,7 +2,7 @@
 
 Where x_t reads x_{t-1}, of which something is missing, a filter does not know where to go on from.
 The forecast then goes on from draws of (z_{1:T}, x_{1:T}) given what was observed
-(``gaussian_turns.py``): a path under the transition from z_T, and sensors from x_T, both drawn.
+(``gaussian_pasts.py``): a path under the transition from z_T, and sensors from x_T, both drawn.
 
 Next file to read: ``gaussian_outputs.py``, which scores them.
 """
@@ -19,15 +19,15 @@ from ..smc.roll_out import roll_on
 from ..transitions import map_state
 from .gaussian_data import Series
 from .gaussian_iterates import shares, weights_of, with_weights
+from .gaussian_pasts import Pasts
 from .gaussian_results import GaussianForecast
 from .gaussian_tracking import Tracker
 from .settings import checked
 
 __all__ = ["Forecaster"]
 
-#: futures of each draw of the past, which costs far more than they do; turns before it, from a draw
-#: that is exact where the transition is linear: then it is off by a tenth of its spread; particles
-FUTURES, WARMUP, PARTICLES = 8, 6, 10
+#: futures of each draw of the past, which costs far more than they do
+FUTURES = 8
 
 
 class Forecaster(Tracker):
@@ -54,8 +54,9 @@ class Forecaster(Tracker):
         differ the forecast knows how unsure they are.
 
         With ``autoregressive``, where anything of x is missing, they go on from draws of the path
-        and of what was missing, eight from each: of ``num_particles=1000`` 125 draws or so, which
-        take about as long as :meth:`smooth` does.
+        and of what was missing, eight from each: of ``num_particles=1000`` 125 draws or so, of
+        short chains, which take many times as long as particles do, but no longer than
+        :meth:`smooth`.
 
         :param int horizon: S.
         :param Tensor lengths: where each series ends, ``(B,)``; by default after T steps.
@@ -77,18 +78,22 @@ class Forecaster(Tracker):
     ) -> GaussianForecast:
         """Forecast from one step of all series; inputs are those of the steps to come too."""
         lag = self.autoregression
-        gaps = lag is not None and not past.is_whole
-        ahead = self._from_draws if gaps else self._from_particles
+        pasts = None
+        if lag is not None and not past.is_whole:
+            pasts = Pasts(self.model, self.emission, lag, past)
         own = weights_of(self.transition).unsqueeze(0)
         several = own if self.iterates is None else self.iterates
         parts = []
         for P, weights in zip(shares(num_particles, len(several)), several, strict=True):
             if P:
                 with with_weights(self.transition, weights):
-                    parts.append(ahead(past, end, horizon, P))
+                    if pasts is None:
+                        parts.append(self._from_particles(past, end, horizon, P))
+                    else:
+                        parts.append(self._from_draws(pasts, horizon, P))
         paths, lasts = zip(*parts, strict=True)
         z = torch.cat(paths)  # (P, S, B, D)
-        last = torch.cat(lasts) if gaps else lasts[0]
+        last = lasts[0] if pasts is None else torch.cat(lasts)
         moved, offset = self._moved(z)
         zero = torch.zeros_like(offset)
         drawn = self.family.sample(moved, zero, self.emission.covariance)
@@ -128,18 +133,11 @@ class Forecaster(Tracker):
             # Where nothing is observed a particle's next step is a draw, and all weigh the same.
             return particles.sweep(*given).z[end:].movedim(2, 0), last
 
-    def _from_draws(
-        self, past: Series, end: int, horizon: int, num_particles: int
-    ) -> tuple[Tensor, Tensor]:
-        """The same where something is missing that the next step reads: x is drawn, ``(P, B, E)``.
-
-        As many chains as draws, one draw of each: these are independent, and a turn of many chains
-        takes little longer than that of one.
-        """
-        num_draws, B = -(-num_particles // FUTURES), past.x.shape[1]
-        z, x = self._drawn(past, PARTICLES, num_draws, num_samples=1, warmup_steps=WARMUP)
-        assert x is not None and self.autoregression is not None
-        inputs = self._standard_inputs(past.inputs)
+    def _from_draws(self, pasts: Pasts, horizon: int, num_particles: int) -> tuple[Tensor, Tensor]:
+        """The same where something is missing: x less m is drawn too, ``(P, B, E)``."""
+        num_draws = -(-num_particles // FUTURES)
+        z, y = pasts.draw(num_draws)
+        (end, B), inputs = z.shape[1:3], self._standard_inputs(pasts.data.inputs)
         rows = z.transpose(0, 2).transpose(1, 2).flatten(0, 1)  # (B N, T, D)
         u = None if inputs is None else inputs[:end].transpose(0, 1).repeat_interleave(num_draws, 0)
         start = self.transition.initial_state((len(rows),))
@@ -150,4 +148,4 @@ class Forecaster(Tracker):
         standing = Standing(rows[row, -1], state, None)
         later, sizes = None if inputs is None else inputs[end:], (B, num_particles)
         paths = roll_on(self.transition, standing, horizon, sizes, later).paths
-        return paths.movedim(2, 0), (x[:, -1] - self.autoregression.origin)[of]
+        return paths.movedim(2, 0), y[of, -1]

@@ -186,7 +186,7 @@ class Outputs(Forecaster):
         """Forecast from several steps of each series, and compare with what came.
 
         With ``autoregressive``, each forecast of series in which something is missing before it
-        takes about as long as :meth:`smooth`: a larger ``every`` makes fewer of them.
+        takes nearly as long as :meth:`smooth`: a larger ``every`` makes fewer of them.
 
         :param int horizon: S, steps of each forecast.
         :param int start: the first forecast is of step ``start`` on, given those before it.
