@@ -125,7 +125,7 @@ class Forecaster(Tracker):
             mask = later(mask, (0, 0) * (mask.dim() - 1) + (0, horizon))
         given = Series(x, None, mask, past.inputs).arguments
         lag = self.autoregression
-        last = torch.zeros_like(past.x[-1]) if lag is None else lag.lags(past)[-1]
+        last = past.x.new_zeros(past.x.shape[1:]) if lag is None else lag.lags(past)[-1]
         particles = ParticleFilter(self.model, num_particles)
         with private_store():
             if self.family.gaussian:
