@@ -415,7 +415,9 @@ def gaps(w):
         ssl = GaussianSSL(2, hidden_size=4, input_size=1, autoregressive=autoregressive)
         ssl.to(**like).fit(x, inputs=u, num_epochs=2, num_paths=2, disable_progbar=True)
         out += [ssl.calibrate(x, inputs=u, **few), ssl.impute(x, inputs=u, **few).samples]
+        later = torch.cat([u, u[:2]])
         out += ssl.smooth(x, inputs=u, **few)
+        out += ssl.forecast(x, 2, inputs=later, num_particles=9)[:2]
     return out
 
 

@@ -71,9 +71,9 @@ class GaussianSSL(Starts):
         ``"poisson"``, counts, with rates exp η.
     :param bool autoregressive: let Gaussian x_t read x_{t-1} too, past the latents: η = C z_t + b +
         G (x_{t-1} - m), m the sensors' means, without those that were not observed a step ago. For
-        sensors that say more of their own next step than few latents can. :meth:`smooth` and
-        :meth:`impute` draw what was missing; all else takes a sensor without a last value to have
-        been at m, so that forecasts lose where sensors fail just before them. G is
+        sensors that say more of their own next step than few latents can. :meth:`smooth`,
+        :meth:`impute` and :meth:`forecast` draw what was missing; :meth:`fit`, :meth:`filter` and
+        :meth:`log_likelihood` take a sensor without a last value to have been at m. G is
         :attr:`autoregression`; data in parts, one call for each, lose the step before each.
     :param sensors: names of the sensors; by default the columns of the table that is fitted.
 

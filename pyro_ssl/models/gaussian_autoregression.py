@@ -5,8 +5,9 @@ u_t - m is 0 where that sensor was not observed a step ago, and before the first
 model of what was observed, given which of it was missing, in which what is missing has no effect
 later: paths, and the likelihood, are those of the same model without G for the residuals
 x_t - G (u_t - m), as the Jacobian of x_{1:T} to these is 1. Paths are found of residuals; G
-(u_t - m) comes back where sensors are told of. That is what a fit, a filter and a forecast take;
-a smoother draws what is missing too, and then nothing is (``gaussian_completion.py``).
+(u_t - m) comes back where sensors are told of. That is what a fit, a filter and the likelihood
+take; smoothers and forecasts draw what is missing too, and then nothing is
+(``gaussian_completion.py``).
 
 Next file to read: ``gaussian_lag_regression.py``, the M-step of G.
 """

@@ -61,6 +61,11 @@ class Series(NamedTuple):
         return active_cells(self.x, self.lengths)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether all sensors were observed at all steps that there are."""
+        return bool(self.seen[self.within].all())
+
+    @property
     def num_seen(self) -> int:
         """Steps at which a sensor was observed."""
         return int(self.seen.any(-1).sum())

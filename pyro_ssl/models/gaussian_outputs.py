@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import at_least, check_level
+from ..reading.context import all_or_nothing
 from ..transitions import PathDistribution
 from .frames import inputs_from_tables
 from .gaussian_data import Series, take_inputs
@@ -160,12 +161,14 @@ class Outputs(Forecaster):
         z = paths.sample().transpose(0, 1)
         moved, offset = self._moved(z)
         x = self.family.sample(moved + offset, torch.zeros_like(offset), emission.covariance)
-        shift = self._shift_of_draws((x - offset).unsqueeze(0), offset, None)
+        draws = (x - offset).unsqueeze(0)
+        shift = self._shift_of_draws(draws, offset, torch.zeros_like(draws[:, 0]))
         if shift is not None:
             x = x + shift.squeeze(0)
         return Simulated(x, z, self._labels())
 
     @checked
+    @all_or_nothing
     @torch.no_grad()
     def score(
         self,
@@ -181,6 +184,9 @@ class Outputs(Forecaster):
         num_particles: int = 500,
     ) -> Scores:
         """Forecast from several steps of each series, and compare with what came.
+
+        With ``autoregressive``, each forecast of series in which something is missing before it
+        takes nearly as long as :meth:`smooth`: a larger ``every`` makes fewer of them.
 
         :param int horizon: S, steps of each forecast.
         :param int start: the first forecast is of step ``start`` on, given those before it.

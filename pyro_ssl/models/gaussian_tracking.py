@@ -63,9 +63,9 @@ class Tracker(Model):
         for name in ("loading", "offset", "covariance", *LATER):
             self.register_buffer(name, None)
         if size := config.get("input_size", 0):
-            where = {"device": torch.get_default_device(), "dtype": torch.get_default_dtype()}
-            self.register_buffer("inputs_origin", torch.zeros(size, **where))
-            self.register_buffer("inputs_unit", torch.ones(size, **where))
+            device, dtype = torch.get_default_device(), torch.get_default_dtype()
+            self.register_buffer("inputs_origin", torch.zeros(size, device=device, dtype=dtype))
+            self.register_buffer("inputs_unit", torch.ones(size, device=device, dtype=dtype))
         if config.get("autoregressive"):
             self.register_buffer("lag_matrix", None)
             self.register_buffer("lag_origin", None)
@@ -142,7 +142,7 @@ class Tracker(Model):
         """
         with private_store(), poutine.block():
             lag = self.autoregression
-            if lag is not None and not bool(data.seen[data.within].all()):
+            if lag is not None and not data.is_whole:
                 turns = Turns(self.model, self.emission, lag, data, num_chains, num_particles)
                 return turns.drawn(**how_long)
             sampler = ParticleGibbs(self.model, num_particles)
