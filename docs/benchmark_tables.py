@@ -40,7 +40,7 @@ from .benchmark_reports import (
 __all__ = ["BENCHMARKS", "Benchmark", "as_markdown", "make", "text_of"]
 
 CPU = "two AMD EPYC cores, one thread, torch 2.13.0"
-COMPARE = "python -m benchmarks.compare run --corpus {corpus} --path FOLDER"
+COMPARE = "python -m benchmarks.compare run --corpus "
 
 
 class Benchmark(NamedTuple):
@@ -55,6 +55,10 @@ class Benchmark(NamedTuple):
     machine: str = CPU
 
 
+def _compare(corpus: str) -> str:
+    return COMPARE + corpus + (" --path FOLDER" if corpus != "python" else "")
+
+
 def _learning(
     title: str,
     stem: str,
@@ -67,23 +71,19 @@ def _learning(
 
 
 def _before(title: str, stem: str) -> Benchmark:
-    command = COMPARE.format(corpus=stem)
-    return Benchmark(
-        title, f"comparison/{stem}.json", command, "2026-11-21", compared_before
-    )
+    path = f"comparison/{stem}.json"
+    return Benchmark(title, path, _compare(stem), "2026-11-21", compared_before)
 
 
 BENCHMARKS = (
     _learning(
         "Learned to the end: Python's reference",
         "python",
-        "python -m benchmarks.compare run --corpus python",
+        _compare("python"),
         ("learning/learning_curves.png",),
     ),
     *(
-        _learning(
-            f"Learned to the end: {title}", stem, COMPARE.format(corpus=stem) + how
-        )
+        _learning(f"Learned to the end: {title}", stem, _compare(stem) + how)
         for title, stem, how in (
             ("IMDB, 200 reviews", "imdb-200", ""),
             ("IMDB, 5,000 reviews", "imdb-5000", " --priors 0.03"),
@@ -94,7 +94,7 @@ BENCHMARKS = (
         _learning(
             f"Learned to the end: WikiText-2, K = {K}",
             f"wikitext2-{K}",
-            COMPARE.format(corpus="wikitext2") + f" --states {how}",
+            _compare("wikitext2") + f" --states {how}",
             date="2026-11-26",
         )
         for K, how in (
@@ -105,20 +105,21 @@ BENCHMARKS = (
     ),
     *(
         _learning(
-            f"Learned to the end, with a weight decay of 0.1: {title}",
-            f"{stem}+weight_decay=0.1",
-            COMPARE.format(corpus=stem) + " --priors 0.03 --set weight_decay=0.1",
+            f"Learned to the end, with {settings}: {title}",
+            "+".join([stem, *settings.split()]),
+            _compare(stem) + f" --priors 0.03 --set {settings}",
         )
-        for title, stem in (
-            ("Python's reference", "python"),
-            ("IMDB, 200 reviews", "imdb-200"),
-            ("WikiText-2", "wikitext2"),
+        for title, stem, settings in (
+            ("Python's reference", "python", "weight_decay=0.1"),
+            ("Python's reference", "python", "num_gradient_steps=8 weight_decay=1.0"),
+            ("IMDB, 200 reviews", "imdb-200", "weight_decay=0.1"),
+            ("WikiText-2", "wikitext2", "weight_decay=0.1"),
         )
     ),
     _learning(
         "Learned for 20 epochs: MSNBC",
         "msnbc",
-        COMPARE.format(corpus="msnbc") + " --priors 0.1 --epochs 20",
+        _compare("msnbc") + " --priors 0.1 --epochs 20",
     ),
     _before("Equal epochs, before sweeps were twisted: IMDB, 200 reviews", "imdb-200"),
     _before(
