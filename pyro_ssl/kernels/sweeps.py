@@ -108,7 +108,7 @@ def run_sweep(
     )
     lengths, redraw_at = settings.lengths, settings.redraw_at
     # by falling length, so that those of a group that have not ended stand first
-    ends = torch.full((B,), T, device="cpu") if lengths is None else lengths
+    ends = torch.full((B,), T, dtype=torch.long, device="cpu") if lengths is None else lengths
     order = ends.argsort(descending=True, stable=True)
     given = {**cell._asdict(), **settings._asdict(), **found._asdict(), **arrays, "order": order}
     # Held until the call is over, for a pointer does not keep its array.

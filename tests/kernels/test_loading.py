@@ -89,6 +89,7 @@ def test_each_has_its_instructions_alone(name):
     assert {register for register in ("ymm", "zmm") if register in code} == wide[name]
 
 
+@pytest.mark.stage("system")
 @pytest.mark.skipif(not kernels.available(), reason=str(kernels.available()))
 @pytest.mark.parametrize("name", module.INSTRUCTIONS)
 def test_all_instruction_sets_draw_alike(name):

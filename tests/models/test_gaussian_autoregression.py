@@ -336,6 +336,7 @@ def test_turns_leave_the_joint_law(linear, monkeypatch):
             assert len(z) > 30 and z.abs().max() < 5.5
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("linear", [True, False])
 @pytest.mark.parametrize("steps, series, sensors, dim", [(1, 1, 1, 1), (2, 1, 1, 2), (45, 3, 3, 2)])

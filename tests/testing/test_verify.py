@@ -44,6 +44,7 @@ def report_of(make, **how):
     return verify(model, *args, **(kwargs[0] if kwargs else {}), **how)
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("make", RIGHT, ids=lambda make: make.__name__)
 def test_right_models_pass(make, quick):
     report = report_of(make)
@@ -52,6 +53,7 @@ def test_right_models_pass(make, quick):
     assert len(report.of("skipped")) == (4 if make in NOT_EXACT else 0), report
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_faults_are_found(name, quick):
     make, check, verdict = PLANTED[name]
@@ -81,6 +83,7 @@ def test_no_false_alarm_in_many(make):
     find_no_fault(make, torch.randint(2**31, (50,)).tolist())
 
 
+@pytest.mark.stage("system")
 def test_a_wrong_sampler_is_found(monkeypatch):
     monkeypatch.setitem(RESAMPLING, "systematic", biased_systematic)
     report = report_of(gaussian)
@@ -104,6 +107,7 @@ def test_fully_masked_model_has_nothing_to_compare(quick):
     assert report.passed and len(report.of("skipped")) == 5, report
 
 
+@pytest.mark.stage("system")
 def test_all_is_left_as_it_was(quick):
     left = (
         "it_centres_the_data_in_place",
@@ -129,6 +133,7 @@ def test_a_trained_model_keeps_what_it_learned(quick):
         assert verify(model, *args).passed
 
 
+@pytest.mark.stage("system")
 def test_same_seed_same_report(quick):
     model, args = categorical()
     first = verify(model, *args)
@@ -145,6 +150,7 @@ def test_an_error_of_the_users_own_is_told(quick):
     assert "KeyError: 'no such column'" in report["runs"].found
 
 
+@pytest.mark.stage("system")
 @pytest.mark.parametrize("most, num_steps", [(K**4, 4), (K, 2), (1, 1)])
 def test_as_many_paths_are_enumerated_as_can_be(most, num_steps, quick, monkeypatch):
     monkeypatch.setattr(verify_sampler, "MAX_PATHS", most)
