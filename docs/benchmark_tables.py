@@ -25,6 +25,7 @@ from benchmarks import (
     streams,
 )
 from benchmarks._results import RESULTS
+from benchmarks.compare.corpora import TASKS
 from benchmarks.imv.report import tables as imv_tables
 
 from .benchmark_reports import (
@@ -105,16 +106,12 @@ BENCHMARKS = (
     ),
     *(
         _learning(
-            f"Learned to the end, with {settings}: {title}",
-            "+".join([stem, *settings.split()]),
-            _compare(stem) + f" --priors 0.03 --set {settings}",
+            f"Learned to the end, with {' '.join(settings)}: {TASKS[stem].title}",
+            path.stem,
+            _compare(stem) + f" --priors 0.03 --set {' '.join(settings)}",
         )
-        for title, stem, settings in (
-            ("Python's reference", "python", "weight_decay=0.1"),
-            ("Python's reference", "python", "num_gradient_steps=8 weight_decay=1.0"),
-            ("IMDB, 200 reviews", "imdb-200", "weight_decay=0.1"),
-            ("WikiText-2", "wikitext2", "weight_decay=0.1"),
-        )
+        for path in sorted(RESULTS.glob("learning/*+*.json"))
+        for stem, *settings in [path.stem.split("+")]
     ),
     _learning(
         "Learned for 20 epochs: MSNBC",
