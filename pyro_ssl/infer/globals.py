@@ -223,11 +223,9 @@ class GlobalSites:
             name: a * self.counts[name] + (1.0 - a) * n if a and name in self.counts else n
             for name, n in now.items()
         }
-        self.values = self.points_of(self.counts)
-
-    def points_of(self, counts: Counts) -> dict[str, Tensor]:
-        """Return the point estimate of each site from its statistics."""
-        return {name: site.point(counts[name], self.kind) for name, site in self.sites.items()}
+        self.values = {
+            name: site.point(self.counts[name], self.kind) for name, site in self.sites.items()
+        }
 
     def draw(self, counts: Counts) -> dict[str, Tensor]:
         """Draw every site from its posterior given its statistics."""

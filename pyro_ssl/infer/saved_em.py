@@ -229,5 +229,4 @@ def _settings(em: Any) -> dict[str, Any]:
         "dirichlet": em._globals.kind,
         "averaging": em._globals.averaging,
         "draw_dirichlet": em.draw_dirichlet,
-        **({"held_out": True} if em.held_out else {}),
     }

@@ -32,11 +32,10 @@ from . import sharded, shared_twist
 from .blocks import programs_of
 from .dirichlet import Counts
 from .estep import SMCSettings, next_paths
-from .globals import GlobalSites
+from .globals import GlobalSites, HasEstimates
 from .markov_em import MarkovEM
 from .memory import check_sweep_fits
 from .mstep import gradient_step
-from .path_counts import CountsPaths, check_held_out
 from .path_memory import PathMemory
 from .point import PointSites
 from .saved_em import SavesEM
@@ -51,7 +50,7 @@ __all__ = ["StochasticEM"]
 REFIT_EVERY = 16
 
 
-class StochasticEM(ScansPaths, SavesEM, CountsPaths):
+class StochasticEM(ScansPaths, SavesEM, HasEstimates):
     r"""Fit an SSL by stochastic EM: the counterpart of Pyro's ``SVI``.
 
     :param model: a Pyro model with one ``ssl_transition``. Point estimates of its other latent
@@ -77,8 +76,6 @@ class StochasticEM(ScansPaths, SavesEM, CountsPaths):
         posterior given the last paths, in place of the point estimate: paths and sites then form a
         particle Gibbs chain. Point estimates let the paths, and the transition that learns from
         them, settle on one explanation of a small corpus; draws keep both moving.
-    :param bool held_out: let the E-step of a minibatch see the Dirichlet sites without the counts
-        of its own last paths: see ``path_counts.py``.
     :param paths_folder: where the last paths are kept, in a file without a name that is mapped; by
         default in memory. It changes no result.
 
@@ -122,7 +119,6 @@ class StochasticEM(ScansPaths, SavesEM, CountsPaths):
         dirichlet: str = "mean",
         averaging: float = 0.0,
         draw_dirichlet: bool = False,
-        held_out: bool = False,
         paths_folder: str | os.PathLike[str] | None = None,
     ) -> None:
         if not at_least(1, num_sweeps, num_gradient_steps):
@@ -135,7 +131,6 @@ class StochasticEM(ScansPaths, SavesEM, CountsPaths):
         self._twisting, self._num_steps = Twisting(twist), 0
         self.conditional, self.num_sweeps = conditional, num_sweeps
         self.num_gradient_steps, self.draw_dirichlet = num_gradient_steps, draw_dirichlet
-        self.held_out = held_out
         #: share of latents that the last step changed, over the sequences seen before
         self.change_rate: float = float("nan")
         points, how = PointSites(), (dirichlet, averaging)
@@ -148,13 +143,9 @@ class StochasticEM(ScansPaths, SavesEM, CountsPaths):
 
     def _step(self, program: Program) -> float:
         run, emission = self._read(program)
-        check_held_out(run, self.held_out and bool(self._globals))
         old, known = self._memory.recall(run)
         fresh = not self._memory or self._memory.is_stale(run)
-        whole = sharded.union(run, self._memory, known)
-        if self.held_out and self._path_counts and not fresh:
-            run, emission = self._hold_out(program, run, old, known)
-        twisting = self._twist(run, emission)
+        whole, twisting = sharded.union(run, self._memory, known), self._twist(run, emission)
         settings = twisting.settings(self.settings)
         draw = sharded.sweeping(run, emission, settings)
         if self.conditional:
@@ -282,3 +273,27 @@ class StochasticEM(ScansPaths, SavesEM, CountsPaths):
         """One gradient step on all parameters, paths and Dirichlet sites given."""
         tell, self._told = is_validation_enabled() and not self._told, True
         return gradient_step(program, values, path, self.optim, tell=tell)
+
+    def _estimate(self, elsewhere: Counts, change: Counts, past: Counts) -> None:
+        """Closed-form estimates of the Dirichlet sites from counts over all sequences seen."""
+        self._path_counts = {name: past.get(name, 0.0) + n for name, n in change.items()}
+        # Scaled to all sequences while some were not met yet.
+        share = sharded.known_share(self._memory)
+        now = {name: n / share + elsewhere[name] for name, n in self._path_counts.items()}
+        self._globals.estimate(now)
+        with sharded.current().shared():
+            self._current = self._globals.draw(now) if self.draw_dirichlet else self.values
+
+    def _count(
+        self, run: ModelRun, path: Tensor, old: Tensor | None = None, known: Any = False
+    ) -> list[Counts]:
+        """Counts outside the loop, and those of ``path`` less those of known sequences' ``old``."""
+        once = self._memory.last_of_each(run)
+
+        def objective(probe: ModelRun) -> tuple[Tensor, Tensor]:
+            change = self._globals.log_path(probe, path)
+            if old is not None and bool(known.any()):
+                change = change - torch.where(known, self._globals.log_path(probe, old), 0.0)
+            return probe.log_elsewhere(observed=True), torch.where(once, change, 0.0).sum()
+
+        return self._globals.statistics(run, objective)

@@ -188,7 +188,6 @@ def make_learner(
     twist: Any,
     draw_topics: bool | None,
     averaging: float,
-    held_out: bool = False,
     paths_folder: str | os.PathLike[str] | None = None,
 ) -> Learner:
     """Return the learner of that name; its arguments are those of :meth:`TopicalSSL.fit`.
@@ -222,7 +221,6 @@ def make_learner(
         dirichlet="mean",
         averaging=averaging,
         draw_dirichlet=conditional if draw_topics is None else draw_topics,
-        held_out=held_out,
         paths_folder=paths_folder,
     )
 
@@ -238,24 +236,15 @@ def check_fit(
     words: Tensor | CorpusWords,
     batch_size: int | None,
     markov: MarkovEM | None,
-    held_out: bool,
 ) -> None:
     """Check what a fit is given, before its HMM takes its time.
 
     :param model: a :class:`TopicalSSL`.
-    :raises ValueError: if the HMM does not fit the model, nothing is left where a step's own texts
-        are held out, or the data are a corpus on disk and the E-step keeps more than a path of
-        each text.
+    :raises ValueError: if the HMM does not fit the model, or the data are a corpus on disk and the
+        E-step keeps more than a path of each text.
     :raises NotEnoughMemory: if a step cannot fit in memory.
     """
     check_hmm(markov, model.num_topics, len(model.vocabulary))
-    N = words.shape[1]
-    if held_out and (inference == "mean_field" or (batch_size or N) >= N):
-        raise ValueError(
-            f'TopicalSSL.fit: found held_out=True, inference="{inference}" and '
-            f"batch_size={batch_size}, expected drawn paths, and a step of fewer than the {N:,} "
-            f"documents: write batch_size={max(N // 10, 1)}, or held_out=False."
-        )
     if inference == "mean_field" and isinstance(words, CorpusWords):
         raise ValueError(
             'TopicalSSL.fit: found inference="mean_field" and a corpus on disk, expected an '
@@ -264,7 +253,7 @@ def check_fit(
         )
     if words.device.type != "cpu" or inference == "mean_field":
         return
-    T, K, itemsize = len(words), model.num_topics, model.transition.like.element_size()
+    (T, N), K, itemsize = words.shape, model.num_topics, model.transition.like.element_size()
     needed = sweep_bytes(T, N, 1, K, itemsize, states=True) | gradient_bytes(T, N, K, itemsize)
     size = min(batch_size or N, N)
     step = {what: n * size // max(N * current().size, 1) for what, n in needed.items()}

@@ -149,7 +149,6 @@ class TopicalSSL(LearnsInParts, Prunable, TopicReader):
         ancestor_sampling: int | None = None,
         twist: Any = "markov",
         draw_topics: bool | None = None,
-        held_out: bool = False,
         averaging: float = 0.9,
         markov: MarkovEM | None = None,
         markov_steps: int = 150,
@@ -170,6 +169,7 @@ class TopicalSSL(LearnsInParts, Prunable, TopicReader):
         :param words: int64 ``(T, B)``, with ``lengths`` ``(B,)``; or a ``TokenCorpus``, on disk.
         :param valid: ``(words, lengths)`` or ``(words, lengths, start)`` to choose by, scored from
             ``start`` on; or a corpus. HMM and epoch are those of the lowest perplexity.
+        :param int num_epochs: at most so many.
         :param int batch_size: documents in a step of EM; by default all, at the price of memory.
             The HMM and the scores go through them in blocks that bound it, whatever this is.
         :param str inference: the E-step: ``"particle_gibbs"`` draws paths from their exact joint
@@ -179,8 +179,8 @@ class TopicalSSL(LearnsInParts, Prunable, TopicReader):
         :param int num_sweeps: sweeps of ``"particle_gibbs"`` in a step, each from the last path.
         :param int num_gradient_steps: of the LSTM on each step's paths, and of the factors.
         :param float learning_rate: of AdamW, for the LSTM (the factors' is ten times it).
-        :param bool draw_topics: and ``held_out``: see ``StochasticEM(draw_dirichlet=, held_out=)``;
-            topics are drawn by default under ``"particle_gibbs"``.
+        :param bool draw_topics: see ``StochasticEM(draw_dirichlet=)``; by default under
+            ``"particle_gibbs"``.
         :param twist: lets particles look ahead; see :class:`~pyro_ssl.ParticleGibbs`.
         :param float averaging: weight of the past in the counts that topics are estimated from.
         :param MarkovEM markov: a fitted HMM of this model to start from.
@@ -192,18 +192,18 @@ class TopicalSSL(LearnsInParts, Prunable, TopicReader):
         :param int num_valid_particles: P of the validation perplexity.
         :param checkpoint: a folder to save the fit in, after every so many epochs (``every``);
             with ``resume`` it goes on from there: see :class:`~pyro_ssl.models.Model`.
-        :param paths_folder: see :class:`~pyro_ssl.StochasticEM`; ``num_epochs``, ``patience``,
-            ``callback``, ``disable_progbar``, and its end: see :func:`~pyro_ssl.models.fit_epochs`.
+        :param paths_folder: see :class:`~pyro_ssl.StochasticEM`; ``patience``, ``callback``,
+            ``disable_progbar``, and how a fit ends: see :func:`~pyro_ssl.models.fit_epochs`.
         :returns: :attr:`history`, one record per epoch; ``loss`` is -log p(z, x) per word, of the
             drawn topics z, or the bound on -log p(x) under ``"mean_field"``.
         :raises ValueError: if a setting is out of range, or the data do not fit.
         """
         words, lengths, valid = self._take_all(words, lengths, valid)
-        check_fit(self, inference, words, batch_size, markov, held_out)
+        check_fit(self, inference, words, batch_size, markov)
         how: dict[str, Any] = {"num_sweeps": num_sweeps, "num_gradient_steps": num_gradient_steps}
         how |= {"learning_rate": learning_rate, "weight_decay": weight_decay, "twist": twist}
         how |= {"ancestor_sampling": ancestor_sampling, "draw_topics": draw_topics}
-        how |= {"averaging": averaging, "held_out": held_out, "paths_folder": paths_folder}
+        how |= {"averaging": averaging, "paths_folder": paths_folder}
         learner = make_learner(inference, self.model, num_particles, **how)
 
         def step() -> tuple[float, float]:

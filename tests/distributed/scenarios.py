@@ -87,10 +87,6 @@ def em_draws(here):
     return em(here, draw_dirichlet=True, averaging=0.5, num_gradient_steps=2, num_sweeps=2)
 
 
-def em_held_out(here):
-    return em(here, held_out=True, draw_dirichlet=True, averaging=0.5)
-
-
 def em_unconditional(here):
     return em(here, conditional=False, num_steps=6)
 

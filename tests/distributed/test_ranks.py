@@ -17,7 +17,7 @@ EXACT = ("em_draws", "markov", "gibbs")
 #: the same whatever the number of ranks, one among them
 AMONG_RANKS = ("em_twisted",)
 #: with four ranks alone
-MORE_EXACT = ("em", "em_held_out", "em_unconditional", "whole", "vectors")
+MORE_EXACT = ("em", "em_unconditional", "whole", "vectors")
 MORE_AMONG_RANKS = ("gibbs_twisted",)
 #: the same on all ranks of a run, whatever it is
 ALIKE = (

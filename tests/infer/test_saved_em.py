@@ -147,7 +147,6 @@ RUNS = {
     "drawn": (topics, adam, whole, {"draw_dirichlet": True, "averaging": 0.9}),
     "mode": (topics, by_name, whole, {"dirichlet": "mode", "num_sweeps": 2}),
     "minibatches": (topics, adam, minibatch, {"draw_dirichlet": True}),
-    "held out": (topics, adam, minibatch, {"draw_dirichlet": True, "held_out": True}),
     "minibatches, averaged": (topics, stairs, minibatch, {"averaging": 0.5}),
     "free site": (lambda: topics(latent_scale=True), adam, whole, {}),
     "free site, minibatches": (lambda: topics(latent_scale=True), adam, minibatch, {}),
