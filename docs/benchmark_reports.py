@@ -49,8 +49,17 @@ def printed(report: Callable[[Any], None], whole: bool) -> Callable[[Path], str]
 
 
 def compared(path: Path) -> str:
-    """Make the table of one corpus of ``benchmarks.compare``, without its heading."""
-    return comparison_table(Store(path.stem, path.parent)).split("\n", 2)[2]
+    """Make the table of one corpus of ``benchmarks.compare``, without its heading.
+
+    Of settings that were tried, ``corpus+name=value``, with the same methods by default after them.
+    """
+    store, (corpus, *settings) = Store(path.stem, path.parent), path.stem.split("+")
+    text = comparison_table(store).split("\n", 2)[2]
+    usual = Store(corpus, path.parent)
+    for name in store.content["runs"] if settings else ():
+        runs = list(usual.runs(name).values())
+        text += comparison_row(f"{METHODS[name].title}, by default", runs, None) + "\n"
+    return text
 
 
 def compared_before(path: Path) -> str:

@@ -336,19 +336,25 @@ def test_turns_leave_the_joint_law(linear, monkeypatch):
             assert len(z) > 30 and z.abs().max() < 5.5
 
 
-@pytest.mark.stage("system")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("linear", [True, False])
-@pytest.mark.parametrize("steps, series, sensors, dim", [(1, 1, 1, 1), (2, 1, 1, 2), (45, 3, 3, 2)])
-def test_gaps_of_any_size(steps, series, sensors, dim, linear, dtype):
-    """A series of which nothing was seen, a sensor without any, and one step alone."""
-    kind = {"linear": linear, "noise": "diagonal", "autoregressive": True, "input_size": series - 1}
+def with_gaps(steps, series, sensors, dim, *, linear, noise, dtype):
+    """Of the first series nothing was seen, of the last not its last sensor; and its model."""
+    kind = {"linear": linear, "noise": noise, "autoregressive": True, "input_size": series - 1}
     ssl = GaussianSSL(dim, hidden_size=3, **kind).to(dtype).eval()
     C, b, R = torch.randn(sensors, dim), torch.randn(sensors), torch.eye(sensors)
     ssl._set_emission(LinearEmission(*(value.to(dtype) for value in (C, b, R))))
     ssl.lag_matrix, ssl.lag_origin = (0.5 * R).to(dtype), b.to(dtype)
     x = torch.randn(steps, series, sensors, dtype=dtype)
     x[:, 0], x[:, -1, -1] = torch.nan, torch.nan
+    return ssl, x
+
+
+@pytest.mark.stage("system")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("linear", [True, False])
+@pytest.mark.parametrize("steps, series, sensors, dim", [(1, 1, 1, 1), (2, 1, 1, 2), (45, 3, 3, 2)])
+def test_gaps_of_any_size(steps, series, sensors, dim, linear, dtype):
+    """A series of which nothing was seen, a sensor without any, and one step alone."""
+    ssl, x = with_gaps(steps, series, sensors, dim, linear=linear, noise="diagonal", dtype=dtype)
     how = {"num_samples": 2, "warmup_steps": 1, "num_chains": 2, "num_particles": 3}
     how |= {"inputs": torch.randn(steps, series - 1)} if series > 1 else {}
     filled = ssl.impute(x, **how)

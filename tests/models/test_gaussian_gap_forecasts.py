@@ -6,15 +6,14 @@ import pyro
 import pytest
 import torch
 
-from pyro_ssl import GaussianSSL, ParticleFilter
+from pyro_ssl import ParticleFilter
 from pyro_ssl.errors import SMCFailed
-from pyro_ssl.exact import LinearEmission
 from pyro_ssl.models import gaussian_forecasting, gaussian_turns
 from pyro_ssl.models.gaussian_data import Series
 from pyro_ssl.models.gaussian_forecasting import FUTURES
 from pyro_ssl.models.gaussian_iterates import weights_of
 from pyro_ssl.models.gaussian_outputs import crps
-from tests.models.test_gaussian_autoregression import conditioned, dense, seeded, worlds
+from tests.models.test_gaussian_autoregression import conditioned, dense, seeded, with_gaps, worlds
 from tests.models.test_gaussian_sensors import NOISES, B, D, E, T, U
 
 S = 4
@@ -117,13 +116,7 @@ def test_scores_are_of_the_forecasts():
 @pytest.mark.parametrize("steps, series, sensors, dim", [(1, 1, 1, 1), (2, 1, 1, 2), (21, 2, 3, 2)])
 def test_sizes(steps, series, sensors, dim, noise, dtype, linear):
     """A series of which nothing was seen, a sensor without any, and one step alone."""
-    kind = {"linear": linear, "noise": noise, "autoregressive": True, "input_size": series - 1}
-    ssl = GaussianSSL(dim, hidden_size=3, **kind).to(dtype).eval()
-    C, b, R = torch.randn(sensors, dim), torch.randn(sensors), torch.eye(sensors)
-    ssl._set_emission(LinearEmission(*(value.to(dtype) for value in (C, b, R))))
-    ssl.lag_matrix, ssl.lag_origin = (0.5 * R).to(dtype), b.to(dtype)
-    x = torch.randn(steps, series, sensors, dtype=dtype)
-    x[:, 0], x[:, -1, -1] = torch.nan, torch.nan
+    ssl, x = with_gaps(steps, series, sensors, dim, linear=linear, noise=noise, dtype=dtype)
     horizon, P = (1, 1) if steps == 1 else (2, FUTURES + 1)
     u = {"inputs": torch.randn(steps + horizon, series - 1)} if series > 1 else {}
     lengths = torch.arange(steps, steps - series, -1)
