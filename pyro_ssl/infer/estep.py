@@ -18,6 +18,7 @@ from ..reading.program import ModelRun
 from ..smc import Emission, Filtered, Standing, Surrogate, Sweep, conditional_smc, filter_smc
 from ..smc.arguments import check_seed
 from ..smc.resampling import RESAMPLING
+from ..transitions import Transition
 from .path_memory import sequence_index
 
 __all__ = ["PATH_KERNELS", "SMCSettings", "draw_paths", "filter_paths", "next_paths", "places"]
@@ -85,6 +86,7 @@ def draw_paths(
     reference: Tensor | None,
     settings: SMCSettings,
     *,
+    transition: Transition | None = None,
     on_failure: str = "raise",
 ) -> tuple[Sweep, Tensor]:
     r"""One update of the paths of a run, or of several chains side by side.
@@ -96,6 +98,7 @@ def draw_paths(
 
     :param Emission emission: of all C B sequences, chain by chain.
     :param Tensor reference: ``(T, C B, ...)``, or ``None``.
+    :param Transition transition: to draw by in place of the run's own, with the same latents.
     :param str on_failure: what becomes of a sequence whose particles all die: ``"raise"``, or
         ``"keep"`` its reference, with a warning.
     :returns: the (conditional) sweep, and the drawn paths ``(T, C B)``.
@@ -104,7 +107,8 @@ def draw_paths(
     """
     every = settings.redraw_every(emission.shape[0], run.is_discrete)
     how = _how(run, emission, settings)
-    sweep_from = partial(conditional_smc, run.transition, emission, ancestor_sampling=every, **how)
+    how |= {"ancestor_sampling": every}
+    sweep_from = partial(conditional_smc, transition or run.transition, emission, **how)
     sweep = sweep_from(reference=reference)
     kept = _kept(run, sweep, reference, settings, on_failure)
     path = sweep.path if kept is None or reference is None else _choose(kept, reference, sweep.path)

@@ -229,4 +229,5 @@ def _settings(em: Any) -> dict[str, Any]:
         "dirichlet": em._globals.kind,
         "averaging": em._globals.averaging,
         "draw_dirichlet": em.draw_dirichlet,
+        "draw_transition": em.draw_transition,
     }

@@ -25,6 +25,7 @@ from ..errors import LatentSiteError
 from ..reading.context import F, all_or_nothing
 from ..reading.program import ModelRun
 from ..smc import Emission
+from ..transitions.given import at_drawn_weights
 from .blocks import check_share
 from .dirichlet import Counts
 from .estep import SMCSettings, draw_paths
@@ -156,12 +157,19 @@ def share_of_log_joint(run: ModelRun, path: Tensor) -> Tensor:
     return inside + share * elsewhere[0] + share * elsewhere[1]
 
 
-def sweeping(run: ModelRun, emission: Emission, settings: SMCSettings) -> Callable[..., Any]:
-    """Return :func:`draw_paths` of a run, each sweep with a seed that all ranks share."""
+def sweeping(
+    run: ModelRun, emission: Emission, settings: SMCSettings, *, drawn: bool = False
+) -> Callable[..., Any]:
+    """Return :func:`draw_paths` of a run, each sweep with a seed that all ranks share.
+
+    :param bool drawn: with the transition at a draw of its weights, one for all ranks.
+    """
+    with current().shared(drawn):
+        transition = at_drawn_weights(run.transition) if drawn else None
 
     def draw(reference: Tensor | None, **how: Any) -> Any:
         seeded = replace(settings, seed=current().seed())
-        return draw_paths(run, emission, reference, seeded, **how)
+        return draw_paths(run, emission, reference, seeded, transition=transition, **how)
 
     return draw
 

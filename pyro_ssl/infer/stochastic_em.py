@@ -76,6 +76,8 @@ class StochasticEM(ScansPaths, SavesEM, HasEstimates):
         posterior given the last paths, in place of the point estimate: paths and sites then form a
         particle Gibbs chain. Point estimates let the paths, and the transition that learns from
         them, settle on one explanation of a small corpus; draws keep both moving.
+    :param bool draw_transition: likewise a draw of the transition's weights in each step, by its
+        ``draw_weights()``: a recurrent one's dropout, as a distribution over its output layer.
     :param paths_folder: where the last paths are kept, in a file without a name that is mapped; by
         default in memory. It changes no result.
 
@@ -119,18 +121,18 @@ class StochasticEM(ScansPaths, SavesEM, HasEstimates):
         dirichlet: str = "mean",
         averaging: float = 0.0,
         draw_dirichlet: bool = False,
+        draw_transition: bool = False,
         paths_folder: str | os.PathLike[str] | None = None,
     ) -> None:
         if not at_least(1, num_sweeps, num_gradient_steps):
-            raise ValueError(
-                f"num_sweeps is {num_sweeps} and num_gradient_steps {num_gradient_steps}, expected "
-                "at least 1 of each."
-            )
+            found = f"num_sweeps is {num_sweeps} and num_gradient_steps {num_gradient_steps}"
+            raise ValueError(f"{found}, expected at least 1 of each.")
         self.model, self.optim = model, pyro_optimiser(optim)
         self.settings = SMCSettings(num_particles, resampling, ancestor_sampling, path_kernel)
         self._twisting, self._num_steps = Twisting(twist), 0
         self.conditional, self.num_sweeps = conditional, num_sweeps
-        self.num_gradient_steps, self.draw_dirichlet = num_gradient_steps, draw_dirichlet
+        self.num_gradient_steps = num_gradient_steps
+        self.draw_dirichlet, self.draw_transition = draw_dirichlet, draw_transition
         #: share of latents that the last step changed, over the sequences seen before
         self.change_rate: float = float("nan")
         points, how = PointSites(), (dirichlet, averaging)
@@ -147,7 +149,7 @@ class StochasticEM(ScansPaths, SavesEM, HasEstimates):
         fresh = not self._memory or self._memory.is_stale(run)
         whole, twisting = sharded.union(run, self._memory, known), self._twist(run, emission)
         settings = twisting.settings(self.settings)
-        draw = sharded.sweeping(run, emission, settings)
+        draw = sharded.sweeping(run, emission, settings, drawn=self.draw_transition)
         if self.conditional:
             path = next_paths(draw, old, known, self.num_sweeps, whole.fresh)
         else:
@@ -156,9 +158,8 @@ class StochasticEM(ScansPaths, SavesEM, HasEstimates):
         parameters = [site["value"].unconstrained() for site in run.params.values()]
         minibatch = run.subsample_factor != 1.0
         with undone_on_error(parameters, self.optim):
-            loss = self._ascend(program, given, path)
-            for _ in range(self.num_gradient_steps - 1):
-                self._ascend(program, given, path)
+            steps = range(self.num_gradient_steps)
+            loss = [self._ascend(program, given, path) for _ in steps][0]
             # Without minibatches all sequences are here, and counted anew.
             counts = self._count(run, path, old, known & minibatch) if self._globals else None
             self._memory.store(run, path)

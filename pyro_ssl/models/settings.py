@@ -33,8 +33,8 @@ _OPTIONAL = {"callback", "patience"}  # None means never, whatever the default
 
 #: arguments that are True or False; anything else would count as True
 _FLAGS = {
-    *("autoregressive", "by_target", "disable_progbar", "draw_topics", "learn_loading", "linear"),
-    *("residual", "resume"),
+    *("autoregressive", "by_target", "disable_progbar", "draw_topics", "draw_transition"),
+    *("learn_loading", "linear", "residual", "resume"),
 }
 
 #: arguments that are numbers: test and words for it

@@ -93,6 +93,7 @@ class LearnsInParts(HasWordPrior):
         ancestor_sampling: int | None = None,
         twist: Any = "markov",
         draw_topics: bool | None = None,
+        draw_transition: bool = False,
         averaging: float = 0.9,
         markov_steps: int = 40,
         markov_starts: int = 1,
@@ -154,6 +155,7 @@ class LearnsInParts(HasWordPrior):
         how: dict[str, Any] = {"num_sweeps": num_sweeps, "num_gradient_steps": num_gradient_steps}
         how |= {"learning_rate": rate, "weight_decay": weight_decay, "twist": twist}
         how |= {"ancestor_sampling": ancestor_sampling, "draw_topics": draw_topics}
+        how["draw_transition"] = draw_transition
         learner = make_learner(inference, self.model, num_particles, averaging=averaging, **how)
         data = learned.beside(words, lengths)
         if not anew:

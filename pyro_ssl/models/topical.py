@@ -149,6 +149,7 @@ class TopicalSSL(LearnsInParts, Prunable, TopicReader):
         ancestor_sampling: int | None = None,
         twist: Any = "markov",
         draw_topics: bool | None = None,
+        draw_transition: bool = False,
         averaging: float = 0.9,
         markov: MarkovEM | None = None,
         markov_steps: int = 150,
@@ -180,7 +181,7 @@ class TopicalSSL(LearnsInParts, Prunable, TopicReader):
         :param int num_gradient_steps: of the LSTM on each step's paths, and of the factors.
         :param float learning_rate: of AdamW, for the LSTM (the factors' is ten times it).
         :param bool draw_topics: see ``StochasticEM(draw_dirichlet=)``; by default under
-            ``"particle_gibbs"``.
+            ``"particle_gibbs"``; ``draw_transition``: see there.
         :param twist: lets particles look ahead; see :class:`~pyro_ssl.ParticleGibbs`.
         :param float averaging: weight of the past in the counts that topics are estimated from.
         :param MarkovEM markov: a fitted HMM of this model to start from.
@@ -202,9 +203,9 @@ class TopicalSSL(LearnsInParts, Prunable, TopicReader):
         check_fit(self, inference, words, batch_size, markov)
         how: dict[str, Any] = {"num_sweeps": num_sweeps, "num_gradient_steps": num_gradient_steps}
         how |= {"learning_rate": learning_rate, "weight_decay": weight_decay, "twist": twist}
-        how |= {"ancestor_sampling": ancestor_sampling, "draw_topics": draw_topics}
-        how |= {"averaging": averaging, "paths_folder": paths_folder}
-        learner = make_learner(inference, self.model, num_particles, **how)
+        how |= {"ancestor_sampling": ancestor_sampling, "paths_folder": paths_folder}
+        how |= {"draw_topics": draw_topics, "draw_transition": draw_transition}
+        learner = make_learner(inference, self.model, num_particles, averaging=averaging, **how)
 
         def step() -> tuple[float, float]:
             found = learner.epoch(words, lengths, batch_size, disable_progbar)
@@ -233,9 +234,8 @@ class TopicalSSL(LearnsInParts, Prunable, TopicReader):
             learner.begin(self.markov, self.transition, *data, block, **how)
             self.phi, self.occupancy = learner.topics()
         self.learned = Learned(words.shape.numel() if lengths is None else int(lengths.sum()))
-        how_it_ends: dict[str, Any] = {"patience": patience, "callback": callback, **quiet}
-        how_it_ends |= {"valid": valid, "score": score, "monitor": "perplexity", "parts": parts}
-        return fit_epochs(self, num_epochs, step, **how_it_ends)
+        how = {"patience": patience, "callback": callback, "valid": valid, "score": score}
+        return fit_epochs(self, num_epochs, step, monitor="perplexity", parts=parts, **how, **quiet)
 
     @checked
     def log_likelihood(

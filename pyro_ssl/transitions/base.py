@@ -102,6 +102,10 @@ class Transition(nn.Module):
         """
         return at_parameters(self, values)
 
+    def draw_weights(self) -> dict[str, Tensor]:
+        """Return a draw of the parameters that have a distribution, by name; by default of none."""
+        return {}
+
     def initial_state(self, batch_shape: torch.Size | tuple[int, ...]) -> Any:
         """Return the state before the first latent, tensors of shape ``batch_shape + (...)``."""
         raise NotImplementedError

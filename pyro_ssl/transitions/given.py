@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-__all__ = ["at_parameters"]
+__all__ = ["at_drawn_weights", "at_parameters"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -41,6 +41,19 @@ def at_parameters(module: M, values: Mapping[str, Tensor]) -> M:
         del own[at]._parameters[leaf]
         setattr(own[at], leaf, value)
     return twin
+
+
+def at_drawn_weights(module: M) -> M:
+    """Return a module at a draw of the weights of its transitions, each by ``draw_weights()``.
+
+    It is the module itself where none of them has a distribution over weights.
+    """
+    values = {
+        f"{name}.{of}" if name else of: value
+        for name, part in module.named_modules()
+        for of, value in getattr(part, "draw_weights", dict)().items()
+    }
+    return at_parameters(module, values) if values else module
 
 
 def _twin(module: M) -> M:

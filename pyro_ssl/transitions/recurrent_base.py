@@ -96,6 +96,18 @@ class RecurrentBase(Transition):
         """log p(z_s | z_{1:s-1}), ``(S, N)``, from the output layer's ``out``, all time first."""
         raise NotImplementedError
 
+    @torch.no_grad()
+    def draw_weights(self) -> dict[str, Tensor]:
+        """Return a draw of W by dropout's distribution (Gal & Ghahramani 2016, arXiv 1512.05287).
+
+        Each unit of h_t is kept with probability 1 - ``dropout``, at all steps and in all
+        sequences alike: its column of W is there, or 0. A weight that is given is left as it is.
+        """
+        weight = self.head._parameters.get("weight")
+        if weight is None or not self.dropout.p:
+            return {}
+        return {"head.weight": weight * F.dropout(torch.ones_like(weight[0]), self.dropout.p)}
+
     @property
     def hidden_size(self) -> int:
         """H, the number of units of the cell."""

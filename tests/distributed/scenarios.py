@@ -75,8 +75,8 @@ def found(em, transition, here=None, **more):
     }
 
 
-def em(here, *, twist=None, dropout=0.0, num_steps=12, size=8, **how):
-    transition, (words, lengths) = LSTMTransition(K, 8, dropout=dropout), data()
+def em(here, *, twist=None, dropout=0.0, learns=True, num_steps=12, size=8, **how):
+    transition, (words, lengths) = LSTMTransition(K, 8, dropout=dropout).train(learns), data()
     fit = StochasticEM(make_model(transition), Adam({"lr": 1e-2}), 5, twist=twist, **how)
     places = [(torch.arange(size) + (4 * i if size < B else 0)) % B for i in range(num_steps)]
     losses = [fit.step(words, lengths, part(here, index)) for index in places]
@@ -97,6 +97,11 @@ def em_twisted(here):
 
 def em_dropout(here):
     return em(here, dropout=0.5, num_steps=6)
+
+
+def em_drawn_transition(here):
+    """All ranks draw the same weights; a gradient step under dropout would draw by rank."""
+    return em(here, dropout=0.5, learns=False, draw_transition=True, num_steps=6)
 
 
 def vectors(here, twist=None):

@@ -13,7 +13,7 @@ from tests.distributed import scenarios
 from tests.distributed.launch import results
 
 #: by scenario: the same numbers from one process, from which ranks differ by rounding alone
-EXACT = ("em_draws", "markov", "gibbs")
+EXACT = ("em_draws", "em_drawn_transition", "markov", "gibbs")
 #: the same whatever the number of ranks, one among them
 AMONG_RANKS = ("em_twisted",)
 #: with four ranks alone

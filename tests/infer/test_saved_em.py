@@ -157,6 +157,7 @@ RUNS = {
     "unconditional": (topics, adam, whole, {"conditional": False, "num_particles": 1}),
     "no twist": (topics, adam, whole, {"twist": None, "ancestor_sampling": 2}),
     "given twist": (topics, adam, whole, {"twist": torch.ones(K, K) / K}),
+    "drawn transition": (topics, adam, minibatch, {"draw_transition": True}),
     "independent": (topics, adam, whole, {"path_kernel": "independent"}),
     "multinomial": (topics, adam, whole, {"resampling": "multinomial"}),
     "vectors": (vectors, adam, paths, {}),
@@ -266,7 +267,7 @@ def test_every_attribute_is_kept_or_a_setting():
     em = fresh("estimated", 0)
     step(em, "estimated", 0)
     settings = {"model", "optim", "settings", "conditional", "num_sweeps", "num_gradient_steps"}
-    settings |= {"draw_dirichlet", "_globals", "_model"}
+    settings |= {"draw_dirichlet", "draw_transition", "_globals", "_model"}
     assert vars(em).keys() - {"_parts"} == ({*_OWN, *_PARTS} | settings) - {"_start"}
     found_anew = {
         "Twisting": {"how"},

@@ -7,6 +7,7 @@ import torch
 from pyro import poutine
 from pyro.infer import SVI
 from pyro.optim import Adam
+from scipy.stats import chisquare
 
 from pyro_ssl import (
     LSTMTransition,
@@ -273,6 +274,47 @@ def test_recovers_a_planted_process(draw):
         em.step(train)
     found = ParticleFilter(em.fitted_model, 200).perplexity(test)
     assert found < 1.03 * best
+
+
+@pytest.mark.stage("statistical")
+@pytest.mark.parametrize("conditional", [True, False])
+def test_an_e_step_that_draws_the_transition_has_its_law(monkeypatch, conditional):
+    """Paths of 20,000 copies of a sequence are those of the drawn weights, not of the mean ones.
+
+    By enumeration of the 8 paths; a false alarm in 1e6 (twisted unconditional SMC at P=100 is near
+    enough to exact for so many draws).
+    """
+    x = torch.tensor([0, 2, 1])
+    phi = torch.tensor([[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]])
+    transition = LSTMTransition(2, 4, dropout=0.5)
+    drawn = {"head.weight": 8.0 * torch.randn(2, 4)}
+    monkeypatch.setattr(LSTMTransition, "draw_weights", lambda self: drawn)
+
+    def model(words):
+        pyro.module("transition", transition)
+        with pyro.plate("documents", words.shape[1]):
+            for t, z in ssl_transition("z", transition, 3):
+                pyro.sample("x", dist.Categorical(phi[z]), obs=words[t])
+
+    em = StochasticEM(
+        model,
+        Adam({"lr": 0.0}),
+        10 if conditional else 100,
+        conditional=conditional,
+        draw_transition=True,
+    )
+    for _ in range(10 if conditional else 1):
+        em.step(x.unsqueeze(-1).expand(3, 20_000))
+    paths = torch.cartesian_prod(*[torch.arange(2)] * 3)
+    transition.eval()  # the law is that of the weights, without dropout's further draws
+    laws = [
+        (at.log_prob(paths) + phi[paths, x].log()).sum(-1).softmax(0).detach()
+        for at in (transition.given(drawn), transition)
+    ]
+    found = torch.bincount(em.paths @ torch.tensor([4, 2, 1]), minlength=8)
+    p_drawn, p_mean = (chisquare(found, 20_000 * law).pvalue for law in laws)
+    assert p_drawn > 1e-6
+    assert p_mean < 1e-12
 
 
 def truth_paths(transition, num_steps, num_sequences):

@@ -9,7 +9,8 @@ from pyro_ssl import (
     MarkovTransition,
     MultiplicativeLSTMTransition,
 )
-from pyro_ssl.transitions import GaussianTransition
+from pyro_ssl.transitions import GaussianTransition, ProductTransition
+from pyro_ssl.transitions.given import at_drawn_weights
 
 KINDS = {
     "lstm": lambda: LSTMTransition(3, 4),
@@ -62,3 +63,43 @@ def test_names_and_shapes_are_checked(wrong):
         ValueError, match=r"LSTMTransition.given: head.* of shape \(., .\), expected"
     ):
         LSTMTransition(3, 4).given(wrong)
+
+
+DROPPED = {
+    "lstm": LSTMTransition(3, 4, dropout=0.25),
+    "mlstm": MultiplicativeLSTMTransition(3, 4, dropout=0.25),
+    "gaussian": GaussianLSTMTransition(2, 4, dropout=0.25),
+    "product": ProductTransition([LSTMTransition(2, 4, dropout=0.25), MarkovTransition(2)]),
+}
+
+
+@pytest.mark.parametrize("kind", DROPPED)
+def test_weights_are_drawn_as_dropout_has_them(kind):
+    """Each unit's column of W is 0 or W / (1 - dropout), one draw for steps and fused calls."""
+    transition = DROPPED[kind].double().eval()
+    (name,) = (name for name, _ in transition.named_parameters() if name.endswith("head.weight"))
+    W, met = transition.get_parameter(name).detach().clone(), set()
+    for _ in range(20):
+        twin = at_drawn_weights(transition)
+        drawn = twin.get_submodule(name.removesuffix(".weight")).weight
+        kept = drawn.abs().sum(0) > 0
+        assert drawn.equal(torch.where(kept, W * (1.0 / 0.75), 0.0))
+        assert not drawn.requires_grad
+        met.add(tuple(kept.tolist()))
+        path, wanted = path_of(transition), transition.given({name: drawn})
+        assert twin.log_prob(path).equal(wanted.log_prob(path))
+        assert first_step(twin).equal(first_step(wanted))
+    assert len(met) > 3
+    assert transition.get_parameter(name).equal(W)
+
+
+@pytest.mark.parametrize(
+    "transition",
+    [
+        LSTMTransition(3, 4),
+        MarkovTransition(3),
+        LSTMTransition(3, 4, dropout=0.5).given({"head.weight": torch.ones(3, 4)}),
+    ],
+)
+def test_where_no_weight_has_a_distribution_there_is_nothing_to_draw(transition):
+    assert at_drawn_weights(transition) is transition
