@@ -209,7 +209,8 @@ def particle_elbo(context: Context) -> dict[str, Any]:
     }
 
 
-#: rows that stand together differ in one thing: the twist, the draw of topics, or the E-step
+#: rows that stand together differ in one thing: the twist, a draw of topics or of the LSTM's weights,
+#: or the E-step
 METHODS = {
     "unigram": Method("unigram", unigram, has_prior=False),
     "hmm": Method("exact HMM", markov),
@@ -225,7 +226,13 @@ METHODS = {
     "smc_plain": Method("SSL, SMC, no twist", lambda c: smc(c, twist=None)),
     "smc": Method("SSL, SMC", smc),
     "smc_3": Method("SSL, SMC, P=3", lambda c: smc(c, num_particles=3)),
-    "pg_plain": Method("SSL, particle Gibbs, no twist", lambda c: ssl(c, twist=None)),
+    "pg_plain": Method(
+        "SSL, particle Gibbs, no twist, LSTM at its mean",
+        lambda c: ssl(c, twist=None, draw_transition=False),
+    ),
+    "pg_mean": Method(
+        "SSL, particle Gibbs, LSTM at its mean", lambda c: ssl(c, draw_transition=False)
+    ),
     "pg": Method("SSL, particle Gibbs", ssl),
     "pg_mlstm": Method("SSL (mLSTM), particle Gibbs", lambda c: ssl(c, cell="mlstm")),
     "lm": Method("LSTM language model", language_model, has_prior=False),

@@ -187,7 +187,7 @@ def make_learner(
     ancestor_sampling: int | None,
     twist: Any,
     draw_topics: bool | None,
-    draw_transition: bool,
+    draw_transition: bool | None,
     averaging: float,
     paths_folder: str | os.PathLike[str] | None = None,
 ) -> Learner:
@@ -222,7 +222,7 @@ def make_learner(
         dirichlet="mean",
         averaging=averaging,
         draw_dirichlet=conditional if draw_topics is None else draw_topics,
-        draw_transition=draw_transition,
+        draw_transition=conditional if draw_transition is None else draw_transition,
         paths_folder=paths_folder,
     )
 

@@ -93,7 +93,7 @@ class LearnsInParts(HasWordPrior):
         ancestor_sampling: int | None = None,
         twist: Any = "markov",
         draw_topics: bool | None = None,
-        draw_transition: bool = False,
+        draw_transition: bool | None = None,
         averaging: float = 0.9,
         markov_steps: int = 40,
         markov_starts: int = 1,
