@@ -209,8 +209,8 @@ def particle_elbo(context: Context) -> dict[str, Any]:
     }
 
 
-#: rows that stand together differ in one thing: the twist, a draw of topics or of the LSTM's weights,
-#: or the E-step
+#: rows that stand together differ in one thing: the twist, a draw of topics or of the LSTM, or the
+#: E-step
 METHODS = {
     "unigram": Method("unigram", unigram, has_prior=False),
     "hmm": Method("exact HMM", markov),
