@@ -158,6 +158,12 @@ def _fresh_state(request):
 
 
 @pytest.fixture
+def float32():
+    """torch's default dtype, in which most fit and in which sweeps are compiled."""
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
 def device():
     """Where the test runs: ``PYRO_SSL_DEVICE``, the CPU by default."""
     return _device()

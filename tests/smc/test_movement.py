@@ -225,6 +225,7 @@ def test_padding_and_scale_follow_the_exact_kernel(
 
 @pytest.mark.stage("statistical")
 @pytest.mark.parametrize("sharpness", [1.0, 6.0])
+@pytest.mark.usefixtures("float32")
 def test_early_latents_of_long_paths_move(sharpness, K=10, T=200, V=50, B=40, num_sweeps=10):
     """A sweep changes each of the first ten latents at least a fifth as often as a fresh draw does.
 
