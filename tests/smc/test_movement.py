@@ -199,7 +199,7 @@ def test_exact_kernel_leaves_the_posterior_invariant(shape, settings, twist):
 @pytest.mark.stage("statistical")
 @pytest.mark.parametrize("shape, settings, twist", CASES, ids=name)
 def test_sampler_follows_the_exact_kernel(shape, settings, twist, num_draws=8_000):
-    """From each reference, each of 1,080 p-values above ALPHA."""
+    """From each reference, each of 282 p-values above ALPHA."""
     K, T, P = shape
     torch.manual_seed(torch.initial_seed() + 10 * K + T)
     problem = random_problem(K, T, sharpness=8.0, twist=twist)
