@@ -13,10 +13,13 @@ gives its time and the time to aim for; ``timeout`` in setup.cfg ends only what 
 """
 
 import datetime
+import gc
 import os
+import random
 import time
 
 import hypothesis
+import numpy
 import pyro
 import pytest
 import torch
@@ -53,6 +56,17 @@ def pytest_configure(config):
     # Threads of several workers, and of what they start, would wait for each other on few cores.
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Ten thousand tests live until the end: looking for cycles among them finds none."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_report_header(config):
@@ -122,15 +136,31 @@ def _device():
     return torch.device(os.environ.get("PYRO_SSL_DEVICE", "cpu"))
 
 
+def set_rng_seed(seed):
+    """As Pyro does; without a GPU, ``torch.manual_seed`` would format a stack for each kind."""
+    if torch.cuda.is_available():
+        pyro.set_rng_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+        random.seed(seed)
+        numpy.random.seed(seed)
+
+
 @pytest.fixture(autouse=True)
 def _fresh_state(request):
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     pyro.clear_param_store()
-    pyro.set_rng_seed(_seed(request.config))
+    set_rng_seed(_seed(request.config))
     pyro.enable_validation(True)
     yield
     torch.set_default_dtype(default)
+
+
+@pytest.fixture
+def float32():
+    """torch's default dtype, in which most fit and in which sweeps are compiled."""
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture

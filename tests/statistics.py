@@ -4,6 +4,7 @@ Every test of a law asks for p > ``ALPHA``; with seeds fixed it passes always or
 ``n`` of them a change of seed fails by chance once in 1 / (n ALPHA) times.
 """
 
+import functools
 import itertools
 import random
 from typing import NamedTuple
@@ -173,6 +174,15 @@ def covering_list(factors: dict, allowed, num_cases: int) -> list[dict]:
     :param num_cases: at least so many.
     """
     rng = random.Random(0)
+    bits = {pair: 1 << i for i, pair in enumerate(_all_pairs(factors))}
+    every = sum(bits.values())
+    others = {  # of a level: the pairs with another level of its factor
+        (name, level): sum(
+            bit for pair, bit in bits.items() if any(a == name and b != level for a, b in pair)
+        )
+        for name, levels in factors.items()
+        for level in levels
+    }
 
     def draw():
         while True:
@@ -180,12 +190,25 @@ def covering_list(factors: dict, allowed, num_cases: int) -> list[dict]:
             if allowed(case):
                 return case
 
-    missing = set.union(*(pairs(draw()) for _ in range(5000)))
+    def seen(case):
+        """The case's pairs as the bits of a number, which are counted fast."""
+        return functools.reduce(lambda left, level: left & ~others[level], case.items(), every)
+
+    missing = functools.reduce(int.__or__, (seen(draw()) for _ in range(5000)))
     cases: list[dict] = []
     while missing or len(cases) < num_cases:
-        cases.append(max((draw() for _ in range(50)), key=lambda case: len(pairs(case) & missing)))
-        missing -= pairs(cases[-1])
+        cases.append(
+            max((draw() for _ in range(50)), key=lambda c: (seen(c) & missing).bit_count())
+        )
+        missing &= ~seen(cases[-1])
     return cases
+
+
+def _all_pairs(factors):
+    """All pairs of levels of two factors, in the order of the factors."""
+    levels = [[(name, level) for level in levels] for name, levels in factors.items()]
+    for first, second in itertools.combinations(levels, 2):
+        yield from itertools.product(first, second)
 
 
 def by_pairs(*axes):

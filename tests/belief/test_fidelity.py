@@ -112,6 +112,7 @@ def test_errors_teach():
 
 
 @pytest.mark.stage("statistical")
+@pytest.mark.usefixtures("float32")
 def test_an_lstm_trained_on_an_hmm_is_read_as_one():
     """HMMs of more states are nearer, and the largest predicts nearly as well as the true HMM.
 

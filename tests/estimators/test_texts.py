@@ -163,6 +163,7 @@ def test_a_fit_that_fails_leaves_the_last_one(fitted):
 
 
 @pytest.mark.stage("statistical")
+@pytest.mark.usefixtures("float32")
 def test_finds_topics_that_are_there():
     """Two kinds of text without a word in common: a text's share of its own topic is near 1."""
     animals, money = [a.split() for a in ("cat dog horse bird", "stock bond bank rate")]

@@ -113,6 +113,7 @@ def test_estimates_are_means_of_prior_and_counts():
 
 
 @pytest.mark.stage("statistical")
+@pytest.mark.usefixtures("float32")
 def test_of_ten_states_as_many_are_used_as_are_planted():
     """Four, in three texts; EM uses all ten."""
     for seed in range(3):

@@ -248,6 +248,7 @@ def test_exact_em_never_lowers_the_likelihood():
 
 @pytest.mark.stage("statistical")
 @pytest.mark.parametrize("draw", [False, True])
+@pytest.mark.usefixtures("float32")
 def test_recovers_a_planted_process(draw):
     """Held-out perplexity comes within 3 % of the planted parameters' own.
 

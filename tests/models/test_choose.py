@@ -24,6 +24,7 @@ def planted(num_documents):
 
 
 @pytest.mark.stage("statistical")
+@pytest.mark.usefixtures("float32")
 def test_too_few_topics_are_seen():
     words, valid = planted(80), planted(20)
     chosen = choose_num_topics([1, 3], 12, words, valid=(valid,), disable_progbar=True, **HOW)

@@ -63,6 +63,7 @@ def test_filter_is_kalmans(linear):
 
 
 @pytest.mark.stage("statistical")
+@pytest.mark.usefixtures("float32")
 def test_smooth_is_the_smoothers(linear):
     """4 chains of 250 sweeps; |z| < 6 with errors of 100 independent draws."""
     ssl, x, mask, emission = linear
@@ -147,6 +148,7 @@ def test_missing_sensors_count_with_their_expectation(diagonal):
 
 @pytest.mark.stage("statistical")
 @pytest.mark.parametrize("scale", [1.0, 1000.0])
+@pytest.mark.usefixtures("float32")
 def test_tracks_a_circle_in_any_unit(scale):
     """Root mean square error well below the noise of .3; R near its .09."""
     x, z = noisy_curve("circle", num_steps=60)
@@ -159,6 +161,7 @@ def test_tracks_a_circle_in_any_unit(scale):
 
 
 @pytest.mark.parametrize("kind", staged(CURVES, ("circle",)))
+@pytest.mark.usefixtures("float32")
 def test_paths_move_at_every_step(kind):
     """Each of 200 latents is renewed by a tenth of the sweeps at least: half of them as measured.
 
@@ -195,6 +198,7 @@ def test_the_best_epoch_may_be_an_early_one(monkeypatch):
 
 
 @pytest.mark.stage("statistical")
+@pytest.mark.usefixtures("float32")
 def test_intervals_cover_their_level():
     """On a planted model, 90 % intervals of 20 points to come: between 85 and 95 % of 4,000.
 

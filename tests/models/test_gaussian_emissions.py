@@ -122,6 +122,7 @@ def test_filter_and_evidence_are_those_of_quadrature(emission):
 
 @pytest.mark.stage("statistical")
 @every_emission
+@pytest.mark.usefixtures("float32")
 def test_smoothers_are_those_of_quadrature(emission):
     """4 chains of 90 sweeps; |z| < 6 with errors of 36 independent draws."""
     ssl, x, given = world(emission)
@@ -358,6 +359,7 @@ FIT = {"num_paths": 2, "batch_size": 4, "num_valid_particles": 30, "disable_prog
 
 @pytest.mark.stage("statistical")
 @every_emission
+@pytest.mark.usefixtures("float32")
 def test_fits_are_better_than_their_start_on_held_out_data(emission):
     """By 0.05 nats of a step; flags, which tell least, gained 0.15 in six epochs of a trial."""
     x, held_out = planted(emission), planted(emission, seed=2)
@@ -371,6 +373,7 @@ def test_fits_are_better_than_their_start_on_held_out_data(emission):
 
 @pytest.mark.stage("statistical")
 @every_emission
+@pytest.mark.usefixtures("float32")
 def test_a_linear_fit_finds_what_was_planted(emission):
     """C up to coordinates of the latents, the noise, and nearly the nll of the truth."""
     x, held_out = planted(emission), planted(emission, seed=2)

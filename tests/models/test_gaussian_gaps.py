@@ -129,6 +129,7 @@ def coverage(ssl, x, u):
 
 @pytest.mark.stage("statistical")
 @pytest.mark.parametrize("share", [0.2, 4.0])
+@pytest.mark.usefixtures("float32")
 def test_intervals_hold_as_often_as_they_say(share):
     """Of a model that takes R for ``share`` of what it is.
 

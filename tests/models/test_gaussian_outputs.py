@@ -97,6 +97,7 @@ def test_crps_is_its_definition():
 
 
 @pytest.mark.stage("statistical")
+@pytest.mark.usefixtures("float32")
 def test_scores_are_those_of_the_exact_forecasts():
     """Of a linear model's own series: log score, RMSE and coverage by Kalman's predictions."""
     ssl, _, _, (chain, emission) = world("diagonal")

@@ -253,6 +253,7 @@ def test_minibatches_learn_and_renew_all_paths():
 
 
 @pytest.mark.stage("statistical")
+@pytest.mark.usefixtures("float32")
 def test_forecasts_an_oscillator_better_than_the_linear_model_it_starts_as():
     """30 steps ahead, in float32, of 40 new series: squared error below .7 of the linear model's.
 

@@ -268,6 +268,7 @@ def test_states_are_matched_to_topics_the_nearest_first():
 
 
 @pytest.mark.stage("statistical")
+@pytest.mark.usefixtures("float32")
 def test_planted_topics_are_found_in_parts_and_followed():
     """Three topics over four words each; then the third one moves to new words, and is followed."""
     torch.manual_seed(0)

@@ -47,6 +47,7 @@ def fitted(corpus):
 
 
 @pytest.mark.stage("statistical")
+@pytest.mark.usefixtures("float32")
 def test_finds_the_planted_topics(fitted, corpus):
     words, lengths, z = corpus
     found = sorted(sorted(topic.words) for topic in fitted.topics(num_words=4))
@@ -67,6 +68,7 @@ def test_history_and_the_epoch_that_is_kept(fitted, corpus):
 
 
 @pytest.mark.stage("statistical")
+@pytest.mark.usefixtures("float32")
 def test_transform_is_a_posterior_that_sees_the_planted_topics(fitted, corpus):
     words, lengths, z = corpus
     p = fitted.transform(words, lengths, num_samples=20)

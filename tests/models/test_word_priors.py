@@ -98,6 +98,7 @@ def test_it_follows_the_model():
 
 
 @pytest.mark.stage("statistical")
+@pytest.mark.usefixtures("float32")
 def test_the_posterior_is_that_of_all_paths():
     """Of φ, by a prior of its own for each word: Σ_z p(z | x) (n_z + β) / Σ_v (n_z + β).
 

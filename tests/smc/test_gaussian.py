@@ -21,7 +21,7 @@ from pyro_ssl.reading.program import Program
 from pyro_ssl.reading.sweep_in_loop import BodyEmission
 from pyro_ssl.smc import QuadraticEmission
 from pyro_ssl.transitions import GaussianLSTMTransition, LinearGaussianTransition
-from tests.statistics import ALPHA
+from tests.statistics import ALPHA, by_pairs
 
 D, E = 2, 3
 
@@ -185,11 +185,9 @@ def test_any_other_is_not(kind):
 
 
 @pytest.mark.stage("statistical")
-@pytest.mark.parametrize("make", [Linear, AlmostLinear])
-@pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("P", [1, 3, 10])
+@pytest.mark.parametrize("make, seed, P", by_pairs((Linear, AlmostLinear), range(2), (1, 3, 10)))
 def test_evidence_is_unbiased_and_kalmans(make, seed, P, n=5_000):
-    """|z| < 4.5 for 24 means of 5,000: a false alarm once in 6,000 runs."""
+    """|z| < 4.5 for 12 means of 5,000: a false alarm once in 12,000 runs."""
     case = make(4, 2, seed, missing=0.2, ragged=seed == 1)
     exact = kalman_filter(*case.oracle, **case.options).log_likelihood.sum(0)
     log_z = ParticleFilter(case.model, P).log_evidence(n).reshape(n, 2)
@@ -220,11 +218,11 @@ def p_values(before, after):
 
 
 @pytest.mark.stage("statistical")
-@pytest.mark.parametrize("make", [Linear, AlmostLinear])
-@pytest.mark.parametrize("P", [2, 3, 10])
-@pytest.mark.parametrize("ancestor_sampling", [0, 1])
+@pytest.mark.parametrize(
+    "make, P, ancestor_sampling", by_pairs((Linear, AlmostLinear), (2, 3, 10), (0, 1))
+)
 def test_one_sweep_keeps_the_exact_law(make, P, ancestor_sampling, n=10_000):
-    """From Kalman draws to Kalman draws; each of 12 x 16 p-values above ALPHA."""
+    """From Kalman draws to Kalman draws; each of 6 x 16 p-values above ALPHA."""
     case = make(4, 1, seed=P)
     draws = sample_kalman_paths(*case.oracle, (2 * n,)).squeeze(2)  # (2n, T, D)
     sampler = ParticleGibbs(case.model, P, ancestor_sampling=ancestor_sampling)
@@ -234,11 +232,11 @@ def test_one_sweep_keeps_the_exact_law(make, P, ancestor_sampling, n=10_000):
 
 
 @pytest.mark.stage("statistical")
-@pytest.mark.parametrize("kind", ["count", "sensor"])
-@pytest.mark.parametrize("P", [2, 3, 10])
-@pytest.mark.parametrize("ancestor_sampling", [0, 1])
+@pytest.mark.parametrize(
+    "kind, P, ancestor_sampling", by_pairs(("count", "sensor"), (2, 3, 10), (0, 1))
+)
 def test_one_sweep_keeps_the_law_on_the_grid(kind, P, ancestor_sampling, seed=None, n=10_000):
-    """Weights differ from particle to particle here; each of 12 x 4 p-values above ALPHA."""
+    """Weights differ from particle to particle here; each of 6 x 4 p-values above ALPHA."""
     case = on_the_line(kind, P if seed is None else seed)
     draws = case.draw(2 * n).unsqueeze(-1)
     sampler = ParticleGibbs(case.model, P, ancestor_sampling=ancestor_sampling)
