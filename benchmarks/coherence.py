@@ -37,7 +37,7 @@ from ._results import RESULTS, Results
 
 NUM_WORDS, RELEVANCE = 10, 0.6
 LEARNING: dict[str, Any] = {"batch_size": 250, "num_epochs": 6}
-LEARNING |= {"markov_steps": 40, "markov_starts": 1}
+LEARNING |= {"markov_steps": 40, "markov_starts": 1, "draw_transition": False}
 CONCENTRATION = 0.03
 #: of LDA: sweeps, and its priors as tomotopy has them
 LDA: dict[str, Any] = {"sweeps": 1000, "alpha": 0.1, "eta": 0.01}

@@ -122,7 +122,8 @@ def report_text(options: argparse.Namespace) -> None:
     words = split.train.words[:, : options.sequences]
     torch.manual_seed(0)
     ssl = TopicalSSL(50, split.vocabulary.words, hidden_size=64, concentration=0.03)
-    ssl.fit(words, num_epochs=options.epochs, batch_size=250, markov_steps=40, markov_starts=1)
+    how = {"batch_size": 250, "markov_steps": 40, "markov_starts": 1, "draw_transition": False}
+    ssl.fit(words, num_epochs=options.epochs, **how)
     transition, phi = ssl.transition.eval(), ssl.phi
     assert phi is not None
     emission = TableEmission(phi.log().T[words[:, :50]])
