@@ -33,6 +33,10 @@ __all__ = [
 ]
 
 
+#: rows that settings which were tried are seen beside
+LEARNED = ("smc_plain", "pg_mean", "pg")
+
+
 def printed(report: Callable[[Any], None], whole: bool) -> Callable[[Path], str]:
     """Make tables of what a benchmark's report prints.
 
@@ -51,12 +55,14 @@ def printed(report: Callable[[Any], None], whole: bool) -> Callable[[Path], str]
 def compared(path: Path) -> str:
     """Make the table of one corpus of ``benchmarks.compare``, without its heading.
 
-    Of settings that were tried, ``corpus+name=value``, with the same methods by default after them.
+    Of settings that were tried, ``corpus+name=value``, with the same methods by default after them,
+    and whatever else of :data:`LEARNED` there is.
     """
     store, (corpus, *settings) = Store(path.stem, path.parent), path.stem.split("+")
     text = comparison_table(store).split("\n", 2)[2]
     usual = Store(corpus, path.parent)
-    for name in store.content["runs"] if settings else ():
+    names = {*store.content["runs"], *LEARNED} & usual.content["runs"].keys()
+    for name in filter(names.__contains__, METHODS if settings else ()):
         runs = list(usual.runs(name).values())
         text += comparison_row(f"{METHODS[name].title}, by default", runs, None) + "\n"
     return text
