@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pyro_ssl import (
+    DiscreteTransition,
     GaussianLSTMTransition,
     LSTMTransition,
     MarkovTransition,
@@ -103,3 +104,32 @@ def test_weights_are_drawn_as_dropout_has_them(kind):
 )
 def test_where_no_weight_has_a_distribution_there_is_nothing_to_draw(transition):
     assert at_drawn_weights(transition) is transition
+
+
+class Shifted(DiscreteTransition):
+    """An LSTM with logits of its own beside it, which have a distribution too."""
+
+    def __init__(self):
+        super().__init__(3)
+        self.lstm = LSTMTransition(3, 4, dropout=0.5)
+        self.shift = torch.nn.Parameter(torch.zeros(3))
+
+    def initial_state(self, batch_shape):
+        return self.lstm.initial_state(batch_shape)
+
+    def step_logits(self, z_prev, state, inputs=None):
+        logits, state = self.lstm.step_logits(z_prev, state)
+        return logits + self.shift, state
+
+    def draw_weights(self):
+        return {"shift": torch.arange(3.0)}
+
+
+def test_weights_of_a_transition_and_of_one_within_it_are_drawn():
+    transition = Shifted().eval()
+    twin = at_drawn_weights(transition)
+    assert twin.shift.tolist() == [0.0, 1.0, 2.0] and not transition.shift.any()
+    values = {"shift": twin.shift, "lstm.head.weight": twin.lstm.head.weight}
+    path = torch.randint(3, (2, 5))
+    assert twin.log_prob(path).equal(transition.given(values).log_prob(path))
+    assert not twin.lstm.head.weight.equal(transition.lstm.head.weight)
