@@ -108,9 +108,7 @@ BENCHMARKS = (
         _learning(
             f"Learned to the end, with {' '.join(settings)}: {TASKS[stem].title}",
             path.stem,
-            _compare(stem)
-            + (" --priors 0.1 --epochs 20" if stem == "msnbc" else " --priors 0.03")
-            + f" --set {' '.join(settings)}",
+            _compare(stem) + f" --priors 0.03 --set {' '.join(settings)}",
         )
         for path in sorted(RESULTS.glob("learning/*+*.json"))
         for stem, *settings in [path.stem.split("+")]

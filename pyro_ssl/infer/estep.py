@@ -107,8 +107,8 @@ def draw_paths(
     """
     every = settings.redraw_every(emission.shape[0], run.is_discrete)
     how = _how(run, emission, settings)
-    how |= {"ancestor_sampling": every}
-    sweep_from = partial(conditional_smc, transition or run.transition, emission, **how)
+    law = run.transition if transition is None else transition
+    sweep_from = partial(conditional_smc, law, emission, ancestor_sampling=every, **how)
     sweep = sweep_from(reference=reference)
     kept = _kept(run, sweep, reference, settings, on_failure)
     path = sweep.path if kept is None or reference is None else _choose(kept, reference, sweep.path)

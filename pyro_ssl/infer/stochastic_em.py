@@ -158,8 +158,7 @@ class StochasticEM(ScansPaths, SavesEM, HasEstimates):
         parameters = [site["value"].unconstrained() for site in run.params.values()]
         minibatch = run.subsample_factor != 1.0
         with undone_on_error(parameters, self.optim):
-            steps = range(self.num_gradient_steps)
-            loss = [self._ascend(program, given, path) for _ in steps][0]
+            losses = [self._ascend(program, given, path) for _ in range(self.num_gradient_steps)]
             # Without minibatches all sequences are here, and counted anew.
             counts = self._count(run, path, old, known & minibatch) if self._globals else None
             self._memory.store(run, path)
@@ -172,7 +171,7 @@ class StochasticEM(ScansPaths, SavesEM, HasEstimates):
         if counts is not None:
             past = self._path_counts if minibatch and not fresh else {}
             self._estimate(counts[0], counts[1], past)
-        return loss
+        return losses[0]
 
     @sharded.together("StochasticEM.warm_start")
     @poutine.block()

@@ -180,8 +180,8 @@ class TopicalSSL(LearnsInParts, Prunable, TopicReader):
         :param int num_sweeps: sweeps of ``"particle_gibbs"`` in a step, each from the last path.
         :param int num_gradient_steps: of the LSTM on each step's paths, and of the factors.
         :param float learning_rate: of AdamW, for the LSTM (the factors' is ten times it).
-        :param bool draw_topics: see ``StochasticEM(draw_dirichlet=)``; as ``draw_transition``, by
-            default under ``"particle_gibbs"``, where both keep the LSTM from overfitting.
+        :param bool draw_topics: and ``draw_transition``, by ``dropout``: see ``draw_dirichlet`` of
+            :class:`~pyro_ssl.StochasticEM`; both by default under ``"particle_gibbs"``.
         :param twist: lets particles look ahead; see :class:`~pyro_ssl.ParticleGibbs`.
         :param float averaging: weight of the past in the counts that topics are estimated from.
         :param MarkovEM markov: a fitted HMM of this model to start from.

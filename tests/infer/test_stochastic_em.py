@@ -10,6 +10,7 @@ from pyro.optim import Adam
 from scipy.stats import chisquare
 
 from pyro_ssl import (
+    GaussianLSTMTransition,
     LSTMTransition,
     MarkovTransition,
     MeanFieldELBO,
@@ -19,8 +20,9 @@ from pyro_ssl import (
     ssl_transition,
 )
 from pyro_ssl.errors import NonFiniteError
-from pyro_ssl.infer import MarkovEM
+from pyro_ssl.infer import MarkovEM, estep
 from pyro_ssl.infer.warm_start import fit_markov
+from pyro_ssl.smc import conditional_smc
 
 K, V, T, B = 3, 5, 6, 8
 
@@ -316,6 +318,54 @@ def test_an_e_step_that_draws_the_transition_has_its_law(monkeypatch, conditiona
     p_drawn, p_mean = (chisquare(found, 20_000 * law).pvalue for law in laws)
     assert p_drawn > 1e-6
     assert p_mean < 1e-12
+
+
+HALF = {
+    "states": lambda: LSTMTransition(2, 4, dropout=0.5),
+    "chains": lambda: {name: LSTMTransition(2, 4, dropout=0.5) for name in "ab"},
+    "vectors": lambda: GaussianLSTMTransition(2, 4, dropout=0.5),
+    "vectors in the loop": lambda: GaussianLSTMTransition(2, 4, dropout=0.5),
+}
+
+
+@pytest.mark.parametrize("kind", HALF)
+def test_every_kind_of_latent_is_swept_under_one_draw_in_each_step(monkeypatch, kind):
+    """Sweeps of a step share it, and the next step has another."""
+    transition, seen = HALF[kind](), []
+    parts = list(transition.values()) if kind == "chains" else [transition]
+    loop = [transition] if kind == "chains" else ["z", transition]
+
+    def model(x):
+        for i, part in enumerate(parts):
+            pyro.module(f"transition_{i}", part)
+        with pyro.plate("sequences", x.shape[1]):
+            for t, z in ssl_transition(*loop, len(x)):
+                if kind == "vectors":
+                    law = dist.Normal(z.sum(-1), 1.0)
+                elif kind == "vectors in the loop":
+                    law = dist.Poisson(z.sum(-1).clamp(max=3.0).exp())
+                else:
+                    law = dist.Poisson(1.0 + (sum(z) if kind == "chains" else z))
+                pyro.sample("x", law, obs=x[t])
+
+    def spy(law, *args, **kwargs):
+        seen.append([part.weight for part in law.modules() if isinstance(part, torch.nn.Linear)])
+        return conditional_smc(law, *args, **kwargs)
+
+    monkeypatch.setattr(estep, "conditional_smc", spy)
+    em = StochasticEM(model, Adam({"lr": 0.0}), 4, num_sweeps=2, draw_transition=True)
+    x, W, met = torch.randint(3, (5, 3)).double(), [part.head.weight for part in parts], set()
+    for _ in range(8):
+        seen.clear()
+        em.step(x)
+        kept = [[weight.abs().sum(0) > 0 for weight in sweep] for sweep in seen]
+        for sweep, units in zip(seen, kept, strict=True):
+            for weight, mean, unit in zip(sweep, W, units, strict=True):
+                assert weight.equal(torch.where(unit, 2.0 * mean, 0.0))
+        drawn = {tuple(torch.cat(units).tolist()) for units in kept}
+        assert len(seen) > 1 and len(drawn) == 1
+        met |= drawn
+    assert len(met) > 2
 
 
 def truth_paths(transition, num_steps, num_sequences):
